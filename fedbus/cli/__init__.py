@@ -1,0 +1,1 @@
+"""The command line: the one place that reads argv and the environment, and puts roles together."""
