@@ -1,0 +1,63 @@
+"""What callers hand to a bus, checked before anything is sent, and alike for every bus.
+
+Payloads are frozen here: a sender may reuse its buffer as soon as `publish` returns.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from fedbus.bus.base import Payload, StreamSpec
+from fedbus.bus.patterns import check_pattern
+from fedbus.errors import BusFull, ConfigError
+
+NO_HEADERS: Mapping[str, str] = MappingProxyType({})
+
+HEADERS_BYTES_MAX = 4096
+"""All headers of a message together: trace context and a few words of ours; they count into max_payload."""
+
+_HEADER_NAME = re.compile(r"[!-9;-~]+")
+_RESERVED = "nats-"
+
+
+def frozen_payload(data: Payload, bytes_max: int) -> bytes:
+    """Return the payload as bytes of its own (no copy when it is ``bytes`` already); `BusFull` when it is too large."""
+    size = data.nbytes if isinstance(data, memoryview) else len(data)
+    if size > bytes_max:
+        raise BusFull(f"payload of {size} bytes, the broker takes at most {bytes_max} (max_payload): send it in chunks")
+    return data if isinstance(data, bytes) else bytes(data)
+
+
+def frozen_headers(headers: Mapping[str, str] | None) -> Mapping[str, str]:
+    """Return a copy that cannot be changed; `ConfigError` for what would not arrive as it was sent."""
+    if not headers:
+        return NO_HEADERS
+    size = 0
+    for name, value in headers.items():
+        if not _HEADER_NAME.fullmatch(name) or name.lower().startswith(_RESERVED):
+            raise ConfigError(f"header name {name!r}: visible ASCII without colon, and 'Nats-' is the broker's own")
+        if value != value.strip() or any(c in value for c in "\r\n\0"):
+            raise ConfigError(f"header {name}: {value!r} has line ends, or blanks around it, which do not travel")
+        size += len(name) + len(value.encode()) + 4
+    if size > HEADERS_BYTES_MAX:
+        raise ConfigError(f"headers of {size} bytes: at most {HEADERS_BYTES_MAX}")
+    return MappingProxyType(dict(headers))
+
+
+def check_stream_name(name: str) -> None:
+    """Raise `ConfigError` unless a stream may be called that."""
+    if not name or any(c in name for c in ".*>/\\ ") or not name.isprintable():
+        raise ConfigError(f"stream name {name!r}: one token without dots, blanks, wildcards or slashes")
+
+
+def check_spec(spec: StreamSpec) -> None:
+    """Raise `ConfigError` unless a stream can be made like this."""
+    check_stream_name(spec.name)
+    if not spec.subjects:
+        raise ConfigError(f"stream {spec.name!r} needs a subject")
+    for pattern in spec.subjects:
+        check_pattern(pattern)
+    if spec.per_subject_max < 0 or spec.age_max_s < 0 or spec.replicas < 1 or spec.bytes_max == 0:
+        raise ConfigError(f"stream {spec.name!r}: a limit is out of range: {spec}")

@@ -1,0 +1,146 @@
+"""What a stream holds, for the memory bus: sequences, subjects, limits, repeats. No I/O, no loop; time is an argument.
+
+The rules are those that JetStream was seen to follow: a repeat of a message id answers with the first's sequence before
+anything else is looked at; then the expected sequence is compared; then the limits; only then a sequence is spent.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+
+from fedbus.bus.base import Message, StreamSpec
+from fedbus.bus.patterns import matcher
+from fedbus.errors import BusFull, ConfigError, Conflict
+
+REPEAT_WINDOW_S = 120.0
+"""How long a message id is remembered; JetStream's default, and what `base.Bus.append` promises."""
+
+RECORD_OVERHEAD_BYTES = 30
+"""What JetStream's file store adds to each message, so that ``bytes_max`` means about the same here."""
+
+
+class MemoryStream:
+    """One stream: messages by sequence, and for each subject its sequences in order."""
+
+    def __init__(self, spec: StreamSpec, removed: Callable[[str, Message], None]) -> None:
+        self.spec = spec
+        self.last_sequence = 0
+        self._removed = removed
+        self._messages: dict[int, Message] = {}
+        # ordered ones, as plain dicts that are emptied from the front are searched ever longer
+        self._stored_at: OrderedDict[int, float] = OrderedDict()
+        self._subjects: dict[str, OrderedDict[int, None]] = {}
+        self._ids: OrderedDict[str, tuple[int, float]] = OrderedDict()
+        self._bytes = 0
+        self._takes = [matcher(pattern) for pattern in spec.subjects]
+
+    def takes(self, subject: str) -> bool:
+        """Whether this stream stores messages of a subject."""
+        return any(take(subject) for take in self._takes)
+
+    def adopt(self, spec: StreamSpec) -> None:
+        """Bring the stream to a new description; only the storage can't change."""
+        if spec.storage is not self.spec.storage:
+            here, asked = self.spec.storage.value, spec.storage.value
+            raise ConfigError(f"stream {spec.name!r} is kept in {here}, asked for {asked}: delete it first")
+        self.spec = spec
+        self._takes = [matcher(pattern) for pattern in spec.subjects]
+        for subject in list(self._subjects):
+            self._trim(subject)
+
+    def append(self, message: Message, expected_last: int | None, message_id: str | None, now: float) -> int:
+        """Store; returns the sequence. Raises `Conflict`, `BusFull`."""
+        self.expire(now)
+        if message_id is not None and message_id in self._ids:
+            return self._ids[message_id][0]
+        subject = message.subject
+        held = self._subjects.get(subject, OrderedDict())
+        last = next(reversed(held), 0)
+        if expected_last is not None and expected_last != last:
+            raise Conflict(f"{subject}: expected last sequence {expected_last}, it is {last}: read again, then decide")
+        self._make_sure_it_fits(message, held)
+        self.last_sequence += 1
+        sequence = self.last_sequence
+        self._messages[sequence] = Message(subject, message.data, message.headers, sequence)
+        self._stored_at[sequence] = now
+        self._subjects.setdefault(subject, OrderedDict())[sequence] = None
+        self._bytes += _size(message)
+        if message_id is not None:
+            self._ids[message_id] = (sequence, now)
+        self._trim(subject)
+        return sequence
+
+    def _make_sure_it_fits(self, message: Message, held: OrderedDict[int, None]) -> None:
+        spec = self.spec
+        if spec.bytes_max < 0:
+            return
+        replaces = 0 < spec.per_subject_max <= len(held)
+        freed = _size(self._messages[next(iter(held))]) if replaces else 0
+        if self._bytes - freed + _size(message) > spec.bytes_max:
+            held_bytes = f"{self._bytes} of at most {spec.bytes_max} bytes"
+            raise BusFull(f"stream {spec.name!r} holds {held_bytes}: free room or raise bytes_max")
+
+    def _trim(self, subject: str) -> None:
+        limit = self.spec.per_subject_max
+        while limit and len(self._subjects.get(subject, ())) > limit:
+            self.remove(next(iter(self._subjects[subject])))
+
+    def expire(self, now: float) -> None:
+        """Forget what is too old: messages by ``age_max_s``, ids by the window of repeats."""
+        while self._ids and next(iter(self._ids.values()))[1] + REPEAT_WINDOW_S < now:
+            self._ids.popitem(last=False)
+        age = self.spec.age_max_s
+        while age and self._stored_at and next(iter(self._stored_at.values())) + age < now:
+            self.remove(next(iter(self._stored_at)))
+
+    def remove(self, sequence: int) -> None:
+        """Remove one message; none there is not an error."""
+        message = self._messages.pop(sequence, None)
+        if message is None:
+            return
+        del self._stored_at[sequence]
+        held = self._subjects[message.subject]
+        del held[sequence]
+        if not held:
+            del self._subjects[message.subject]
+        self._bytes -= _size(message)
+        self._removed(self.spec.name, message)
+
+    def purge(self, pattern: str) -> None:
+        """Remove every message of a pattern."""
+        for sequence in [m.sequence for m in self.select(pattern)]:
+            self.remove(sequence)
+
+    def last(self, subject: str) -> Message | None:
+        """Return the newest message of a subject."""
+        sequence = next(reversed(self._subjects.get(subject, OrderedDict())), 0)
+        return self._messages.get(sequence)
+
+    def newest(self, pattern: str) -> list[Message]:
+        """Return the newest of each subject, in order of sequence."""
+        found = [self._messages[next(reversed(self._subjects[s]))] for s in self._matching(pattern)]
+        return sorted(found, key=lambda m: m.sequence)
+
+    def select(self, pattern: str, from_sequence: int = 1) -> list[Message]:
+        """Return every message of a pattern from a sequence on, in order."""
+        found = [n for s in self._matching(pattern) for n in self._subjects[s] if n >= from_sequence]
+        return [self._messages[n] for n in sorted(found)]
+
+    def get(self, sequence: int) -> Message | None:
+        """Return one message by its sequence."""
+        return self._messages.get(sequence)
+
+    def count(self, pattern: str) -> int:
+        """Count the messages of a pattern."""
+        return sum(len(self._subjects[s]) for s in self._matching(pattern))
+
+    def _matching(self, pattern: str) -> Iterator[str]:
+        if "*" not in pattern and ">" not in pattern:
+            return iter([pattern] if pattern in self._subjects else [])
+        return filter(matcher(pattern), self._subjects)
+
+
+def _size(message: Message) -> int:
+    headers = sum(len(k) + len(v) + 4 for k, v in message.headers.items())
+    return len(message.data) + len(message.subject) + headers + RECORD_OVERHEAD_BYTES
