@@ -30,8 +30,8 @@ PIXELS = 64
 HIDDEN = 64
 CLASSES = 10
 
-# OpenBLAS splits a product among threads from about 262,144 multiply-adds on; 32 rows x 64 x 64 is half of that. Batches
-# of 1,000 were tried: two threads gave other bits than one.
+# OpenBLAS splits a product among threads from about 262,144 multiply-adds on; 32 rows x 64 x 64 is half of that.
+# Batches of 1,000 were tried: two threads gave other bits than one.
 ROWS_MAX = 32
 
 # Dirichlet 0.3 leaves a client with two to four digits it knows well: a model trained alone gets 0.54 to 0.60 right.
