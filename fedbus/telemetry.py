@@ -4,7 +4,7 @@ In: a role, its instance, and the environment that the command line read. Out: s
 `Span.headers` (W3C ``traceparent``). A parent is always named; no current span is kept anywhere, so nothing leaks from
 one asyncio task into another, and a span may begin in one callback and end in another.
 
-It promises that nothing of OpenTelemetry is imported, and a span costs less than a microsecond, until somebody asks for
+It promises that nothing of OpenTelemetry is imported, and a span costs about a microsecond, until somebody asks for
 traces: the standard environment variables (`setup`), a provider handed in, or an application around us that has
 OpenTelemetry loaded. Even then a role that does not trace hands its parent's context on, so the trace does not tear.
 
