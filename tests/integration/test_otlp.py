@@ -126,3 +126,51 @@ loaded = [name for name in sys.modules if name.startswith(("opentelemetry", "req
 assert not loaded, loaded
 """
     subprocess.run([sys.executable, "-c", code], check=True, timeout=30)
+
+
+def test_an_application_around_us_gets_the_spans():
+    """With a provider installed globally and nothing in the environment, spans go to that provider."""
+    code = """
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+exporter = InMemorySpanExporter()
+provider = TracerProvider()
+provider.add_span_processor(SimpleSpanProcessor(exporter))
+trace.set_tracer_provider(provider)
+from fedbus.telemetry import Telemetry, setup
+with setup("client", "site-1", {}).telemetry.span("train"):
+    pass
+Telemetry.off().start_span("unseen").end()
+assert [span.name for span in exporter.get_finished_spans()] == ["train"]
+assert exporter.get_finished_spans()[0].instrumentation_scope.name == "fedbus.client"
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=30)
+
+
+def test_the_api_alone_hands_the_context_on():
+    """Where only OpenTelemetry's API is loaded, nothing is recorded and the parent's context is still handed on."""
+    code = """
+import opentelemetry.trace
+from fedbus.telemetry import Telemetry
+parent = {"traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"}
+assert Telemetry("client", "site-1").start_span("train", parent=parent).headers == parent
+assert Telemetry("client", "site-1").start_span("train").headers == {}
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=30)
+
+
+def test_exit_is_bounded_when_nobody_listens():
+    """A collector that isn't there does not keep a process: it ends within the bound, and in good order."""
+    code = """
+from fedbus.telemetry import setup
+tracing = setup("client", "site-1", {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"})
+tracing.telemetry.start_span("train").end()
+tracing.shutdown(timeout_s=0.5)
+"""
+    begun = time.monotonic()
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=30)
+    assert (
+        time.monotonic() - begun < 8
+    )  # the exporter alone would retry for ten seconds, the SDK's exit wait for thirty
