@@ -18,8 +18,17 @@ NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 HEADERS_BYTES_MAX = 4096
 """All headers of a message together: trace context and a few words of ours; they count into max_payload."""
 
+BROKER_HEADERS_BYTES = 1024
+"""What the bus adds itself to an append: stream, expected sequence, message id."""
+
+MESSAGE_ID_BYTES_MAX = 256
+
+REPEAT_WINDOW_S = 120.0
+"""How long a message id is remembered; JetStream's default, and what `base.Bus.append` promises."""
+
 _HEADER_NAME = re.compile(r"[!-9;-~]+")
 _RESERVED = "nats-"
+_STATUS_NAMES = ("status", "description")
 
 
 def frozen_payload(data: Payload, bytes_max: int) -> bytes:
@@ -38,12 +47,24 @@ def frozen_headers(headers: Mapping[str, str] | None) -> Mapping[str, str]:
     for name, value in headers.items():
         if not _HEADER_NAME.fullmatch(name) or name.lower().startswith(_RESERVED):
             raise ConfigError(f"header name {name!r}: visible ASCII without colon, and 'Nats-' is the broker's own")
+        if name.lower() in _STATUS_NAMES:
+            raise ConfigError(f"header name {name!r}: that is how nats-py shows the broker's own answers")
         if value != value.strip() or any(c in value for c in "\r\n\0"):
             raise ConfigError(f"header {name}: {value!r} has line ends, or blanks around it, which do not travel")
         size += len(name) + len(value.encode()) + 4
     if size > HEADERS_BYTES_MAX:
         raise ConfigError(f"headers of {size} bytes: at most {HEADERS_BYTES_MAX}")
     return MappingProxyType(dict(headers))
+
+
+def check_message_id(message_id: str | None) -> None:
+    """Raise `ConfigError` unless this may be the id of a message."""
+    if message_id is None:
+        return
+    if not message_id or not message_id.isprintable() or message_id != message_id.strip():
+        raise ConfigError(f"message id {message_id!r}: not empty, no control characters, no blanks around it")
+    if len(message_id.encode()) > MESSAGE_ID_BYTES_MAX:
+        raise ConfigError(f"message id of {len(message_id.encode())} bytes: at most {MESSAGE_ID_BYTES_MAX}")
 
 
 def check_stream_name(name: str) -> None:

@@ -105,6 +105,12 @@ class Mailbox:
             self._closed = True
             self._finish()
 
+    def raise_failure(self) -> None:
+        """Raise what `fail` was called with, if it was."""
+        if self._error is not None:
+            # a fresh one each time: raising one instance again and again would pile up its traceback
+            raise type(self._error)(*self._error.args) from self._error
+
     def _finish(self) -> None:
         self._messages.clear()
         self.waiting_bytes = 0
@@ -115,9 +121,7 @@ class Mailbox:
 
     async def __anext__(self) -> Message:
         while not self._messages:
-            if self._error is not None:
-                # a fresh one each time: raising one instance again and again would pile up its traceback
-                raise type(self._error)(*self._error.args) from self._error
+            self.raise_failure()
             if self._closed:
                 raise StopAsyncIteration
             await self._arrivals.wait()

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from fedbus.bus.base import Message, Payload, StreamSpec, Subscription
-from fedbus.bus.checks import check_spec, check_stream_name, frozen_headers, frozen_payload
+from fedbus.bus.checks import check_message_id, check_spec, check_stream_name, frozen_headers, frozen_payload
 from fedbus.bus.mailbox import Mailbox
 from fedbus.bus.memory.broker import MemoryBroker
 from fedbus.bus.memory.follow import MemoryFollow
@@ -186,6 +186,7 @@ class MemoryBus:
         """Append to a stream."""
         check_stream_name(stream)
         check_subject(subject)
+        check_message_id(message_id)
         message = Message(subject, frozen_payload(data, self.payload_max), frozen_headers(headers))
         broker = self._broker
         lost = broker.strikes(broker.faults.append_loss)

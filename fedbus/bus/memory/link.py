@@ -1,5 +1,4 @@
-"""What lies between a bus and the broker of the memory bus: two links, each first in first out, and the odds of
-misfortune.
+"""The links between a bus and the broker of the memory bus, and the odds of misfortune on them.
 
 As with TCP nothing overtakes on a link; a message that is *reordered* leaves it and arrives on its own, later. A link
 that is cut loses what is on its way. While it is down, the way out keeps what is sent for when it is up again (as

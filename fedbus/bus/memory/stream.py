@@ -1,7 +1,8 @@
 """What a stream holds, for the memory bus: sequences, subjects, limits, repeats. No I/O, no loop; time is an argument.
 
-The rules are those that JetStream was seen to follow: a repeat of a message id answers with the first's sequence before
-anything else is looked at; then the expected sequence is compared; then the limits; only then a sequence is spent.
+The rules are those of JetStream as the NATS bus uses it: a repeat of a message id answers with the first's sequence,
+unless an expected sequence is given and somebody has written since; then the expected sequence is compared; then the
+limits; only then a sequence is spent.
 """
 
 from __future__ import annotations
@@ -10,11 +11,9 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 
 from fedbus.bus.base import Message, StreamSpec
+from fedbus.bus.checks import REPEAT_WINDOW_S
 from fedbus.bus.patterns import matcher
 from fedbus.errors import BusFull, ConfigError, Conflict
-
-REPEAT_WINDOW_S = 120.0
-"""How long a message id is remembered; JetStream's default, and what `base.Bus.append` promises."""
 
 RECORD_OVERHEAD_BYTES = 30
 """What JetStream's file store adds to each message, so that ``bytes_max`` means about the same here."""
@@ -52,11 +51,12 @@ class MemoryStream:
     def append(self, message: Message, expected_last: int | None, message_id: str | None, now: float) -> int:
         """Store; returns the sequence. Raises `Conflict`, `BusFull`."""
         self.expire(now)
-        if message_id is not None and message_id in self._ids:
-            return self._ids[message_id][0]
         subject = message.subject
         held = self._subjects.get(subject, OrderedDict())
         last = next(reversed(held), 0)
+        first = self._ids.get(message_id, (0, 0.0))[0] if message_id is not None else 0
+        if first and (expected_last is None or last == first):
+            return first
         if expected_last is not None and expected_last != last:
             raise Conflict(f"{subject}: expected last sequence {expected_last}, it is {last}: read again, then decide")
         self._make_sure_it_fits(message, held)

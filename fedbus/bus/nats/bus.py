@@ -1,0 +1,318 @@
+"""`NatsBus`: what `base.Bus` asks, over one connection to NATS with JetStream."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TypeVar
+from uuid import uuid4
+
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription as NatsSubscription
+
+from fedbus.bus.base import Message, Payload, StreamSpec, Subscription
+from fedbus.bus.checks import (
+    BROKER_HEADERS_BYTES,
+    HEADERS_BYTES_MAX,
+    check_message_id,
+    check_spec,
+    check_stream_name,
+    frozen_headers,
+    frozen_payload,
+)
+from fedbus.bus.mailbox import Mailbox
+from fedbus.bus.nats.connection import Connection
+from fedbus.bus.nats.follow import NatsFollow
+from fedbus.bus.nats.jetstream import JetStream, NoStream, headers_of
+from fedbus.bus.nats.requests import NobodyListens, Requests
+from fedbus.bus.nats.window import Window
+from fedbus.bus.patterns import check_pattern, check_subject, matcher
+from fedbus.errors import BusClosed, BusDenied, BusError, ConfigError, Conflict, FedbusError
+
+T = TypeVar("T")
+
+CALL_DEADLINE_S = 10.0
+"""For calls that take no deadline of their own: a broker that was killed is back and recovered within it."""
+
+MISSING_RETRY_S = 0.1
+"""Between looks for a stream that is not there yet: its owner may be about to make it."""
+
+CONNECT_DEADLINE_S = 5.0
+"""For the first connection; later ones are sought for ever."""
+
+
+async def connect(
+    url: str,
+    *,
+    name: str,
+    credentials: str | Path | None = None,
+    tls: ssl.SSLContext | None = None,
+    inbox_prefix: str = "_INBOX",
+    deadline_s: float = CONNECT_DEADLINE_S,
+) -> NatsBus:
+    """Connect to a broker, or to one of several (``url`` with commas).
+
+    ``name`` is shown by the broker's monitoring. ``credentials`` is the path of a ``.creds`` file; user and password,
+    or a token, may stand in the URL instead. ``inbox_prefix`` is where answers come; permissions may ask for one of
+    your own.
+
+    Raises `BusUnavailable` when there is no broker within ``deadline_s``, `BusDenied` when it refuses, `ConfigError`
+    for credentials that can't be read.
+    """
+    connection = Connection(url, name)
+    await connection.open(
+        credentials=None if credentials is None else str(credentials),
+        tls=tls,
+        inbox_prefix=inbox_prefix,
+        deadline_s=deadline_s,
+    )
+    bus = NatsBus(connection)
+    try:
+        await bus.open()
+    except BaseException:
+        await bus.close()
+        raise
+    return bus
+
+
+class NatsBus:
+    """A bus over NATS; made by `connect`. ``bytes_out`` and ``bytes_in`` count payloads."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.bytes_out = 0
+        self.bytes_in = 0
+        self._connection = connection
+        self._requests = Requests(connection)
+        self._jetstream = JetStream(connection, self._requests)
+        self._window = Window()
+        self._ensured: dict[str, StreamSpec] = {}
+        self._mailboxes: dict[Mailbox, tuple[str, NatsSubscription]] = {}
+        self._follows: set[NatsFollow] = set()
+
+    async def open(self) -> None:
+        """Begin to listen for answers."""
+        await self._requests.open()
+        self._connection.listeners.append(self)
+
+    @property
+    def reconnects(self) -> int:
+        """How often the connection was re-established."""
+        return self._connection.reconnects
+
+    @property
+    def connected(self) -> bool:
+        """Whether the broker is reachable now."""
+        return self._connection.connected
+
+    @property
+    def payload_max(self) -> int:
+        """Most bytes that one message may carry: the broker's limit less what headers may take."""
+        return self._connection.payload_max - HEADERS_BYTES_MAX - BROKER_HEADERS_BYTES
+
+    # ---- plain messages
+
+    async def publish(self, subject: str, data: Payload, headers: Mapping[str, str] | None = None) -> None:
+        """Send a plain message."""
+        check_subject(subject)
+        payload = frozen_payload(data, self.payload_max)
+        await self._connection.send(subject, payload, headers=frozen_headers(headers))
+        self.bytes_out += len(payload)
+
+    async def subscribe(self, pattern: str, *, pending_bytes_max: int = 64 * 2**20) -> Subscription:
+        """Receive plain messages of a pattern."""
+        check_pattern(pattern)
+        mailbox = Mailbox(f"{self._connection.name!r}, subscription {pattern!r}", pending_bytes_max, self._unsubscribe)
+
+        def take(message: Msg) -> None:
+            self.bytes_in += len(message.data)
+            mailbox.put(Message(message.subject, message.data, headers_of(message), reply=message.reply))
+
+        subscription = await self._connection.receive(pattern, take)
+        self._mailboxes[mailbox] = (pattern, subscription)
+        try:
+            await self._connection.flush(CALL_DEADLINE_S)
+            mailbox.raise_failure()  # a refusal comes before the answer to the flush
+        except BaseException:
+            await mailbox.close()
+            raise
+        return mailbox
+
+    async def _unsubscribe(self, mailbox: Mailbox) -> None:
+        pattern_and_subscription = self._mailboxes.pop(mailbox, None)
+        if pattern_and_subscription is not None:
+            await self._connection.ignore(pattern_and_subscription[1])
+
+    async def request(
+        self, subject: str, data: Payload, *, deadline_s: float, headers: Mapping[str, str] | None = None
+    ) -> Message:
+        """Send a plain message and wait for one answer."""
+        check_subject(subject)
+        payload = frozen_payload(data, self.payload_max)
+        self.bytes_out += len(payload)
+        answer = await self._requests.call(
+            subject,
+            payload,
+            headers=frozen_headers(headers),
+            deadline_s=deadline_s,
+            what=f"request {subject}",
+            repeat=False,  # a plain message reaches its receiver at most once
+        )
+        self.bytes_in += len(answer.data)
+        return Message(answer.subject, answer.data, headers_of(answer), reply=answer.reply)
+
+    # ---- streams
+
+    async def ensure(self, spec: StreamSpec) -> None:
+        """Create a stream, or bring an existing one to this description."""
+        check_spec(spec)
+        await self._jetstream.ensure(spec, CALL_DEADLINE_S)
+        self._ensured[spec.name] = spec
+
+    async def append(
+        self,
+        stream: str,
+        subject: str,
+        data: Payload,
+        *,
+        headers: Mapping[str, str] | None = None,
+        expected_last: int | None = None,
+        message_id: str | None = None,
+        deadline_s: float = 10.0,
+    ) -> int:
+        """Append to a stream. An append without ``message_id`` gets one, as it may have to be sent twice."""
+        check_stream_name(stream)
+        check_subject(subject)
+        check_message_id(message_id)
+        payload = frozen_payload(data, self.payload_max)
+        identity = message_id or uuid4().hex
+        sent = {**frozen_headers(headers), "Nats-Msg-Id": identity, "Nats-Expected-Stream": stream}
+        if expected_last is not None:
+            sent["Nats-Expected-Last-Subject-Sequence"] = str(expected_last)
+
+        async def once(left_s: float) -> int:
+            async with asyncio.timeout(left_s), self._window.enter(len(payload)):
+                try:
+                    return await self._jetstream.append(subject, payload, sent, left_s)
+                except NobodyListens as error:
+                    raise await self._why_nobody(stream, subject, error) from error
+
+        try:
+            sequence = await self._on_stream(stream, deadline_s, once)
+        except TimeoutError as error:
+            raise self._connection.unavailable(f"append {subject}: not acknowledged within {deadline_s:g} s") from error
+        except Conflict:
+            # the broker compares sequences before it knows a repeat: was it our own first that we lost against?
+            newest = await self._newest(stream, subject, deadline_s)
+            if newest is None or newest[1] != identity:
+                raise
+            sequence = newest[0].sequence
+        self.bytes_out += len(payload)
+        return sequence
+
+    async def _why_nobody(self, stream: str, subject: str, error: NobodyListens) -> FedbusError:
+        _, _, subjects = await self._jetstream.state(stream, CALL_DEADLINE_S)  # raises NoStream
+        if any(matcher(pattern)(subject) for pattern in subjects):
+            return error
+        return ConfigError(f"stream {stream!r} takes {subjects}, not {subject!r}")
+
+    async def last(self, stream: str, subject: str, *, deadline_s: float = 10.0) -> Message | None:
+        """Return the newest message of one subject."""
+        check_subject(subject)
+        found = await self._newest(stream, subject, deadline_s)
+        if found is None:
+            return None
+        self.bytes_in += len(found[0].data)
+        return found[0]
+
+    async def _newest(self, stream: str, subject: str, deadline_s: float) -> tuple[Message, str] | None:
+        return await self._on_stream(stream, deadline_s, lambda left_s: self._jetstream.last(stream, subject, left_s))
+
+    async def newest(self, stream: str, pattern: str, *, deadline_s: float = 10.0) -> list[Message]:
+        """Return the newest message of each subject of a pattern."""
+        check_pattern(pattern)
+        jetstream = self._jetstream
+        found = await self._on_stream(stream, deadline_s, lambda left_s: jetstream.newest(stream, pattern, left_s))
+        self.bytes_in += sum(len(message.data) for message in found)
+        return found
+
+    async def follow(self, stream: str, pattern: str, *, from_sequence: int = 1) -> Subscription:
+        """Every stored message of a pattern from a sequence on, then the new ones as they come."""
+        check_stream_name(stream)
+        check_pattern(pattern)
+        self._connection.check_open()
+        follow = NatsFollow(self._connection, self._jetstream, stream, pattern, from_sequence, self._ended)
+        self._follows.add(follow)
+        follow.start()
+        return follow
+
+    def _ended(self, follow: NatsFollow) -> None:
+        self._follows.discard(follow)
+
+    async def pending(self, stream: str, pattern: str) -> int:
+        """How many messages of a pattern the stream holds now."""
+        check_pattern(pattern)
+        jetstream = self._jetstream
+        return await self._on_stream(stream, CALL_DEADLINE_S, lambda left_s: jetstream.count(stream, pattern, left_s))
+
+    async def purge(self, stream: str, pattern: str) -> None:
+        """Remove all messages of a pattern from a stream."""
+        check_pattern(pattern)
+        await self._on_stream(stream, CALL_DEADLINE_S, lambda left_s: self._jetstream.purge(stream, pattern, left_s))
+
+    async def delete(self, stream: str, sequence: int) -> None:
+        """Remove one message."""
+        await self._on_stream(stream, CALL_DEADLINE_S, lambda left_s: self._jetstream.delete(stream, sequence, left_s))
+
+    async def _on_stream(self, stream: str, deadline_s: float, once: Callable[[float], Awaitable[T]]) -> T:
+        """Act on a stream; one that is not there is made anew if it was we who made it, else waited for."""
+        check_stream_name(stream)
+        loop = asyncio.get_running_loop()
+        end = loop.time() + deadline_s
+        while True:
+            try:
+                return await once(max(0.0, end - loop.time()))
+            except NoStream:
+                if loop.time() + MISSING_RETRY_S >= end:
+                    raise
+            spec = self._ensured.get(stream)
+            if spec is not None:
+                await self._jetstream.ensure(spec, end - loop.time())
+            else:
+                await asyncio.sleep(MISSING_RETRY_S)
+
+    # ---- what the connection tells
+
+    def on_reconnected(self) -> None:
+        """Nothing to do: nats-py subscribes again, follows and requests look after themselves."""
+
+    def on_closed(self, reason: BusError) -> None:
+        """End every iteration."""
+        for mailbox in list(self._mailboxes):
+            mailbox.fail(reason)
+
+    def on_denied(self, action: str, subject: str, reason: BusDenied) -> None:
+        """End the iteration of subscriptions that the broker refused."""
+        for mailbox, (pattern, _) in self._mailboxes.items():
+            if action == "subscription" and pattern.lower() == subject:
+                mailbox.fail(reason)
+
+    # ---- the end
+
+    async def close(self) -> None:
+        """Flush what is outgoing, close for good; idempotent; leaves no task behind."""
+        follows = list(self._follows)
+        for follow in follows:
+            follow.on_closed(BusClosed(f"the bus of {self._connection.name!r} is closed"))
+        await asyncio.gather(*(follow.stop() for follow in follows))
+        await self._connection.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()

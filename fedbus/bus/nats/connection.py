@@ -1,0 +1,360 @@
+"""One connection of nats-py, tamed: it comes back for ever, its errors are ours, cancelling works.
+
+What is worked around here (nats-py 2.16), each seen in its source:
+
+- ``flush`` cancels its future when it is given up, and the pong that comes later kills the reading task: a flush is
+never given up here, only no longer waited for.
+- ``publish`` with a full buffer awaits the socket and swallows cancellation while it does: the buffer never gets full,
+  `Connection.send` waits before it.
+- First connections retry for ever or, without reconnection, never again: the first is bounded here by a task of its
+own.
+- Permission errors arrive in lower case and only in a callback: they are matched to who waits for that subject.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import re
+import ssl
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+import nats.errors
+from nats.aio.client import Client, Server
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+
+from fedbus.errors import BusClosed, BusDenied, BusError, BusFull, BusUnavailable, ConfigError
+
+LOG = logging.getLogger("fedbus.bus")
+
+OUTGOING_BYTES_MAX = 8 * 2**20
+"""What may wait in nats-py's buffer before senders wait: a few of the largest messages; the memory bus has the same bound."""
+
+OUTGOING_LOOK_S = 0.005
+"""Between looks at that buffer: nats-py tells nobody when it is written. 8 MiB in 5 ms is more than a socket takes."""
+
+BUFFER_BYTES_MAX = 4 * OUTGOING_BYTES_MAX
+"""nats-py's own limit, never reached: see ``publish`` above."""
+
+BACKOFF_S = (0.05, 2.0)
+"""First and longest pause between attempts to reconnect; half of it is drawn, or all clients return in one moment."""
+
+ATTEMPT_S_MAX = 5.0
+"""For one attempt to connect: a slow link with TLS needs four round trips."""
+
+PING_EVERY_S = 10.0
+PINGS_MISSED_MAX = 4
+"""A dead peer is noticed after 40-50 s; with less, a loop that is busy (imports, compilation) disconnects itself."""
+
+FLUSH_S_MAX = 2.0
+"""At closing: what a broker does not take within this is lost, as with any socket that is closed."""
+
+FOREVER_S = 10**9
+"""For nats-py's flush, which must not be given up."""
+
+_VIOLATION = re.compile(r'permissions violation for (publish|subscription) to "([^"]*)"')
+_REFUSALS = ("authorization violation", "authentication expired", "authentication revoked", "authorization timeout")
+
+
+class Listener(Protocol):
+    """Who wants to hear of the fate of the connection."""
+
+    def on_reconnected(self) -> None:
+        """Hear that the connection is back; what was on its way may be lost."""
+        ...
+
+    def on_closed(self, reason: BusError) -> None:
+        """Hear that the connection is closed for good."""
+        ...
+
+    def on_denied(self, action: str, subject: str, reason: BusDenied) -> None:
+        """Hear that the broker refused a "publish" or "subscription"; the subject in lower case."""
+        ...
+
+
+class Connection:
+    """The client of nats-py and what is known of its state."""
+
+    def __init__(self, url: str, name: str) -> None:
+        self.name = name
+        self.where = _without_secrets(url)
+        self.reconnects = 0
+        self.listeners: list[Listener] = []
+        self._urls = [part.strip() for part in url.split(",") if part.strip()]
+        self._client = Client()
+        self._closing = False
+        self._refusal = ""
+        self._last_error = ""
+        self._refused = asyncio.Event()
+        self._attempt = 0
+        self._flushes: set[asyncio.Task[None]] = set()
+        self._turn = asyncio.Lock()
+        self._warned: set[str] = set()
+
+    # ---- the first connection
+
+    async def open(
+        self, *, credentials: str | None, tls: ssl.SSLContext | None, inbox_prefix: str, deadline_s: float
+    ) -> None:
+        """Connect; raises `BusDenied`, `BusUnavailable`, `ConfigError`."""
+        attempt = asyncio.create_task(self._connect(credentials, tls, inbox_prefix))
+        refused = asyncio.create_task(self._refused.wait())
+        try:
+            await asyncio.wait({attempt, refused}, timeout=deadline_s, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            done = attempt.done() and not attempt.cancelled() and attempt.exception() is None
+            refused.cancel()
+            if not done:
+                await self._abandon(attempt)
+        if not done:
+            self._raise_why(attempt, deadline_s)
+
+    async def _connect(self, credentials: str | None, tls: ssl.SSLContext | None, inbox_prefix: str) -> None:
+        await self._client.connect(
+            self._urls,
+            name=self.name,
+            error_cb=self._on_error,
+            disconnected_cb=self._on_disconnected,
+            reconnected_cb=self._on_reconnected,
+            closed_cb=self._on_closed,
+            allow_reconnect=True,
+            max_reconnect_attempts=-1,
+            reconnect_time_wait=1,  # of the first connection only; later ones follow _next_server
+            reconnect_to_server_handler=self._next_server,
+            connect_timeout=int(ATTEMPT_S_MAX),
+            ping_interval=int(PING_EVERY_S),
+            max_outstanding_pings=PINGS_MISSED_MAX,
+            pending_size=BUFFER_BYTES_MAX,
+            inbox_prefix=inbox_prefix,
+            user_credentials=credentials,
+            tls=tls,
+        )
+
+    async def _abandon(self, attempt: asyncio.Task[None]) -> None:
+        self._closing = True
+        attempt.cancel()
+        with suppress(asyncio.CancelledError, Exception):
+            await attempt
+        with suppress(Exception):
+            await self._client.close()
+
+    def _raise_why(self, attempt: asyncio.Task[None], deadline_s: float) -> None:
+        cause = None if attempt.cancelled() else attempt.exception()
+        if self._refusal:
+            text = f"{self.where}: the broker refused {self.name!r}: {self._refusal}"
+            raise BusDenied(f"{text}; check credentials, user and password") from cause
+        if isinstance(cause, OSError) and cause.filename is not None:
+            raise ConfigError(f"credentials {cause.filename!r} cannot be read: {cause.strerror}") from cause
+        why = str(cause or self._last_error or "no answer")
+        text = f"{self.where}: not connected after {deadline_s:g} s ({why})"
+        raise BusUnavailable(f"{text}: is a broker running there? `fedbus up` starts one") from cause
+
+    def _next_server(self, servers: list[Server], info: dict[str, Any]) -> tuple[Server, float]:
+        first, longest = BACKOFF_S
+        pause = min(longest, first * 2 ** min(self._attempt, 10)) * random.uniform(0.5, 1.0)
+        server = servers[self._attempt % len(servers)]
+        self._attempt += 1
+        return server, pause
+
+    # ---- what nats-py tells
+
+    async def _on_error(self, error: Exception) -> None:
+        text = str(error).lower() or type(error).__name__
+        violation = _VIOLATION.search(text)
+        if violation:
+            self._tell_denied(violation[1], violation[2])
+            return
+        self._last_error = str(error) or type(error).__name__
+        for refusal in _REFUSALS:
+            if refusal in text:
+                self._refusal = refusal
+                self._refused.set()
+        LOG.debug("%s: %r: nats-py reports %r", self.where, self.name, error)
+
+    def _tell_denied(self, action: str, subject: str) -> None:
+        text = f"{self.where}: {self.name!r} has no permission for {action} to {subject!r}"
+        reason = BusDenied(f"{text}: ask the operator")
+        key = f"{action} {subject}"
+        if key not in self._warned and len(self._warned) < 1000:
+            self._warned.add(key)
+            LOG.warning("%s", reason)
+        for listener in list(self.listeners):
+            listener.on_denied(action, subject, reason)
+
+    async def _on_disconnected(self) -> None:
+        if not self._closing:
+            why = self._last_error or "no reason given"
+            LOG.warning("%s: %r is disconnected (%s), reconnecting", self.where, self.name, why)
+
+    async def _on_reconnected(self) -> None:
+        self.reconnects += 1
+        self._attempt = 0
+        self._refusal = ""
+        self._refused.clear()
+        LOG.info("%s: %r is connected again", self.where, self.name)
+        self._forget_flushes()
+        for listener in list(self.listeners):
+            listener.on_reconnected()
+
+    async def _on_closed(self) -> None:
+        reason = self.closed_error()
+        if not self._closing:
+            LOG.error("%s", reason)
+        self._forget_flushes()
+        for listener in list(self.listeners):
+            listener.on_closed(reason)
+
+    def _forget_flushes(self) -> None:
+        # their pongs can't come any more, as nats-py begins a new list of them: only now may they be cancelled
+        for flush in self._flushes:
+            flush.cancel()
+
+    # ---- state
+
+    @property
+    def connected(self) -> bool:
+        """Whether the broker is reachable now."""
+        return self._client.is_connected and not self._closing
+
+    @property
+    def closed(self) -> bool:
+        """Whether the connection is closed for good."""
+        return self._closing or self._client.is_closed
+
+    @property
+    def payload_max(self) -> int:
+        """Most bytes the broker takes in one message, headers included."""
+        return self._client.max_payload
+
+    def closed_error(self) -> BusClosed:
+        """Return the error of who uses a closed connection."""
+        known = "" if self._closing else self._refusal or self._last_error
+        why = f" ({known})" if known else ""
+        return BusClosed(f"{self.where}: the connection of {self.name!r} is closed{why}")
+
+    def unavailable(self, what: str) -> BusError:
+        """Return the error of who has waited in vain."""
+        if self._refusal and not self.connected:
+            return BusDenied(f"{self.where}: {what}: the broker refuses {self.name!r}: {self._refusal}")
+        state = "" if self.connected else ", which is not reachable"
+        return BusUnavailable(f"{what} from {self.where}{state}")
+
+    def check_open(self) -> None:
+        """Raise `BusClosed` on a closed connection."""
+        if self.closed:
+            raise self.closed_error()
+
+    # ---- sending and receiving
+
+    async def send(
+        self, subject: str, data: bytes, *, reply: str = "", headers: Mapping[str, str] | None = None
+    ) -> None:
+        """Send a message; waits while too much is waiting to go out."""
+        if self._client.pending_data_size > OUTGOING_BYTES_MAX:
+            await self._room()
+        self.check_open()
+        try:
+            await self._client.publish(subject, data, reply=reply, headers=dict(headers) if headers else None)
+        except nats.errors.MaxPayloadError as error:
+            size, limit = len(data), self._client.max_payload
+            raise BusFull(f"{subject}: {size} bytes, the broker takes at most {limit}: send it in chunks") from error
+        except nats.errors.OutboundBufferLimitError as error:
+            raise BusUnavailable(f"{self.where}: disconnected, and the outgoing buffer is full") from error
+        except nats.errors.ConnectionClosedError as error:
+            raise self.closed_error() from error
+        except (nats.errors.BadSubjectError, nats.errors.BadHeaderError) as error:
+            raise ConfigError(f"{subject!r}: {error}") from error
+        except nats.errors.Error as error:
+            raise BusUnavailable(f"{self.where}: {subject}: {error}") from error
+
+    async def _room(self) -> None:
+        async with self._turn:  # one looks, the others wait in line behind it
+            while self._client.pending_data_size > OUTGOING_BYTES_MAX:
+                self.check_open()
+                if not self._client.is_connected:
+                    size = self._client.pending_data_size
+                    raise BusUnavailable(f"{self.where} is not reachable, and {size} bytes wait to go out already")
+                await asyncio.sleep(OUTGOING_LOOK_S)
+
+    async def receive(self, pattern: str, handler: Callable[[Msg], None]) -> Subscription:
+        """Hand every message of a pattern to a handler, from the broker's next word on (see `flush`)."""
+        self.check_open()
+
+        async def handle(message: Msg) -> None:
+            handler(message)
+
+        try:
+            # no limits of nats-py's: the handler takes at once, and it is the mailbox behind it that is bounded
+            return await self._client.subscribe(pattern, cb=handle, pending_msgs_limit=0, pending_bytes_limit=0)
+        except nats.errors.ConnectionClosedError as error:
+            raise self.closed_error() from error
+        except nats.errors.BadSubjectError as error:
+            raise ConfigError(f"pattern {pattern!r}: {error}") from error
+        except nats.errors.Error as error:
+            raise BusUnavailable(f"{self.where}: subscribe {pattern}: {error}") from error
+
+    async def ignore(self, subscription: Subscription) -> None:
+        """End what `receive` began."""
+        with suppress(nats.errors.Error):
+            await subscription.unsubscribe()
+
+    def inbox(self) -> str:
+        """Return a subject that nobody else uses."""
+        return self._client.new_inbox()
+
+    async def flush(self, deadline_s: float) -> None:
+        """Wait until the broker has taken all that was sent; `BusUnavailable` after the deadline."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + deadline_s
+        while True:
+            self.check_open()
+            if self.connected:
+                task = asyncio.create_task(self._flush_once())
+                self._flushes.add(task)
+                task.add_done_callback(self._flushes.discard)
+                await asyncio.wait({task}, timeout=max(0.0, end - loop.time()))
+                if task.done() and not task.cancelled() and task.exception() is None:
+                    return
+            if loop.time() >= end:
+                raise self.unavailable(f"no answer within {deadline_s:g} s")
+            await asyncio.sleep(OUTGOING_LOOK_S * 10)  # disconnected: the next attempt is at least this far away
+
+    async def _flush_once(self) -> None:
+        with suppress(nats.errors.Error, OSError):
+            await self._client.flush(timeout=FOREVER_S)
+            return
+        await asyncio.sleep(0)
+        raise BusUnavailable("flush failed")
+
+    async def close(self) -> None:
+        """Flush what is outgoing, close for good; idempotent."""
+        if self._closing:
+            return
+        if self.connected:
+            with suppress(BusError):
+                await self.flush(FLUSH_S_MAX)
+        self._closing = True
+        closing = asyncio.create_task(self._client.close())
+        await asyncio.wait({closing}, timeout=FLUSH_S_MAX)
+        if not closing.done():  # a peer that does not read: nats-py waits for its socket without end
+            closing.cancel()
+        with suppress(asyncio.CancelledError, Exception):
+            await closing
+        await self._on_closed()
+        # nats-py cancels its tasks without waiting for them: let them run out, or they outlive us by a turn of the loop
+        for _ in range(3):
+            await asyncio.sleep(0)
+
+
+def _without_secrets(url: str) -> str:
+    """Return a URL that may be shown: user, password and token taken out."""
+    shown = []
+    for part in url.split(","):
+        pieces = urlsplit(part.strip() if "://" in part else f"nats://{part.strip()}")
+        shown.append(f"{pieces.scheme}://{pieces.netloc.rpartition('@')[2]}")
+    return ",".join(shown)

@@ -1,0 +1,284 @@
+"""What is asked of JetStream, in its own JSON: streams, appends, reads. nats-py's layer for it is not used.
+
+Reasons: its asynchronous publish hangs for ever on an error of the broker, its errors tell a full store from a lost
+race only by text, it has no batched direct get. The subjects used, for permissions:
+``$JS.API.STREAM.CREATE|UPDATE|INFO|PURGE.<stream>``, ``$JS.API.STREAM.MSG.DELETE.<stream>``,
+``$JS.API.DIRECT.GET.<stream>[.<subject>]``, ``$JS.API.CONSUMER.CREATE|DELETE.<stream>.>`` and
+``$JS.API.CONSUMER.MSG.NEXT.<stream>.>``, the streams' own subjects, and the inbox.
+
+Everything here may be sent twice (after a reconnection) without harm: reads, descriptions, removals by name, and
+appends, since each carries a message id.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, TypeVar
+
+from nats.aio.msg import Msg
+
+from fedbus.bus.base import Message, Storage, StreamSpec
+from fedbus.bus.checks import NO_HEADERS, REPEAT_WINDOW_S
+from fedbus.bus.nats.connection import Connection
+from fedbus.bus.nats.requests import NobodyListens, Requests, next_answer, status_of
+from fedbus.errors import BusError, BusFull, BusUnavailable, ConfigError, Conflict
+
+T = TypeVar("T")
+
+NEWEST_SUBJECTS_MAX = 1000
+"""As `base.Bus.newest` says; nats-server itself answers 413 beyond 1,024."""
+
+SILENCE_S_MAX = 2.0
+"""Within an answer of many messages: longer, and one was lost with a connection or a leader; it is asked for again."""
+
+RETRY_S = (0.02, 0.5)
+"""First and longest pause before asking again what is not ready (a broker recovering, a leader being elected)."""
+
+_CONFLICT = {10071, 10164}
+_FULL = {10023, 10028, 10047, 10054, 10077, 10167}
+_NO_STREAM = 10059
+_OTHER_CONFIG = 10058
+_WRONG_STREAM = 10060
+_NO_MESSAGE = 10057
+_OVERLOADED = 10167
+
+
+class NoStream(BusUnavailable):
+    """There is no such stream now: its owner has not made it yet, or the broker has lost it."""
+
+
+class NotReady(BusUnavailable):
+    """The broker can't answer this now, ask again."""
+
+
+class JetStream:
+    """The streams of one connection."""
+
+    def __init__(self, connection: Connection, requests: Requests) -> None:
+        self._connection = connection
+        self._requests = requests
+
+    # ---- the plain API
+
+    async def api(self, path: str, body: Mapping[str, Any] | None, *, deadline_s: float, what: str) -> dict[str, Any]:
+        """Ask ``$JS.API.<path>``; returns its answer, raises its error translated."""
+        data = json.dumps(body).encode() if body is not None else b""
+
+        async def once(left_s: float) -> dict[str, Any]:
+            answer = await self._requests.call(f"$JS.API.{path}", data, deadline_s=left_s, what=what)
+            found: dict[str, Any] = json.loads(answer.data)
+            raise_refusal(found, what)
+            return found
+
+        return await self.until_ready(once, deadline_s)
+
+    async def until_ready(self, once: Callable[[float], Awaitable[T]], deadline_s: float) -> T:
+        """Try until the broker is ready to answer, within the deadline. `once` is told how many seconds are left."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + deadline_s
+        pause, longest = RETRY_S
+        while True:
+            try:
+                return await once(max(0.0, end - loop.time()))
+            except (NobodyListens, NotReady):
+                if loop.time() + pause >= end:
+                    raise
+            await asyncio.sleep(pause)
+            pause = min(longest, pause * 2)
+
+    # ---- streams
+
+    async def ensure(self, spec: StreamSpec, deadline_s: float) -> None:
+        """Create a stream or bring it to this description."""
+        what, config = f"ensure {spec.name}", _config(spec)
+        try:
+            await self.api(f"STREAM.CREATE.{spec.name}", config, deadline_s=deadline_s, what=what)
+        except _OtherConfig:
+            await self.api(f"STREAM.UPDATE.{spec.name}", config, deadline_s=deadline_s, what=what)
+
+    async def state(self, stream: str, deadline_s: float) -> tuple[str, int, list[str]]:
+        """Return when a stream was made (as text), its last sequence and its subjects."""
+        info = await self.api(f"STREAM.INFO.{stream}", None, deadline_s=deadline_s, what=f"look at {stream}")
+        return str(info["created"]), int(info["state"]["last_seq"]), list(info["config"]["subjects"])
+
+    async def count(self, stream: str, pattern: str, deadline_s: float) -> int:
+        """Count the messages of a pattern; the broker gives subjects page by page."""
+        total = seen = 0
+        while True:
+            body = {"subjects_filter": pattern, "offset": seen}
+            info = await self.api(f"STREAM.INFO.{stream}", body, deadline_s=deadline_s, what=f"pending {pattern}")
+            page = info["state"].get("subjects") or {}
+            total += sum(int(n) for n in page.values())
+            seen += len(page)
+            if not page or seen >= info.get("total", 0):
+                return total
+
+    async def purge(self, stream: str, pattern: str, deadline_s: float) -> None:
+        """Remove all messages of a pattern."""
+        body = {"filter": pattern}
+        await self.api(f"STREAM.PURGE.{stream}", body, deadline_s=deadline_s, what=f"purge {pattern}")
+
+    async def delete(self, stream: str, sequence: int, deadline_s: float) -> None:
+        """Remove one message, if it is there."""
+        try:
+            # no_erase: overwriting the bytes with noise first would cost a write of its size
+            body = {"seq": sequence, "no_erase": True}
+            await self.api(f"STREAM.MSG.DELETE.{stream}", body, deadline_s=deadline_s, what=f"delete {sequence}")
+        except _NoMessage:
+            return
+
+    # ---- appends
+
+    async def append(self, subject: str, data: bytes, headers: Mapping[str, str], deadline_s: float) -> int:
+        """Publish to the stream's subject and return the acknowledged sequence."""
+        what = f"append {subject}"
+
+        async def once(left_s: float) -> int:
+            answer = await self._requests.call(subject, data, deadline_s=left_s, what=what, headers=headers)
+            try:
+                found = json.loads(answer.data)
+                raise_refusal(found, what)
+                return int(found["seq"])
+            except (ValueError, KeyError, TypeError) as error:
+                raise ConfigError(f"{what}: somebody else answers there, not a stream: {answer.data[:60]!r}") from error
+
+        return await self.until_ready(once, deadline_s)
+
+    # ---- reads
+
+    async def last(self, stream: str, subject: str, deadline_s: float) -> tuple[Message, str] | None:
+        """Return the newest message of a subject and its message id."""
+        asked, what = f"$JS.API.DIRECT.GET.{stream}.{subject}", f"last {subject}"
+        try:
+            answer = await self._requests.call(asked, deadline_s=deadline_s, what=what)
+        except NobodyListens as error:
+            raise NoStream(_no_stream(stream, what)) from error
+        if not answer.data and status_of(answer) == "404":
+            return None
+        return stored_message(answer), (answer.headers or {}).get("Nats-Msg-Id", "")
+
+    async def newest(self, stream: str, pattern: str, deadline_s: float) -> list[Message]:
+        """Return the newest message of each subject, in order of sequence."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + deadline_s
+        found: dict[int, Message] = {}
+        up_to = 0
+        while True:
+            left_s = end - loop.time()
+            if left_s <= 0:
+                raise self._connection.unavailable(f"newest {pattern}: not complete within {deadline_s:g} s")
+            body: dict[str, Any] = {"multi_last": [pattern], "batch": NEWEST_SUBJECTS_MAX + 1}
+            if up_to:
+                # go on behind what has come, in the stream as it was when we began
+                body |= {"up_to_seq": up_to, "seq": max(found, default=0) + 1}
+            try:
+                async with asyncio.timeout(left_s):
+                    up_to, more = await self._page(stream, pattern, body, found)
+            except TimeoutError:
+                continue
+            if len(found) > NEWEST_SUBJECTS_MAX:
+                raise BusFull(f"newest {pattern}: more than {NEWEST_SUBJECTS_MAX} subjects at once: follow it instead")
+            if not more:
+                return [found[sequence] for sequence in sorted(found)]
+
+    async def _page(
+        self, stream: str, pattern: str, body: dict[str, Any], found: dict[int, Message]
+    ) -> tuple[int, bool]:
+        what = f"newest {pattern}"
+        asked = f"$JS.API.DIRECT.GET.{stream}"
+        async with self._requests.asking(asked, json.dumps(body).encode(), repeat=False) as answers:
+            while True:
+                try:
+                    async with asyncio.timeout(SILENCE_S_MAX):
+                        answer = await next_answer(answers, asked)
+                except TimeoutError:
+                    return 0, True
+                except NobodyListens as error:
+                    raise NoStream(_no_stream(stream, what)) from error
+                status = "" if answer.data else status_of(answer)
+                if not status:
+                    message = stored_message(answer)
+                    found[message.sequence] = message
+                elif status == "204":
+                    headers = answer.headers or {}
+                    return int(headers.get("Nats-UpTo-Sequence", 0)), int(headers.get("Nats-Num-Pending", 0)) > 0
+                elif status == "404":
+                    return 0, False
+                elif status == "413":
+                    raise BusFull(f"{what}: more than {NEWEST_SUBJECTS_MAX} subjects at once: follow it instead")
+                else:
+                    text = (answer.headers or {}).get("Description", "")
+                    raise BusError(f"{what}: the broker answered {status} {text}")
+
+
+class _OtherConfig(ConfigError):
+    """The stream is there, described otherwise."""
+
+
+class _NoMessage(BusError):
+    """There is no such message."""
+
+
+def raise_refusal(answer: Mapping[str, Any], what: str) -> None:
+    """Raise the error that an answer of the API carries, if any."""
+    error = answer.get("error")
+    if not error:
+        return
+    code, reason, text = error.get("err_code", 0), error.get("code", 0), error.get("description", "no reason given")
+    if code == _NO_STREAM:
+        raise NoStream(f"{what}: {text}: its owner has not made it (`ensure`), or the broker has lost it")
+    if code in _CONFLICT:
+        raise Conflict(f"{what}: {text}: somebody else has written first, read again, then decide")
+    if code == _NO_MESSAGE:
+        raise _NoMessage(f"{what}: {text}")
+    if code == _OTHER_CONFIG:
+        raise _OtherConfig(f"{what}: {text}")
+    if code in _FULL or any(word in text for word in ("resource limits", "maximum bytes", "insufficient")):
+        kind = _Overloaded if code == _OVERLOADED else BusFull
+        raise kind(f"{what}: {text} (error {code}): free room or raise the limit")
+    if reason == 503:
+        raise NotReady(f"{what}: {text} (error {code})")
+    raise ConfigError(f"{what}: the broker refuses: {text} (error {code})")
+
+
+class _Overloaded(BusFull, NotReady):
+    """More is coming in than the broker can store at this moment: it is asked again, within the deadline."""
+
+
+def _no_stream(stream: str, what: str) -> str:
+    return f"{what}: there is no stream {stream!r}: its owner has not made it (`ensure`), or the broker has lost it"
+
+
+def _config(spec: StreamSpec) -> dict[str, Any]:
+    age_ns = round(spec.age_max_s * 1e9)
+    repeat_ns = round(REPEAT_WINDOW_S * 1e9)
+    return {
+        "name": spec.name,
+        "subjects": list(spec.subjects),
+        "storage": "file" if spec.storage is Storage.FILE else "memory",
+        "retention": "limits",
+        "discard": "new",  # a full stream refuses: dropping the oldest of a journal in silence would be a lie
+        "max_bytes": spec.bytes_max,
+        "max_msgs_per_subject": spec.per_subject_max or -1,
+        "max_age": age_ns,
+        # the broker refuses a window longer than the messages' life
+        "duplicate_window": min(repeat_ns, age_ns) if age_ns else repeat_ns,
+        "num_replicas": spec.replicas,
+        "allow_direct": True,
+    }
+
+
+def headers_of(message: Msg) -> Mapping[str, str]:
+    """Return the sender's headers, without the broker's own."""
+    headers = message.headers
+    if not headers:
+        return NO_HEADERS
+    return {name: value for name, value in headers.items() if not name.startswith("Nats-")}
+
+
+def stored_message(answer: Msg) -> Message:
+    """Return a message that came by direct get: its subject and sequence travel in headers."""
+    headers = answer.headers or {}
+    return Message(headers["Nats-Subject"], answer.data, headers_of(answer), int(headers["Nats-Sequence"]))
