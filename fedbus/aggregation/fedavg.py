@@ -1,0 +1,25 @@
+"""Federated averaging: the next model is the weighted mean of the clients' models.
+
+H. B. McMahan, E. Moore, D. Ramage, S. Hampson, B. Agüera y Arcas: Communication-Efficient Learning of Deep Networks
+from Decentralized Data, AISTATS 2017, algorithm 1: ``w(t+1) = sum over k of n(k)/n * w(k, t+1)``, n(k) examples at
+client k.
+"""
+
+from __future__ import annotations
+
+from fedbus.aggregation.base import Aggregator, Family, NoOptions, StepState
+from fedbus.aggregation.parts import Floats
+
+
+def _replace(
+    mean: Floats,
+    base: Floats,
+    state: StepState,
+    options: NoOptions,
+    round: int,  # noqa: A002 - the word of the glossary
+) -> tuple[Floats, StepState]:
+    return mean, state
+
+
+FEDAVG = Aggregator(name="fedavg", family=Family.LINEAR, options=NoOptions, step=_replace, reads_base=False)
+"""The mean replaces the model. No options, no state."""

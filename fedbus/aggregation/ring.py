@@ -1,0 +1,226 @@
+"""The exact accumulator: weighted sums in the ring of integers modulo 2**64.
+
+Floating-point sums depend on their order; integer sums do not. So each contribution is rounded once, to an integer
+number of ``2**-k`` (`fedbus.aggregation.scale`), and everything after that is exact: any order of arrival, any number
+of combiners, any tree of partials gives the same bits; what was added can be taken back without a trace; and a
+wrap-around in between is harmless, because only the final sum has to fit.
+
+The rounding is done by adding 1.5 * 2**52 in float64: where the sum lies in [2**52, 2**53] its last bit is worth 1, so
+the bits of the result, read as an integer, are those of the constant plus the rounded product. These integers are
+added as they are, and the constant is taken off at the end, once per chunk, by the count of folds: taking it off block
+by block in cache was measured at 7 % more time. A block runs through copy, dot, multiply, add and add, all inside the
+cache.
+
+Promises: `Accumulator.add` is all or nothing. Different chunks may be worked on by different threads at once, the same
+chunk by one at a time. What has been added is the caller's to know; so is the sum of the weights.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedbus.aggregation.parts import Floats, Parts, Run
+from fedbus.aggregation.scale import PRODUCT_BITS, Scale, cap_bits, checked_weight
+from fedbus.errors import BadMessage, BadUpdate
+from fedbus.tensors import Buffer, Layout
+
+BLOCK_PARTS = 64 * 1024
+"""Parts worked on at once: 512 KiB of scratch, which stays in the cache (1 MiB of L2 where it was measured). 32 Ki took
+8 % more time and 16 Ki 25 %, because numpy is called more often."""
+
+_MAGIC = 1.5 * 2.0**52
+_MAGIC_BITS = int(np.float64(_MAGIC).view(np.int64))
+_DOT_PARTS = 8 * 1024  # OpenBLAS starts threads of its own for longer dot products: they would fight with ours
+
+
+@dataclass(frozen=True, slots=True)
+class _Block:
+    """A piece of a run, small enough for the cache. ``limit`` is the largest magnitude that is taken."""
+
+    run: Run
+    limit: float
+    limit_squared: float
+
+
+class Accumulator:
+    """The running sum of the updates of one round: one int64 per part of the model, 8 bytes each."""
+
+    def __init__(self, layout: Layout, scale: Scale) -> None:
+        """Start at zero; the system gives the memory page by page as chunks are folded."""
+        assert len(scale.bits) == len(layout.spec.arrays), "a scale of another model"
+        self.layout, self.scale = layout, scale
+        self.parts = Parts(layout)
+        self._sums = np.zeros(layout.spec.parts, np.int64)
+        self._folds = [0] * layout.count
+        self._blocks: list[tuple[_Block, ...] | None] = [None] * layout.count
+        self._scratch: list[Floats] = []
+
+    def add(self, chunk: int, data: Buffer, weight: float, sign: int = 1) -> float:
+        """Fold the bytes of a chunk with a weight; ``sign=-1`` takes exactly the same contribution back.
+
+        Returns the sum of squares of the (unweighted) parts. BadUpdate, naming the array, where a value is not finite
+        or out of range, and where length or weight are wrong; the accumulator is then as it was before the call.
+        """
+        assert sign in {1, -1}
+        self.parts.check_size(chunk, data)
+        weight = checked_weight(weight)
+        if weight > self.scale.weight_max:
+            raise BadUpdate(f"weight: expected at most {self.scale.weight_max}, got {weight}")
+        scratch = self._take_scratch()
+        try:
+            with np.errstate(all="ignore"):
+                squares = self._fold_all(self._blocks_of(chunk), data, weight, sign, scratch)
+        finally:
+            self._scratch.append(scratch)
+        self._folds[chunk] += sign
+        return squares
+
+    def _fold_all(self, blocks: tuple[_Block, ...], data: Buffer, weight: float, sign: int, scratch: Floats) -> float:
+        squares = 0.0
+        for position, block in enumerate(blocks):
+            try:
+                squares += self._fold(block, data, weight, sign, scratch)
+            except BadUpdate:
+                for done in blocks[:position]:
+                    self._fold(done, data, weight, -sign, scratch)
+                raise
+        return squares
+
+    def _fold(self, block: _Block, data: Buffer, weight: float, sign: int, scratch: Floats) -> float:
+        run = block.run
+        work = scratch[: run.stop - run.start]
+        values = run.read(data)
+        if values.dtype != np.float64:
+            np.copyto(work, values)
+            values = work
+        squares = _squares(values)
+        # Squares are summed upwards, so a sum below R**2 proves every value below R; NaN and Inf compare false. Only
+        # where that fails are the values looked at one by one.
+        if not squares < block.limit_squared:
+            self._check(block, values)
+        np.multiply(values, self._factor(run, weight), out=work)
+        np.add(work, _MAGIC, out=work)
+        sums = self._sums[run.start : run.stop]
+        (np.add if sign > 0 else np.subtract)(sums, work.view(np.int64), out=sums)
+        return squares
+
+    def _factor(self, run: Run, weight: float) -> float:
+        """``weight * 2**k``, exactly: that keeps scaling all weights by a power of two without effect on the mean."""
+        factor = math.ldexp(weight, run.key)
+        if math.ldexp(factor, -run.key) != weight:
+            array, _ = self.parts.place(run.start)
+            raise BadUpdate(f"weight: {weight} is too small for the range of array {array.name!r}")
+        return factor
+
+    def _check(self, block: _Block, values: Floats) -> None:
+        if -block.limit <= values.min() and values.max() <= block.limit and block.limit < math.inf:
+            return
+        bad = np.flatnonzero(~((np.abs(values) <= block.limit) & np.isfinite(values)))
+        if not len(bad):
+            return
+        array, element = self.parts.place(block.run.start + int(bad[0]))
+        value = float(values[bad[0]])
+        expected = f"magnitudes of at most {block.limit:g}" if math.isfinite(value) else "finite values"
+        raise BadUpdate(f"array {array.name!r}: expected {expected}, got {value} at element {element}")
+
+    def _blocks_of(self, chunk: int) -> tuple[_Block, ...]:
+        blocks = self._blocks[chunk]
+        if blocks is None:
+            runs = self.parts.runs(chunk, self.scale.bits)
+            blocks = self._blocks[chunk] = tuple(self._block(piece) for run in runs for piece in _pieces(run))
+        return blocks
+
+    def _block(self, run: Run) -> _Block:
+        bits = PRODUCT_BITS - self.scale.weight_bits - run.key
+        # Where the dtype itself ends at or before the range, to be finite is enough. Not so for bools, which are read
+        # as bytes, and for 64-bit integers, whose range is cut.
+        typed = bits >= cap_bits(run.real) and run.real.kind != "b" and run.real not in (np.int64, np.uint64)
+        return _Block(run, _power(bits), math.inf if typed else _power(2 * bits))
+
+    def _take_scratch(self) -> Floats:
+        try:
+            return self._scratch.pop()  # one per thread that is adding right now; list.pop is atomic
+        except IndexError:
+            return np.empty(BLOCK_PARTS)
+
+    def merge(self, start: int, data: Buffer | NDArray[np.int64]) -> None:
+        """Add a piece of another accumulator's `partial`, from part ``start`` on, modulo 2**64.
+
+        ``data``: little-endian int64, as bytes or array. BadMessage where it is no whole number of parts or too long.
+        """
+        size = data.nbytes if isinstance(data, np.ndarray | memoryview) else len(data)
+        if size % 8 or not 0 <= start <= len(self._sums) - size // 8:
+            raise BadMessage(f"partial: expected int64 in parts 0 to {len(self._sums)}, got {size} bytes at {start}")
+        if size:
+            piece = self._sums[start : start + size // 8]
+            np.add(piece, np.frombuffer(data, "<i8"), out=piece)
+
+    def partial(self, start: int, stop: int) -> NDArray[np.int64]:
+        """The sums of parts ``start`` to ``stop`` as little-endian int64, a copy; equal contents give equal bytes."""
+        sums = self._sums[start:stop].copy()
+        edges = self.parts.edges
+        chunk = bisect_right(edges, start) - 1
+        while chunk < self.layout.count and edges[chunk] < stop:
+            piece = sums[max(edges[chunk] - start, 0) : edges[chunk + 1] - start]
+            np.subtract(piece, _wrapped(self._folds[chunk] * _MAGIC_BITS), out=piece)
+            chunk += 1
+        return sums.astype("<i8", copy=False)
+
+    def mean(self, chunk: int, weight_sum: float) -> Floats:
+        """The parts of a chunk of the weighted mean, float64; error as in `fedbus.aggregation.scale`.
+
+        ``weight_sum``: of all updates folded; take `math.fsum`, which does not depend on the order either. ConfigError
+        where it is outside ``scale.weight_min..scale.weight_sum_max``. `Parts.narrow` casts the result to bytes.
+        """
+        self.scale.check_weight_sum(weight_sum)
+        first, last = self.parts.edges[chunk : chunk + 2]
+        mean = self.partial(first, last).astype(np.float64)
+        with np.errstate(all="ignore"):
+            for run in self.parts.runs(chunk, self.scale.bits):
+                piece = mean[run.start - first : run.stop - first]
+                np.divide(piece, math.ldexp(weight_sum, run.key), out=piece)
+                # Where the range is that of the dtype, rounding may carry the mean of values at its end beyond it. The
+                # true mean lies inside, so this takes nothing but error away.
+                if self.scale.weight_bits + run.key <= PRODUCT_BITS - cap_bits(run.real):
+                    np.clip(piece, *_ends(run.real), out=piece)
+        return mean
+
+    def clear(self) -> None:
+        """Back to zero, keeping the memory."""
+        self._sums.fill(0)
+        self._folds = [0] * self.layout.count
+
+
+def _pieces(run: Run) -> list[Run]:
+    size = run.real.itemsize
+    return [
+        Run(start, min(start + BLOCK_PARTS, run.stop), run.offset + (start - run.start) * size, run.real, run.key)
+        for start in range(run.start, run.stop, BLOCK_PARTS)
+    ]
+
+
+def _squares(values: Floats) -> float:
+    whole = len(values) - len(values) % _DOT_PARTS
+    rows, rest = values[:whole].reshape(-1, _DOT_PARTS), values[whole:]
+    return float(np.matmul(rows[:, None, :], rows[:, :, None]).sum() + np.dot(rest, rest))
+
+
+def _power(bits: int) -> float:
+    return math.ldexp(1.0, bits) if bits < 1024 else math.inf
+
+
+def _wrapped(value: int) -> np.int64:
+    return np.int64((value + 2**63) % 2**64 - 2**63)
+
+
+def _ends(real: np.dtype[Any]) -> tuple[float, float]:
+    if real.kind == "b":
+        return 0.0, 1.0
+    info = np.finfo(real) if real.kind == "f" else np.iinfo(real)
+    return float(info.min), float(info.max)
