@@ -64,7 +64,7 @@ class Link:
         self._timer: asyncio.Handle | None = None
         self._drains: list[asyncio.Future[None]] = []
 
-    def send(self, size: int, action: Callable[..., None], *args: Any) -> None:
+    def send(self, size: int, action: Callable[..., None], *args: Any) -> None:  # noqa: ANN401 - whatever the action takes
         """Let an action happen at the far end, after everything sent before."""
         if not (self.is_up or self._keeps):
             return
@@ -75,7 +75,7 @@ class Link:
         if self.is_up and self._timer is None:
             self._schedule(loop)
 
-    def overtaken(self, late_s: float, action: Callable[..., None], *args: Any) -> None:
+    def overtaken(self, late_s: float, action: Callable[..., None], *args: Any) -> None:  # noqa: ANN401 - whatever the action takes
         """Let an action happen later than its turn, unless the link is cut before."""
         if self.is_up:
             asyncio.get_running_loop().call_later(late_s, self._arrive, self._generation, action, args)

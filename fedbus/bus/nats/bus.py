@@ -27,10 +27,10 @@ from fedbus.bus.mailbox import Mailbox
 from fedbus.bus.nats.connection import Connection
 from fedbus.bus.nats.follow import NatsFollow
 from fedbus.bus.nats.jetstream import JetStream, NoStream, headers_of
-from fedbus.bus.nats.requests import NobodyListens, Requests
+from fedbus.bus.nats.requests import Requests
 from fedbus.bus.nats.window import Window
-from fedbus.bus.patterns import check_pattern, check_subject, matcher
-from fedbus.errors import BusClosed, BusDenied, BusError, ConfigError, Conflict, FedbusError
+from fedbus.bus.patterns import check_pattern, check_subject
+from fedbus.errors import BusClosed, BusDenied, BusError, Conflict
 
 T = TypeVar("T")
 
@@ -194,10 +194,7 @@ class NatsBus:
 
         async def once(left_s: float) -> int:
             async with asyncio.timeout(left_s), self._window.enter(len(payload)):
-                try:
-                    return await self._jetstream.append(subject, payload, sent, left_s)
-                except NobodyListens as error:
-                    raise await self._why_nobody(stream, subject, error) from error
+                return await self._jetstream.append(stream, subject, payload, sent, left_s)
 
         try:
             sequence = await self._on_stream(stream, deadline_s, once)
@@ -211,12 +208,6 @@ class NatsBus:
             sequence = newest[0].sequence
         self.bytes_out += len(payload)
         return sequence
-
-    async def _why_nobody(self, stream: str, subject: str, error: NobodyListens) -> FedbusError:
-        _, _, subjects = await self._jetstream.state(stream, CALL_DEADLINE_S)  # raises NoStream
-        if any(matcher(pattern)(subject) for pattern in subjects):
-            return error
-        return ConfigError(f"stream {stream!r} takes {subjects}, not {subject!r}")
 
     async def last(self, stream: str, subject: str, *, deadline_s: float = 10.0) -> Message | None:
         """Return the newest message of one subject."""

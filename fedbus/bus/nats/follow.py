@@ -46,7 +46,7 @@ HEARTBEAT_S = 5.0
 SILENCE_S_MAX = 2.5 * HEARTBEAT_S
 
 IDLE_S_MAX = 60.0
-"""After this long without a pull (its reader stands still, or is dead) the broker drops a consumer; we make a new one."""
+"""After this long without a pull (a reader stands still, or is dead) the broker drops a consumer; we make another."""
 
 CALL_S_MAX = 10.0
 
@@ -144,7 +144,8 @@ class NatsFollow:
 
     def on_denied(self, action: str, subject: str, reason: BusDenied) -> None:
         """End iteration when it is our pulls or our inbox that are refused; requests of others are told by theirs."""
-        if subject in (self._next().lower(), f"{self._inbox}.*".lower()):
+        refused = (action, subject)
+        if refused in (("publish", self._next().lower()), ("subscription", f"{self._inbox}.*".lower())):
             self._fail(reason)
 
     def _fail(self, error: BusError) -> None:

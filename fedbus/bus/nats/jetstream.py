@@ -23,6 +23,7 @@ from fedbus.bus.base import Message, Storage, StreamSpec
 from fedbus.bus.checks import NO_HEADERS, REPEAT_WINDOW_S
 from fedbus.bus.nats.connection import Connection
 from fedbus.bus.nats.requests import NobodyListens, Requests, next_answer, status_of
+from fedbus.bus.patterns import matcher
 from fedbus.errors import BusError, BusFull, BusUnavailable, ConfigError, Conflict
 
 T = TypeVar("T")
@@ -41,7 +42,7 @@ _FULL = {10023, 10028, 10047, 10054, 10077, 10167}
 _NO_STREAM = 10059
 _OTHER_CONFIG = 10058
 _WRONG_STREAM = 10060
-_NO_MESSAGE = 10057
+_NO_MESSAGE = {10037, 10043, 10057}
 _OVERLOADED = 10167
 
 
@@ -131,12 +132,18 @@ class JetStream:
 
     # ---- appends
 
-    async def append(self, subject: str, data: bytes, headers: Mapping[str, str], deadline_s: float) -> int:
+    async def append(
+        self, stream: str, subject: str, data: bytes, headers: Mapping[str, str], deadline_s: float
+    ) -> int:
         """Publish to the stream's subject and return the acknowledged sequence."""
         what = f"append {subject}"
 
         async def once(left_s: float) -> int:
-            answer = await self._requests.call(subject, data, deadline_s=left_s, what=what, headers=headers)
+            try:
+                answer = await self._requests.call(subject, data, deadline_s=left_s, what=what, headers=headers)
+            except NobodyListens:
+                await self._check_taken(stream, subject, left_s)
+                raise
             try:
                 found = json.loads(answer.data)
                 raise_refusal(found, what)
@@ -145,6 +152,12 @@ class JetStream:
                 raise ConfigError(f"{what}: somebody else answers there, not a stream: {answer.data[:60]!r}") from error
 
         return await self.until_ready(once, deadline_s)
+
+    async def _check_taken(self, stream: str, subject: str, deadline_s: float) -> None:
+        """Find out why no stream takes a subject: the wrong subject, no such stream, or one that is not ready yet."""
+        _, _, subjects = await self.state(stream, deadline_s)
+        if not any(matcher(pattern)(subject) for pattern in subjects):
+            raise ConfigError(f"stream {stream!r} takes {subjects}, not {subject!r}")
 
     # ---- reads
 
@@ -231,7 +244,7 @@ def raise_refusal(answer: Mapping[str, Any], what: str) -> None:
         raise NoStream(f"{what}: {text}: its owner has not made it (`ensure`), or the broker has lost it")
     if code in _CONFLICT:
         raise Conflict(f"{what}: {text}: somebody else has written first, read again, then decide")
-    if code == _NO_MESSAGE:
+    if code in _NO_MESSAGE:
         raise _NoMessage(f"{what}: {text}")
     if code == _OTHER_CONFIG:
         raise _OtherConfig(f"{what}: {text}")
