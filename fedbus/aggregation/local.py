@@ -99,7 +99,8 @@ def _finish(
         cut = slice(*parts.edges[chunk : chunk + 2])
         piece = {key: state.arrays[key][cut] for key in aggregator.state_names}
         piece |= {key: np.asarray(value) for key, value in state.scalars.items()}
-        base, mean = parts.widen(chunk, source.chunk(chunk)), sums.mean(chunk, weight_sum)
+        mean = sums.mean(chunk, weight_sum)
+        base = parts.widen(chunk, source.chunk(chunk)) if aggregator.reads_base else mean
         values, after = aggregator.step(mean, base, piece, options, state.round + 1)
         new.put(chunk, parts.narrow(chunk, values))
         for key, vector in vectors.items():

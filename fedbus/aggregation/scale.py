@@ -52,7 +52,7 @@ WEIGHT_BITS_MAX = 64
 """``weight_max`` lies between 2**-64 and 2**64: keeps every product of weight and scale within float64."""
 
 WEIGHT_SPREAD_BITS = 30
-"""The smallest weight is this many bits below the largest: below it nothing of the values would be left."""
+"""The smallest weight is this many bits below the largest: a mean of such updates alone still resolves R * 2**-20."""
 
 _INTEGER_FLOOR_BITS = 31
 _INTEGER_CAP_BITS = 52
@@ -73,8 +73,8 @@ class Scale:
 
     @property
     def weight_min(self) -> float:
-        """The smallest weight worth sending, and the smallest sum that may be divided by."""
-        return math.ldexp(1.0, self.weight_bits - WEIGHT_SPREAD_BITS)
+        """The smallest weight worth sending, and the smallest sum that may be divided by: ``weight_max * 2**-30``."""
+        return math.ldexp(self.weight_max, -WEIGHT_SPREAD_BITS)
 
     @property
     def weight_sum_max(self) -> float:

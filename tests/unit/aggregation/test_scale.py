@@ -51,9 +51,9 @@ def test_the_range_follows_the_model_and_the_dtype(dtype: str, absmax: float, ra
 
 
 def test_limits_of_weights() -> None:
-    """1,000 rounds up to 2**10: sums may reach 2,048 times that; a weight 2**30 below is lost."""
+    """1,000 rounds up to 2**10: sums may reach 2,048 times that; a weight 2**30 times smaller is the last."""
     scale = scale_for(spec_of("<f4"), [0.0], weight_max=1000.0)
-    assert (scale.weight_min, scale.weight_max, scale.weight_sum_max) == (2.0**-20, 1000.0, 2.0**21)
+    assert (scale.weight_min, scale.weight_max, scale.weight_sum_max) == (1000 * 2.0**-30, 1000.0, 2.0**21)
     assert scale.check_weight(1000) == 1000.0
     for weight in (1000.1, 2.0**-21):
         with pytest.raises(BadUpdate, match=r"weight: expected .* to 1000\.0, got"):
