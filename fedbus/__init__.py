@@ -1,0 +1,63 @@
+"""fedbus: a federated-learning runtime over NATS JetStream.
+
+The public face: `ClientApp` and `Client` beside the data, `connect` and `SessionConfig` for the engineer. What is not listed in
+``__all__`` is not public.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fedbus.version import __version__
+
+if TYPE_CHECKING:
+    from fedbus.client.app import ClientApp, Evaluation, EvaluateTask, Model, TrainTask, Update
+    from fedbus.client.service import Client
+    from fedbus.config.session import SessionConfig
+    from fedbus.errors import FedbusError
+    from fedbus.federation.service import Federation, Session, SessionEvent, SessionInfo, SessionResult, connect
+
+__all__ = [
+    "Client",
+    "ClientApp",
+    "EvaluateTask",
+    "Evaluation",
+    "Federation",
+    "FedbusError",
+    "Model",
+    "Session",
+    "SessionConfig",
+    "SessionEvent",
+    "SessionInfo",
+    "SessionResult",
+    "TrainTask",
+    "Update",
+    "__version__",
+    "connect",
+]
+
+_APP = ("ClientApp", "EvaluateTask", "Evaluation", "Model", "TrainTask", "Update")
+_FEDERATION = ("Federation", "Session", "SessionEvent", "SessionInfo", "SessionResult", "connect")
+_HOMES = {
+    "Client": "fedbus.client.service",
+    "SessionConfig": "fedbus.config.session",
+    "FedbusError": "fedbus.errors",
+    **dict.fromkeys(_APP, "fedbus.client.app"),
+    **dict.fromkeys(_FEDERATION, "fedbus.federation.service"),
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name when it is first used: a data owner's process never imports the engineer's side."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'fedbus' has no attribute {name!r}")
+    from importlib import import_module
+
+    value: object = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """List the public names."""
+    return sorted(__all__)

@@ -1,0 +1,270 @@
+"""`EmbeddedBroker`: the life of a nats-server that belongs to us.
+
+    stopped --start--> running --stop / kill--> stopped        (store, port and settings stay for the next start)
+
+One broker per store: nats-server does not look whether another uses its directory, and two would destroy it. The lock
+is a file lock on a descriptor that the broker itself inherits, so it is held exactly as long as that process lives.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import json
+import os
+import shutil
+import signal
+import socket
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from fedbus.bus.embedded.binary import find_binary
+from fedbus.bus.embedded.child import Child, start_child
+from fedbus.bus.embedded.settings import BrokerSettings, settings_text
+from fedbus.bus.nats.connection import Connection
+from fedbus.bus.nats.jetstream import JetStream
+from fedbus.bus.nats.requests import Requests
+from fedbus.errors import BrokerFailed, BrokerMissing, BusError, ConfigError
+
+READY_S_MAX = 30.0
+"""From start to the first answer of JetStream: 0.1 s for an empty store; a large one is read again after a crash."""
+
+STOP_S_MAX = 10.0
+"""From SIGTERM to the end: nats-server writes its indices; then it is killed, which costs the next start time only."""
+
+LOCK_S_MAX = 5.0
+"""For a broker of the same store that is just ending, as its parent was killed a moment ago."""
+
+LOOK_S = 0.02
+"""Between looks at a process, a file, a lock."""
+
+LOG_TAIL_BYTES = 2000
+
+
+class EmbeddedBroker:
+    """A nats-server with JetStream, a store of its own, bound to loopback unless told otherwise.
+
+    Entering the context starts it, leaving stops it. Raises `BrokerMissing` (no binary, or too old), `BrokerFailed`
+    (with the end of its log; the store in use by another) and `ConfigError` (the port in use).
+    """
+
+    def __init__(
+        self,
+        store_dir: str | Path,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        settings: BrokerSettings | None = None,
+        by_watcher: bool | None = None,
+    ) -> None:
+        """``port`` 0 takes a free one, and keeps it over restarts. ``by_watcher``: see `child.start_child`."""
+        self._store = Path(store_dir).resolve()
+        self._host = host
+        self._port = port
+        self._settings = settings or BrokerSettings()
+        self._by_watcher = by_watcher
+        self._child: Child | None = None
+
+    # ---- what is known of it
+
+    @property
+    def url(self) -> str:
+        """Where clients on this machine connect."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(self._host, self._host)  # noqa: S104 - to connect, not to bind
+        return f"nats://{host}:{self.port}"
+
+    @property
+    def port(self) -> int:
+        """The port it listens on."""
+        if not self._port:
+            raise BrokerFailed("the embedded broker has no port before its first start")
+        return self._port
+
+    @property
+    def pid(self) -> int:
+        """Its process."""
+        if self._child is None:
+            raise BrokerFailed("the embedded broker is not running")
+        return self._child.process.pid
+
+    @property
+    def running(self) -> bool:
+        """Whether its process lives."""
+        return self._child is not None and self._child.process.poll() is None
+
+    def log_tail(self) -> str:
+        """Return the end of what it wrote: its log, and what it said before it had one."""
+        texts = []
+        for name in ("broker.log", "broker.out"):
+            with suppress(OSError), (self._store / name).open("rb") as file:
+                file.seek(max(0, file.seek(0, os.SEEK_END) - LOG_TAIL_BYTES))
+                texts.append(file.read().decode(errors="replace").strip())
+        return "\n".join(text for text in texts if text) or "(it wrote no log)"
+
+    # ---- its life
+
+    async def start(self) -> None:
+        """Start it and wait until JetStream answers; nothing happens when it runs already."""
+        if self.running:
+            return
+        self._release()
+        binary = await asyncio.to_thread(find_binary)
+        self._make_store()
+        lock = await self._lock()
+        try:
+            self._put_last_run_aside()
+            self._check_port()
+            text = settings_text(self._settings, self._store, self._host, self._port)
+            (self._store / "broker.conf").write_text(text)
+            output = self._store / "broker.out"
+            self._child = start_child(self._command(binary), output, lock, by_watcher=self._by_watcher)
+        finally:
+            os.close(lock)  # the broker has its own copy now
+        try:
+            await self._ready()
+        except BaseException:
+            await self.stop()
+            raise
+
+    def _command(self, binary: Path) -> list[str]:
+        # env(1) adds to the environment without anybody here reading it
+        env = shutil.which("env")
+        if env is None:
+            raise BrokerMissing("no `env` on the PATH, which every POSIX system has: look at the PATH")
+        settings = self._settings
+        limits = [f"GOMEMLIMIT={settings.go_memory_bytes}", f"GOGC={settings.go_gc_percent}"]
+        return [env, *limits, str(binary), "--config", str(self._store / "broker.conf")]
+
+    def _make_store(self) -> None:
+        try:
+            self._store.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(f"store {self._store} cannot be made: {error.strerror}") from error
+
+    def _put_last_run_aside(self) -> None:
+        for stale in self._store.glob("*.ports"):
+            stale.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):  # `log_tail` is to tell of this run
+            (self._store / "broker.log").replace(self._store / "broker.log.last")
+
+    async def _lock(self) -> int:
+        path = self._store / "broker.lock"
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        loop = asyncio.get_running_loop()
+        end = loop.time() + LOCK_S_MAX
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                if loop.time() >= end:
+                    os.close(lock)
+                    other = self._pid_on_file()
+                    text = f"store {self._store} is in use by another broker{other}"
+                    raise BrokerFailed(f"{text}: stop that one, or take another directory") from error
+                await asyncio.sleep(LOOK_S)
+            else:
+                return lock
+
+    def _pid_on_file(self) -> str:
+        with suppress(OSError):
+            return f" (process {(self._store / 'broker.pid').read_text().strip()})"
+        return ""
+
+    def _check_port(self) -> None:
+        if not self._port:
+            return
+        family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
+        with socket.socket(family) as probe:
+            # as nats-server does: the remains of closed connections are no obstacle
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((self._host, self._port))
+            except OSError as error:
+                text = f"port {self._port} on {self._host} cannot be had ({error.strerror})"
+                raise ConfigError(f"{text}: stop what uses it, or choose another port (0 takes a free one)") from error
+
+    async def _ready(self) -> None:
+        loop = asyncio.get_running_loop()
+        end = loop.time() + READY_S_MAX
+        reason = "it wrote no ports file"
+        while loop.time() < end:
+            if not self.running:
+                raise BrokerFailed(f"the embedded broker ended at its start; the end of its log:\n{self.log_tail()}")
+            if self._read_port():
+                try:
+                    await self._ask_jetstream(end - loop.time())
+                except BusError as error:
+                    reason = str(error)
+                else:
+                    return
+            await asyncio.sleep(LOOK_S)
+        text = f"the embedded broker was not ready in {READY_S_MAX:g} s ({reason})"
+        raise BrokerFailed(f"{text}; the end of its log:\n{self.log_tail()}")
+
+    def _read_port(self) -> bool:
+        for path in self._store.glob(f"*_{self.pid}.ports"):
+            with suppress(ValueError, KeyError, IndexError, OSError):  # not written to the end yet
+                self._port = int(json.loads(path.read_text())["nats"][0].rpartition(":")[2])
+                return True
+        return False
+
+    async def _ask_jetstream(self, deadline_s: float) -> None:
+        connection = Connection(self.url, "fedbus-readiness")
+        try:
+            await connection.open(credentials=None, tls=None, inbox_prefix="_INBOX", deadline_s=min(5.0, deadline_s))
+            requests = Requests(connection)
+            await requests.open()
+            await JetStream(connection, requests).api("INFO", None, deadline_s=deadline_s, what="is JetStream ready?")
+        finally:
+            await connection.close()
+
+    async def stop(self) -> None:
+        """Let it write its indices and end; after `STOP_S_MAX` it is killed. Idempotent."""
+        await self._end(signal.SIGTERM, STOP_S_MAX)
+
+    async def kill(self) -> None:
+        """Kill it as with -9, for tests; `start` brings it back on the same port."""
+        await self._end(signal.SIGKILL, STOP_S_MAX)
+
+    async def restart(self) -> None:
+        """Stop and start on the same port and store."""
+        await self.stop()
+        await self.start()
+
+    async def _end(self, number: signal.Signals, deadline_s: float) -> None:
+        if self._child is None:
+            return
+        process = self._child.process
+        self._child.dismiss_watcher()
+        if process.poll() is None:
+            process.send_signal(number)
+            try:
+                await self._gone(deadline_s)
+            finally:
+                if process.poll() is None:
+                    process.kill()
+                    process.wait()
+        self._release()
+
+    async def _gone(self, deadline_s: float) -> None:
+        loop = asyncio.get_running_loop()
+        end = loop.time() + deadline_s
+        while self.running and loop.time() < end:  # noqa: ASYNC110 - no event tells of its end on every loop and system
+            await asyncio.sleep(LOOK_S)
+
+    def _release(self) -> None:
+        if self._child is not None:
+            self._child.dismiss_watcher()
+            self._child.process.wait()
+            self._child = None
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()

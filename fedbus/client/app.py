@@ -1,0 +1,175 @@
+"""What a data owner writes: a `ClientApp` with a function that trains, and perhaps one that evaluates.
+
+The functions get a `Model` and a task, and return an `Update` or an `Evaluation`. Either may be sync (it runs in a thread, the event
+loop stays free) or async. What they raise is reported as the reason why this client does not take part in the round.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+import numpy as np
+
+from fedbus.errors import BadUpdate, ConfigError
+
+Array = np.ndarray[Any, Any]
+
+
+class Model(Mapping[str, Array]):
+    """A model: names to read-only arrays, in order; ``version`` is its name in the federation (empty for one of your own)."""
+
+    __slots__ = ("_arrays", "digest", "version")
+
+    def __init__(self, arrays: Mapping[str, Array], version: str = "", digest: str = "") -> None:
+        self._arrays = dict(arrays)
+        self.version = version
+        self.digest = digest
+
+    def __getitem__(self, name: str) -> Array:
+        """Return the array of a name."""
+        return self._arrays[name]
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the names, in order."""
+        return iter(self._arrays)
+
+    def __len__(self) -> int:
+        """Return the number of arrays."""
+        return len(self._arrays)
+
+    def __repr__(self) -> str:
+        """Say version and size."""
+        return f"<Model {self.version or 'local'}: {len(self)} arrays, {sum(a.nbytes for a in self.values())} bytes>"
+
+    def copy(self) -> dict[str, Array]:
+        """Return the arrays as a dictionary of writable copies, to train on."""
+        return {name: array.copy() for name, array in self._arrays.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class TrainTask:
+    """What is asked: ``config`` is the session's ``train_config``; ``seed`` is the same for (session seed, round, client)."""
+
+    session: str
+    round: int
+    config: Mapping[str, Any]
+    seed: int
+    deadline_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluateTask:
+    """What is asked: measure this model; fields as in `TrainTask`."""
+
+    session: str
+    round: int
+    config: Mapping[str, Any]
+    seed: int
+    deadline_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """What training gives: the new arrays (names, shapes and dtypes of the model), their weight, and metrics to report.
+
+    ``weight``: above 0; usually the number of examples. ``metrics``: names to numbers; they leave the machine.
+    """
+
+    arrays: Mapping[str, Array]
+    weight: float = 1.0
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What evaluating gives: metrics, and the weight with which they enter the federation's mean."""
+
+    weight: float
+    metrics: Mapping[str, float]
+
+
+Train = Callable[[Model, TrainTask], Update | Awaitable[Update]]
+Evaluate = Callable[[Model, EvaluateTask], Evaluation | Awaitable[Evaluation]]
+AnyTrain = TypeVar("AnyTrain", bound=Train)
+AnyEvaluate = TypeVar("AnyEvaluate", bound=Evaluate)
+
+
+class ClientApp:
+    """The owner's functions; the same object may serve several clients."""
+
+    def __init__(self) -> None:
+        self._train: Train | None = None
+        self._evaluate: Evaluate | None = None
+
+    def train(self, function: AnyTrain) -> AnyTrain:
+        """Register the function that trains; use it as a decorator."""
+        self._train = _once("train", self._train, function)
+        return function
+
+    def evaluate(self, function: AnyEvaluate) -> AnyEvaluate:
+        """Register the function that evaluates; use it as a decorator."""
+        self._evaluate = _once("evaluate", self._evaluate, function)
+        return function
+
+    @property
+    def functions(self) -> Mapping[str, Callable[..., Any]]:
+        """The registered functions by name."""
+        found = {"train": self._train, "evaluate": self._evaluate}
+        return MappingProxyType({name: function for name, function in found.items() if function is not None})
+
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def _once(what: str, known: Function | None, function: Function) -> Function:
+    if known is not None:
+        raise ConfigError(f"@app.{what}: this app has such a function already ({known.__qualname__})")
+    if not callable(function):
+        raise ConfigError(f"@app.{what}: expected a function of a model and a task, got {type(function).__name__}")
+    return function
+
+
+def is_async(function: Callable[..., Any]) -> bool:
+    """Whether calling it gives an awaitable."""
+    call = getattr(type(function), "__call__", None)  # noqa: B004 - an object with an async __call__ counts too
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(call)
+
+
+def check_update(update: object) -> Update:
+    """Return what `train` gave if it is an update; `BadUpdate` says what was expected."""
+    if not isinstance(update, Update):
+        raise BadUpdate(
+            f"train returned {type(update).__name__}; expected fedbus.Update(arrays, weight=..., metrics=...)"
+        )
+    weight = _number("weight", update.weight)
+    if not weight > 0:
+        raise BadUpdate(f"expected a weight above 0, got {update.weight}")
+    arrays = {name: np.asarray(value) for name, value in update.arrays.items()}
+    return Update(arrays, weight, _metrics(update.metrics))
+
+
+def check_evaluation(evaluation: object) -> Evaluation:
+    """Return what `evaluate` gave if it is an evaluation; `BadUpdate` says what was expected."""
+    if not isinstance(evaluation, Evaluation):
+        raise BadUpdate(
+            f"evaluate returned {type(evaluation).__name__}; expected fedbus.Evaluation(weight=..., metrics=...)"
+        )
+    weight = _number("weight", evaluation.weight)
+    if not 0 < weight < float("inf"):
+        raise BadUpdate(f"expected a finite weight above 0, got {evaluation.weight}")
+    return Evaluation(weight, _metrics(evaluation.metrics))
+
+
+def _metrics(metrics: Mapping[str, float]) -> dict[str, float]:
+    return {str(name): _number(f"metric {name!r}", value) for name, value in metrics.items()}
+
+
+def _number(what: str, value: object) -> float:
+    try:
+        return float(value)  # type: ignore[arg-type]  # numpy's scalars and tensors of one element are numbers too
+    except (TypeError, ValueError) as error:
+        raise BadUpdate(f"{what}: expected a number, got {type(value).__name__}") from error

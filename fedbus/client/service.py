@@ -1,0 +1,503 @@
+"""Runs a client: tasks in; the owner's functions, uploads and reports out.
+
+    async with Client("nats://127.0.0.1:4222", app, name="site-1") as client:
+        await client.run()
+
+`Client.run` is a coroutine like any other: cancel it to leave. It installs no signal handler, touches no global, and leaves neither task
+nor thread behind (a sync training function that is running when it is cancelled runs to its end; nobody waits for it).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Self, assert_never
+
+import numpy as np
+
+from fedbus import telemetry
+from fedbus.bus.base import Bus, Message, Subscription
+from fedbus.bus.nats import connect
+from fedbus.client.app import (
+    ClientApp,
+    EvaluateTask,
+    Model,
+    TrainTask,
+    Update,
+    check_evaluation,
+    check_update,
+    is_async,
+)
+from fedbus.client.machine import (
+    Effect,
+    Event,
+    Machine,
+    Measured,
+    Release,
+    Report,
+    Settled,
+    StartEvaluating,
+    StartSending,
+    StartTraining,
+    StopSending,
+    StopWork,
+    TaskSeen,
+    Trained,
+    WorkFailed,
+)
+from fedbus.clock import Clock, SystemClock
+from fedbus.errors import BadUpdate, BusUnavailable, ConfigError, FedbusError
+from fedbus.exchange.outbox import Outbox
+from fedbus.exchange.station import RECONNECT_POLL_S, Station, hash_of
+from fedbus.exchange.upload.service import Parcel, Upload
+from fedbus.messages.ids import Peer, check_name
+from fedbus.messages.reports import ReportTaken
+from fedbus.messages.tasks import Evaluate, Task, Train
+from fedbus.messages.uploads import UploadBegin, UploadState
+from fedbus.store.models import ModelStore
+from fedbus.telemetry import Kind, Telemetry
+from fedbus.tensors import Manifest, Source
+from fedbus.workers import Threads, Workers
+
+log = logging.getLogger("fedbus.client")
+
+HEARTBEAT_S = 5.0
+"""How often a client says that it lives: some 200 a second of thousand clients, and known as gone after 18 s."""
+
+REFRESH_S = 30.0
+"""How often tasks are read again even if nothing seems to be missed."""
+
+SESSIONS_MAX = 1000
+"""Sessions that a client takes part in at once; those that ended are forgotten."""
+
+
+@dataclass(slots=True)
+class _Held:
+    """The update of a round, until its receipt."""
+
+    round: int
+    manifest: Manifest
+    source: Source
+    weight: float
+    metrics: Mapping[str, float]
+    fetched: int
+
+
+@dataclass(slots=True)
+class _Session:
+    """What a session has in this process."""
+
+    machine: Machine
+    held: _Held | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+    work: asyncio.Task[None] | None = None
+    sending: asyncio.Task[None] | None = None
+    upload: Upload | None = None
+
+
+class Client:
+    """One client. ``url``: of the broker, or a connected `Bus`, which stays open when the client is left.
+
+    ``name``: who it is, 1 to 64 of ``A-Z a-z 0-9 _ -``, one client a name. ``credentials``: path of a NATS credentials file.
+    ``attributes``: texts that engineers can filter by. Raises `ConfigError` for a name or attribute that cannot be, `BusUnavailable` when
+    entering and no broker answers at ``url``.
+    """
+
+    def __init__(
+        self,
+        url: str | Bus,
+        app: ClientApp,
+        *,
+        name: str,
+        credentials: str | None = None,
+        attributes: Mapping[str, str] | None = None,
+        workspace: str = "default",
+        traces: Telemetry | None = None,
+        clock: Clock | None = None,
+        workers: Workers | None = None,
+        incarnation: str | None = None,
+    ) -> None:
+        check_name("client name", name)
+        if not isinstance(app, ClientApp):
+            raise ConfigError(f"expected a fedbus.ClientApp, got {type(app).__name__}")
+        if "train" not in app.functions and "evaluate" not in app.functions:
+            raise ConfigError("the app can do nothing yet: give it a function with @app.train")
+        self._url = url
+        self._app = app
+        self._credentials = credentials
+        self._peer = Peer("client", name)
+        self._workspace = check_name("workspace", workspace)
+        self._attributes = {str(key): str(value) for key, value in (attributes or {}).items()}
+        self._clock = clock or SystemClock()
+        self._traces = traces or Telemetry("client", name)
+        self._incarnation = incarnation or secrets.token_hex(8)
+        self._given_workers = workers
+        self._inbox: asyncio.Queue[tuple[str, Event, dict[str, str]]] = asyncio.Queue()
+        self._sessions: dict[str, _Session] = {}
+        self._model: Model | None = None
+        self._model_blob = ""
+        self._manifest: Manifest | None = None
+        self._fetching = asyncio.Lock()
+        self._bus: Bus | None = None
+        self._group: asyncio.TaskGroup | None = None
+
+    @property
+    def name(self) -> str:
+        """Who this is."""
+        return self._peer.name
+
+    @property
+    def model(self) -> Model | None:
+        """The newest model that came from the federation, for inference; None before the first.
+
+        Reading it costs nothing and never touches the network; a new one replaces it between two reads.
+        """
+        return self._model
+
+    async def __aenter__(self) -> Self:
+        """Connect."""
+        if isinstance(self._url, str):
+            self._bus = await connect(self._url, name=f"client-{self.name}", credentials=self._credentials)
+        else:
+            self._bus = self._url
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the connection, if it is ours."""
+        bus, self._bus = self._bus, None
+        if bus is not None and isinstance(self._url, str):
+            await bus.close()
+
+    async def run(self) -> None:
+        """Take part until cancelled; then say `Bye`. Raises `BusClosed` when the connection is closed for good."""
+        bus = self._bus
+        if bus is None:
+            raise ConfigError("enter the client first: async with fedbus.Client(...) as client: await client.run()")
+        station = Station(
+            bus,
+            self._workspace,
+            self._peer,
+            self._incarnation,
+            self._clock,
+            heartbeat_s=HEARTBEAT_S,
+            attributes=self._attributes,
+        )
+        station.doing = self._doing
+        runner = _Runner(self, bus, station)
+        try:
+            await runner.run()
+        finally:
+            self._sessions.clear()
+
+    def _doing(self) -> str:
+        doing = [
+            f"{s.machine.phase.value} for {n}" for n, s in self._sessions.items() if s.machine.phase.value != "idle"
+        ]
+        return ", ".join(doing) or "idle"
+
+
+class _Runner:
+    """One call of `Client.run`: everything that lives as long as it does."""
+
+    def __init__(self, client: Client, bus: Bus, station: Station) -> None:
+        self._client = client
+        self._bus = bus
+        self._station = station
+        self._subjects = station.subjects
+        self._outbox = Outbox(station)
+        self._ours = client._given_workers is None
+        self._workers: Workers = client._given_workers or Threads(2, f"fedbus-{client.name}")
+        # The owner's functions have a thread of their own: two never run at once, and a long training keeps nobody else waiting.
+        self._app_thread: Workers = client._given_workers or Threads(1, f"fedbus-{client.name}-app")
+        self._store = ModelStore(bus, self._subjects, self._workers)
+        self._group: asyncio.TaskGroup | None = None
+        self._app_lock = asyncio.Lock()
+
+    async def run(self) -> None:
+        """Take part until cancelled."""
+        me = self._station.peer
+        tasks = await self._bus.subscribe(self._subjects.task(me.name))
+        down = await self._bus.subscribe(self._subjects.down(me))
+        acks = await self._bus.subscribe(self._subjects.ack(me))
+        try:
+            async with asyncio.TaskGroup() as group:
+                self._group = group
+                for work in (
+                    self._station.present(),
+                    self._outbox.run(),
+                    self._hear_tasks(tasks),
+                    self._hear_states(down),
+                    self._hear_acks(acks),
+                    self._refresh(),
+                    self._decide(),
+                ):
+                    group.create_task(work)
+        finally:
+            with suppress(FedbusError):
+                await self._station.leave()
+            for subscription in (tasks, down, acks):
+                await subscription.close()
+            if self._ours:
+                self._workers.close()
+                self._app_thread.close()
+
+    # --- what comes in ---
+
+    async def _hear_tasks(self, tasks: Subscription) -> None:
+        async for message in tasks:
+            self._take_task(message)
+
+    def _take_task(self, message: Message) -> None:
+        heard = self._station.read(message)
+        if heard is not None and isinstance(heard.envelope.body, Task):
+            task = heard.envelope.body
+            self._client._inbox.put_nowait((task.session, TaskSeen(task), dict(message.headers)))
+
+    async def _refresh(self) -> None:
+        """Read the standing tasks at the start, after each reconnect, and now and then (each client at its own time)."""
+        pattern = self._subjects.task(self._station.peer.name)
+        pause_s = REFRESH_S * (1 + (hash_of(self._station.peer.name) % 100) / 200)
+        while True:
+            seen, left = self._bus.reconnects, pause_s
+            try:
+                for message in await self._bus.newest(self._subjects.stream("board"), pattern):
+                    self._take_task(message)
+            except BusUnavailable as error:
+                log.debug("%s: tasks not read: %s", self._client.name, error)
+                left = RECONNECT_POLL_S
+            while left > 0 and self._bus.reconnects == seen:
+                await asyncio.sleep(min(left, RECONNECT_POLL_S))
+                left -= RECONNECT_POLL_S
+
+    async def _hear_states(self, down: Subscription) -> None:
+        async for heard in self._station.hear(down):
+            state = heard.envelope.body
+            if isinstance(state, UploadState):
+                session = self._client._sessions.get(state.session)
+                if session is not None and session.upload is not None:
+                    session.upload.hear(state)
+
+    async def _hear_acks(self, acks: Subscription) -> None:
+        async for heard in self._station.hear(acks):
+            if isinstance(heard.envelope.body, ReportTaken):
+                self._outbox.taken(heard.envelope.body)
+
+    # --- deciding ---
+
+    async def _decide(self) -> None:
+        sessions = self._client._sessions
+        while True:
+            name, event, headers = await self._client._inbox.get()
+            session = sessions.get(name)
+            if session is None:
+                if not isinstance(event, TaskSeen) or event.task.state == "ended" or len(sessions) >= SESSIONS_MAX:
+                    continue
+                session = sessions[name] = _Session(Machine(name))
+            if isinstance(event, TaskSeen) and headers:
+                session.headers = headers
+            effects = session.machine.handle(event)
+            session.machine.check()
+            for effect in effects:
+                await self._act(session, effect)
+            if isinstance(event, TaskSeen) and event.task.state == "ended":
+                await self._stop(session.work)
+                await self._stop(session.sending)
+                del sessions[name]
+
+    async def _act(self, session: _Session, effect: Effect) -> None:
+        group = self._group
+        assert group is not None
+        match effect:
+            case StartTraining(train):
+                session.work = group.create_task(self._train(session, train))
+            case StartEvaluating(evaluate):
+                session.work = group.create_task(self._evaluate(session, evaluate))
+            case StopWork():
+                await self._stop(session.work)
+            case StartSending(train):
+                session.sending = group.create_task(self._send(session, train))
+            case StopSending():
+                await self._stop(session.sending)
+            case Release(round_, counted, reason):
+                self._release(session, round_, counted=counted, reason=reason)
+            case Report(body):
+                await self._outbox.put(body, session.headers)
+            case _:
+                assert_never(effect)
+
+    @staticmethod
+    async def _stop(task: asyncio.Task[None] | None) -> None:
+        if task is not None and not task.done():
+            task.cancel()
+            await asyncio.wait([task])
+
+    def _release(self, session: _Session, round_: int, *, counted: bool, reason: str) -> None:
+        if session.held is not None and session.held.round == round_:
+            session.held = None
+        text = "counts" if counted else f"does not count: {reason}"
+        log.info("%s: %s: the update of round %d %s", self._client.name, session.machine.session, round_, text)
+
+    def _tell(self, session: _Session, event: Event) -> None:
+        self._client._inbox.put_nowait((session.machine.session, event, {}))
+
+    # --- working ---
+
+    async def _train(self, session: _Session, train: Train) -> None:
+        """Fetch, train, prepare the update."""
+        name = session.machine.session
+        stage = "fetch"
+        attributes: dict[str, telemetry.AttributeValue] = {
+            telemetry.SESSION: name,
+            telemetry.ROUND: train.round,
+            telemetry.CLIENT: self._client.name,
+            telemetry.MODEL_VERSION: train.version,
+        }
+        try:
+            model, base, fetched = await self._fetch(session, train, attributes)
+            stage = "train"
+            function = self._client._app.functions.get("train")
+            if function is None:
+                raise BadUpdate("this client's app has no @app.train function")
+            task = TrainTask(name, train.round, train.config, train.seed, train.deadline_at)
+            with self._traces.span("train", parent=session.headers, attributes=attributes) as span:
+                update = check_update(await self._call(function, model, task))
+                if not update.weight <= train.weight_max:
+                    raise BadUpdate(
+                        f"expected a weight of at most {train.weight_max:g} (weight_max), got {update.weight}"
+                    )
+                span.set(telemetry.WEIGHT, update.weight)
+                held = await self._workers.run(_prepare, base, update, train.round, fetched)
+        except Exception as error:  # noqa: BLE001 - the one broad except: the owner's function may raise anything
+            self._failed(session, train.round, stage, error)
+            return
+        session.held = held
+        self._tell(session, Trained(train.round))
+
+    async def _evaluate(self, session: _Session, evaluate: Evaluate) -> None:
+        """Fetch, evaluate, report."""
+        name = session.machine.session
+        attributes: dict[str, telemetry.AttributeValue] = {
+            telemetry.SESSION: name,
+            telemetry.ROUND: evaluate.round,
+            telemetry.CLIENT: self._client.name,
+            telemetry.MODEL_VERSION: evaluate.version,
+        }
+        try:
+            function = self._client._app.functions.get("evaluate")
+            if function is None:
+                raise BadUpdate("this client's app has no @app.evaluate function")
+            model, _, _ = await self._fetch(session, evaluate, attributes)
+            task = EvaluateTask(name, evaluate.round, evaluate.config, evaluate.seed, evaluate.deadline_at)
+            with self._traces.span("evaluate", parent=session.headers, attributes=attributes):
+                found = check_evaluation(await self._call(function, model, task))
+        except Exception as error:  # noqa: BLE001 - as in _train
+            self._failed(session, evaluate.round, "evaluate", error)
+            return
+        self._tell(session, Measured(evaluate.round, evaluate.version, found.weight, dict(found.metrics)))
+
+    def _failed(self, session: _Session, round_: int, stage: str, error: Exception) -> None:
+        """Report why the task could not be done; the traceback stays here, with the owner."""
+        ours = isinstance(error, FedbusError)
+        reason = str(error) if ours else f"{type(error).__name__}: {error}"
+        quiet = ours and stage == "evaluate"
+        log.log(
+            logging.DEBUG if quiet else logging.WARNING,
+            "%s: %s: round %d: %s failed: %s",
+            self._client.name,
+            session.machine.session,
+            round_,
+            stage,
+            reason,
+            exc_info=None if ours else error,
+        )
+        self._tell(session, WorkFailed(round_, stage, reason[:2000]))
+
+    async def _fetch(
+        self, session: _Session, task: Train | Evaluate, attributes: Mapping[str, telemetry.AttributeValue]
+    ) -> tuple[Model, Manifest, int]:
+        """Return a model, from memory when it is the newest we have; its manifest; and the bytes that were fetched for it."""
+        client = self._client
+        async with client._fetching:
+            if client._model is not None and client._manifest is not None and client._model_blob == task.blob:
+                return client._model, client._manifest, 0
+            with self._traces.span(
+                "fetch model", parent=session.headers, attributes=attributes, kind=Kind.CONSUMER
+            ) as span:
+                stored = await self._store.read(task.blob)
+                span.set(telemetry.BYTES, stored.fetched_bytes)
+            client._model = Model(stored.arrays, task.version, stored.manifest.digest)
+            client._model_blob, client._manifest = task.blob, stored.manifest
+            return client._model, stored.manifest, stored.fetched_bytes
+
+    async def _call(self, function: Callable[..., Any], model: Model, task: TrainTask | EvaluateTask) -> object:
+        """Run the owner's function, one at a time."""
+        async with self._app_lock:
+            result = function(model, task) if is_async(function) else await self._app_thread.run(function, model, task)
+            return await result if asyncio.iscoroutine(result) or isinstance(result, asyncio.Future) else result
+
+    async def _send(self, session: _Session, train: Train) -> None:
+        """Send the held update to the combiner of the task; verdicts come back as events."""
+        held = session.held
+        assert held is not None and held.round == train.round
+        begin = UploadBegin(
+            session=session.machine.session,
+            round=train.round,
+            attempt=train.attempt,
+            spec=held.manifest.spec.digest,
+            digest=held.manifest.digest,
+            nbytes=held.manifest.spec.nbytes,
+            chunks=held.manifest.layout.count,
+            weight=held.weight,
+            metrics=dict(held.metrics),
+            fetched=held.fetched,
+        )
+        attributes: dict[str, telemetry.AttributeValue] = {
+            telemetry.SESSION: begin.session,
+            telemetry.ROUND: train.round,
+            telemetry.ATTEMPT: train.attempt,
+            telemetry.CLIENT: self._client.name,
+            telemetry.COMBINER: train.combiner,
+            telemetry.BYTES: begin.nbytes,
+            telemetry.CHUNKS: begin.chunks,
+        }
+        with self._traces.span("upload", parent=session.headers, attributes=attributes, kind=Kind.PRODUCER) as span:
+            parcel = Parcel(begin, held.source.chunk, held.manifest.chunk_digests)
+            upload = session.upload = Upload(self._station, train.combiner, parcel, span.headers or session.headers)
+            try:
+                outcome = await upload.run()
+            finally:
+                if session.upload is upload:
+                    session.upload = None
+            span.set(telemetry.RETRANSMITTED, outcome.resent)
+            if not outcome.accepted:
+                span.fail(outcome.reason)
+                log.warning(
+                    "%s: %s: the update of round %d was refused: %s",
+                    self._client.name,
+                    begin.session,
+                    train.round,
+                    outcome.reason,
+                )
+        self._tell(session, Settled(train.round, train.attempt, outcome.accepted, outcome.reason))
+
+    @property
+    def _traces(self) -> Telemetry:
+        return self._client._traces
+
+
+def _prepare(base: Manifest, update: Update, round_: int, fetched: int) -> _Held:
+    """Check an update against the model and digest it; in the model's order of arrays, whatever the app's was.
+
+    The arrays are copied: the app may go on to write into its own while we may still have to send these again.
+    """
+    base.spec.check(update.arrays)
+    arrays = {array.name: np.array(update.arrays[array.name], order="C") for array in base.spec.arrays}
+    manifest = Manifest.of(arrays, base.chunk_bytes)
+    return _Held(round_, manifest, Source(manifest.layout, arrays), update.weight, update.metrics, fetched)

@@ -1,0 +1,411 @@
+"""Runs a combiner: orders and uploads in, folds, partials, models and reports out.
+
+One inbox feeds one machine per session; what takes time (folding, fetching, storing) is done by one worker per session, in the order in
+which the machine asked for it, and comes back into the inbox. Sending a partial is the only thing that runs beside the worker; the
+machine asks for it only when nothing is left to fold.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import assert_never
+
+from fedbus import telemetry
+from fedbus.bus.base import Bus, Message, Subscription
+from fedbus.clock import Clock
+from fedbus.combiner.events import (
+    Begun,
+    ChunkArrived,
+    Effect,
+    Event,
+    Fold,
+    Key,
+    OrderSeen,
+    PartialSent,
+    Prepare,
+    PrepareFailed,
+    Report,
+    Reset,
+    SendPartial,
+    StopPartial,
+    Store,
+    Stored,
+    StoreFailed,
+    Tell,
+    Ticked,
+    Undo,
+)
+from fedbus.combiner.folder import Folder
+from fedbus.combiner.machine import Machine
+from fedbus.errors import BadMessage, BusUnavailable, FedbusError
+from fedbus.exchange.outbox import Outbox
+from fedbus.exchange.station import RECONNECT_POLL_S, Heard, Station
+from fedbus.exchange.upload.service import Parcel, Upload
+from fedbus.workers import Workers
+from fedbus.messages.ids import Peer
+from fedbus.messages.orders import Order
+from fedbus.messages.reports import ReportTaken
+from fedbus.messages.uploads import UploadBegin, UploadState
+from fedbus.store.models import ModelStore
+from fedbus.store.spool import Spool
+from fedbus.telemetry import Kind, Span, Telemetry
+
+log = logging.getLogger("fedbus.combiner")
+
+HEARTBEAT_S = 1.0
+"""How often a combiner says that it lives: with 3.5 missed ones its work moves to the others."""
+
+PENDING_BYTES_MAX = 256 * 2**20
+"""Most bytes that wait to be read from the bus. Credits keep it far below; it bounds what senders without credit can do."""
+
+JOBS_MAX = 32
+"""Chunks folded in one go in the worker thread: a hop costs some 50 us, a chunk of 512 KiB some 300."""
+
+TICK_S = 1.0
+REFRESH_S = 15.0
+"""How often orders are read again even if nothing seems to be missed."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """Something for a session's machine."""
+
+    session: str
+    event: Event
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+Job = Prepare | Fold | Undo | Reset | Store
+
+
+@dataclass(slots=True)
+class _Session:
+    """What a session has in this process."""
+
+    machine: Machine
+    folder: Folder
+    jobs: asyncio.Queue[Job] = field(default_factory=asyncio.Queue)
+    partial: asyncio.Task[None] | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+    spans: dict[Key, Span] = field(default_factory=dict)
+
+
+class Combiner:
+    """One combiner. ``make_spool(session)`` gives the place where updates of a session are kept until their round is closed."""
+
+    def __init__(
+        self,
+        bus: Bus,
+        *,
+        name: str,
+        incarnation: str,
+        workspace: str,
+        clock: Clock,
+        workers: Workers,
+        make_spool: Callable[[str], Spool],
+        traces: Telemetry | None = None,
+    ) -> None:
+        self._station = Station(bus, workspace, Peer("combiner", name), incarnation, clock, heartbeat_s=HEARTBEAT_S)
+        self._station.doing = self._doing
+        self._bus = bus
+        self._subjects = self._station.subjects
+        self._clock = clock
+        self._workers = workers
+        self._make_spool = make_spool
+        self._store = ModelStore(bus, self._subjects, workers)
+        self._outbox = Outbox(self._station)
+        self._traces = traces or Telemetry.off()
+        self._inbox: asyncio.Queue[_Told] = asyncio.Queue()
+        self._sessions: dict[str, _Session] = {}
+        self._uploads: list[Upload] = []
+        self._group: asyncio.TaskGroup | None = None
+
+    async def run(self) -> None:
+        """Take part until cancelled; then say `Bye`."""
+        me, name = self._station.peer, self._station.peer.name
+        up = await self._bus.subscribe(self._subjects.up(name), pending_bytes_max=PENDING_BYTES_MAX // 8)
+        chunks = await self._bus.subscribe(self._subjects.chunks(name), pending_bytes_max=PENDING_BYTES_MAX)
+        orders = await self._bus.subscribe(self._subjects.order(name))
+        acks = await self._bus.subscribe(self._subjects.ack(me))
+        down = await self._bus.subscribe(self._subjects.down(me))
+        try:
+            async with asyncio.TaskGroup() as group:
+                self._group = group
+                for work in (
+                    self._station.present(),
+                    self._outbox.run(),
+                    self._hear_orders(orders),
+                    self._hear_begins(up),
+                    self._hear_chunks(chunks),
+                    self._hear_acks(acks),
+                    self._hear_states(down),
+                    self._refresh(),
+                    self._tick(),
+                    self._decide(),
+                ):
+                    group.create_task(work)
+        finally:
+            with suppress(FedbusError):
+                await self._station.leave()
+            for subscription in (up, chunks, orders, acks, down):
+                await subscription.close()
+            for session in self._sessions.values():
+                session.folder.reset()
+
+    def _doing(self) -> str:
+        folding = [name for name, session in self._sessions.items() if session.machine.phase.value != "idle"]
+        return f"folding {', '.join(sorted(folding)[:3])}" if folding else "idle"
+
+    # --- what comes in ---
+
+    async def _hear_orders(self, orders: Subscription) -> None:
+        async for message in orders:
+            self._take_order(message)
+
+    def _take_order(self, message: Message) -> None:
+        heard = self._station.read(message)
+        if heard is not None and isinstance(heard.envelope.body, Order):
+            self._put(heard.envelope.body.session, OrderSeen(heard.envelope.body), dict(message.headers))
+
+    async def _refresh(self) -> None:
+        """Read the standing orders at the start, after each reconnect, and now and then."""
+        pattern = self._subjects.order(self._station.peer.name)
+        while True:
+            seen, left = self._bus.reconnects, REFRESH_S
+            try:
+                for message in await self._bus.newest(self._subjects.stream("board"), pattern):
+                    self._take_order(message)
+            except BusUnavailable as error:
+                log.debug("orders not read: %s", error)
+                left = RECONNECT_POLL_S
+            while left > 0 and self._bus.reconnects == seen:
+                await asyncio.sleep(min(left, RECONNECT_POLL_S))
+                left -= RECONNECT_POLL_S
+
+    async def _hear_begins(self, up: Subscription) -> None:
+        async for heard in self._station.hear(up):
+            self._take_begin(heard)
+
+    def _take_begin(self, heard: Heard) -> None:
+        body = heard.envelope.body
+        if isinstance(body, UploadBegin):
+            sender = self._subjects.sender(heard.message.subject, "up", 3, 1)
+            headers = dict(heard.message.headers)
+            self._put(body.session, Begun(sender, body, headers), headers)
+
+    async def _hear_chunks(self, chunks: Subscription) -> None:
+        async for message in chunks:
+            try:
+                address = self._subjects.address(message.subject)
+            except BadMessage as error:
+                self._station.refuse(error)
+                continue
+            self._put(address.session, ChunkArrived(address, message.data))
+
+    async def _hear_acks(self, acks: Subscription) -> None:
+        async for heard in self._station.hear(acks):
+            if isinstance(heard.envelope.body, ReportTaken):
+                self._outbox.taken(heard.envelope.body)
+
+    async def _hear_states(self, down: Subscription) -> None:
+        async for heard in self._station.hear(down):
+            if isinstance(heard.envelope.body, UploadState):
+                for upload in self._uploads:
+                    upload.hear(heard.envelope.body)
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_S)
+            for name in self._sessions:
+                self._put(name, Ticked())
+
+    def _put(self, session: str, event: Event, headers: dict[str, str] | None = None) -> None:
+        self._inbox.put_nowait(_Told(session, event, headers or {}))
+
+    # --- deciding ---
+
+    async def _decide(self) -> None:
+        """Feed the machines; flush their verdicts when the inbox is empty, so that many travel together."""
+        touched: set[str] = set()
+        while True:
+            told = await self._inbox.get()
+            await self._feed(told)
+            touched.add(told.session)
+            if self._inbox.empty():
+                for name in sorted(touched):
+                    if name in self._sessions:
+                        await self._act(self._sessions[name], self._sessions[name].machine.flush())
+                touched.clear()
+
+    async def _feed(self, told: _Told) -> None:
+        session = self._sessions.get(told.session)
+        if session is None:
+            if not isinstance(told.event, OrderSeen):
+                return  # of a session that we have no order for: its sender asks again
+            session = self._open(told.session)
+        if isinstance(told.event, OrderSeen) and told.headers:
+            session.headers = told.headers
+        effects = session.machine.handle(told.event, self._clock.now())
+        session.machine.check()
+        self._trace(session, told)
+        await self._act(session, effects)
+
+    def _open(self, name: str) -> _Session:
+        machine = Machine(name, self._station.peer.name, self._station.incarnation)
+        session = self._sessions[name] = _Session(machine, Folder(self._make_spool(name)))
+        assert self._group is not None
+        self._group.create_task(self._work(name, session))
+        return session
+
+    def _trace(self, session: _Session, told: _Told) -> None:
+        """Span each update from its announcement to its verdict, under the sender's own span."""
+        event = told.event
+        if not self._traces.enabled:
+            return
+        if isinstance(event, Begun):
+            key = Key(event.sender, event.begin.round, event.begin.attempt)
+            if key in session.machine.uploads and key not in session.spans:
+                attributes: dict[str, telemetry.AttributeValue] = {
+                    telemetry.SESSION: told.session,
+                    telemetry.ROUND: event.begin.round,
+                    telemetry.CLIENT: event.sender.name,
+                    telemetry.BYTES: event.begin.nbytes,
+                    telemetry.MESSAGING_SYSTEM: "nats",
+                    telemetry.MESSAGING_OPERATION_TYPE: "process",
+                }
+                session.spans[key] = self._traces.start_span(
+                    "fold update", parent=event.headers, attributes=attributes, kind=Kind.CONSUMER
+                )
+        for key in [k for k in session.spans if self._is_over(session, k)]:
+            span = session.spans.pop(key)
+            upload = session.machine.uploads.get(key)
+            if upload is not None:
+                span.set(telemetry.VERDICT, upload.standing.value)
+                if upload.reason:
+                    span.fail(upload.reason)
+            span.end()
+
+    def _is_over(self, session: _Session, key: Key) -> bool:
+        upload = session.machine.uploads.get(key)
+        return upload is None or upload.standing.value in ("accepted", "refused")
+
+    async def _act(self, session: _Session, effects: list[Effect]) -> None:
+        for effect in effects:
+            match effect:
+                case Prepare() | Fold() | Undo() | Reset() | Store():
+                    session.jobs.put_nowait(effect)
+                case Tell(receiver, state):
+                    await self._station.say(self._subjects.down(receiver, self._station.peer.name), state)
+                    if state.verdict == "refused":
+                        log.warning(
+                            "%s: refused round %d of %s %s: %s", state.session, state.round, *receiver, state.reason
+                        )
+                case Report(body):
+                    await self._outbox.put(body, session.headers)
+                case SendPartial(order):
+                    assert self._group is not None
+                    session.partial = self._group.create_task(self._send_partial(session, order))
+                case StopPartial():
+                    if session.partial is not None:
+                        session.partial.cancel()
+                        session.partial = None
+                case _:
+                    assert_never(effect)
+
+    # --- working ---
+
+    async def _work(self, name: str, session: _Session) -> None:
+        """Do a session's jobs in their order; consecutive folds in one hop to the thread."""
+        jobs: list[Job] = []
+        while True:
+            if not jobs:
+                jobs.append(await session.jobs.get())
+            while len(jobs) < JOBS_MAX and not session.jobs.empty():
+                jobs.append(session.jobs.get_nowait())
+            while jobs and not isinstance(jobs[0], Prepare | Store):
+                quick: list[Fold | Undo | Reset] = []
+                while jobs and isinstance(jobs[0], Fold | Undo | Reset):
+                    quick.append(jobs.pop(0))  # type: ignore[arg-type]  # narrowed by the line above
+                for event in await self._workers.run(session.folder.do, quick):
+                    self._put(name, event)
+            if jobs:
+                job = jobs.pop(0)
+                if isinstance(job, Prepare):
+                    await self._prepare(name, session, job)
+                elif isinstance(job, Store):
+                    await self._store_model(name, session, job)
+
+    async def _prepare(self, name: str, session: _Session, job: Prepare) -> None:
+        order = job.order
+        try:
+            manifest = await self._store.manifest(order.blob)
+            self._put(name, await self._workers.run(session.folder.prepare, order, manifest))
+        except FedbusError as error:
+            log.warning("%s: round %d cannot be prepared: %s", name, order.round, error)
+            self._put(name, PrepareFailed(order.round, str(error)))
+
+    async def _store_model(self, name: str, session: _Session, job: Store) -> None:
+        """Make the new model chunk by chunk, and store it: chunks, then the manifest."""
+        order, folder = job.order, session.folder
+        merge = order.merge
+        assert merge is not None
+        attributes: dict[str, telemetry.AttributeValue] = {
+            telemetry.SESSION: name,
+            telemetry.ROUND: order.round,
+            telemetry.UPDATES: len(merge.counted),
+        }
+        with self._traces.span("merge", parent=session.headers, attributes=attributes) as span:
+            try:
+                making = await self._workers.run(folder.finish, order)
+                for first in range(0, making.layout.count, JOBS_MAX):
+                    stop = min(first + JOBS_MAX, making.layout.count)
+                    bases = [
+                        (await self._store.chunk(order.blob, i)).data for i in range(first, stop) if making.reads_base
+                    ]
+                    pieces = await self._workers.run(making.chunks, first, stop, bases)
+                    ready = dict(zip(range(first, stop), pieces, strict=True))
+                    await self._store.put_chunks(merge.publish, ready, ready.__getitem__)
+                manifest = await self._workers.run(making.manifest)
+                await self._store.put_manifest(merge.publish, manifest)
+            except (FedbusError, MemoryError, OSError) as error:
+                span.fail(str(error))
+                log.warning("%s: round %d: the model could not be stored: %s", name, order.round, error)
+                self._put(name, StoreFailed(merge.attempt, str(error) or type(error).__name__))
+            else:
+                self._put(name, Stored(merge.attempt, manifest.digest, manifest.spec.nbytes))
+
+    async def _send_partial(self, session: _Session, order: Order) -> None:
+        merge = order.merge
+        assert merge is not None
+        name = order.session
+        attributes: dict[str, telemetry.AttributeValue] = {
+            telemetry.SESSION: name,
+            telemetry.ROUND: order.round,
+            telemetry.UPDATES: len(merge.counted),
+        }
+        with self._traces.span(
+            "send partial", parent=session.headers, attributes=attributes, kind=Kind.PRODUCER
+        ) as span:
+            partial = await self._workers.run(session.folder.partial)
+            begin = UploadBegin(
+                session=name,
+                round=order.round,
+                attempt=merge.attempt,
+                spec=partial.spec,
+                digest=partial.digest,
+                nbytes=partial.nbytes,
+                chunks=len(partial.digests),
+                weight=1.0,
+            )
+            parcel = Parcel(begin, partial.chunk, partial.digests)
+            upload = Upload(self._station, merge.root, parcel, span.headers or session.headers)
+            self._uploads.append(upload)
+            try:
+                outcome = await upload.run()
+            finally:
+                self._uploads.remove(upload)
+        self._put(name, PartialSent(merge.attempt, outcome.accepted, outcome.reason))

@@ -1,0 +1,1 @@
+"""Settings, each with unit, bound, default and reason."""

@@ -1,0 +1,95 @@
+"""What an engineer may choose for a session: every setting with its unit, bound, default and the reason for the default."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+_TARGET = re.compile(r"(?P<name>[\w./-]{1,128})\s*(?P<op>>=|<=)\s*(?P<value>-?[0-9.]+(?:[eE]-?\d+)?)")
+
+
+class SessionConfig(BaseModel):
+    """How a session runs. Frozen; out-of-range values are refused with the name of the setting and its range."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    rounds: Annotated[int, Field(ge=1, le=1_000_000)] = 10
+    """Rounds to run."""
+
+    strategy: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")] = "fedavg"
+    """Name of the aggregator (`fedbus.aggregators`)."""
+
+    strategy_options: dict[str, Any] = Field(default_factory=dict, max_length=1000)
+    """The aggregator's options."""
+
+    clients_min: Annotated[int, Field(ge=1, le=100_000)] = 1
+    """Clients that must be connected before a round opens. 1: a session with a single client is a useful first try."""
+
+    clients_per_round: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    """Updates that a round asks for; None: all clients that are connected."""
+
+    oversample: Annotated[float, Field(ge=1.0, le=10.0)] = 1.0
+    """Ask this times ``clients_per_round`` clients and count the first to arrive. 1: reproducible; more: fewer stragglers."""
+
+    quorum: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    """Updates with which a round may close at its deadline; None: ``clients_min``."""
+
+    round_deadline_s: Annotated[float, Field(gt=0, le=30 * 86_400)] = 600.0
+    """Longest time from opening a round to closing it. 10 min: longer than training of small models, shorter than a coffee break."""
+
+    close_deadline_s: Annotated[float, Field(gt=0, le=86_400)] = 600.0
+    """Longest time to merge and publish; then the set of updates is decided anew from those who still answer."""
+
+    gather_deadline_s: Annotated[float, Field(gt=0, le=30 * 86_400)] = 86_400.0
+    """Longest wait for ``clients_min`` clients and a combiner. A day: people start clients by hand, across time zones."""
+
+    round_attempts_max: Annotated[int, Field(ge=1, le=1000)] = 3
+    """How often a round that misses its quorum is opened again before the session fails."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    """Seed of the selection and of every client's task."""
+
+    train_config: dict[str, Any] = Field(default_factory=dict, max_length=1000)
+    """Given to clients as ``task.config``: epochs, learning rate, whatever the app reads."""
+
+    evaluate_every: Annotated[int, Field(ge=0, le=1_000_000)] = 1
+    """Evaluate on clients after every so many rounds, and after the last; 0: never."""
+
+    evaluate_deadline_s: Annotated[float, Field(gt=0, le=86_400)] = 300.0
+    """Longest time of an evaluation; clients that have not answered are named and left out."""
+
+    target_metric: Annotated[str, Field(max_length=200)] | None = None
+    """Stop when an evaluation reaches it: ``accuracy>=0.95`` or ``loss<=0.1``."""
+
+    weight_max: Annotated[float, Field(ge=1.0, le=2.0**40)] = 2.0**20
+    """Largest weight of one update. A million examples: a larger bound costs precision (docs: exactness)."""
+
+    @field_validator("target_metric")
+    @classmethod
+    def _target(cls, value: str | None) -> str | None:
+        if value is not None and not _TARGET.fullmatch(value.strip()):
+            raise ValueError("expected NAME>=VALUE or NAME<=VALUE, for example accuracy>=0.95")
+        return value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> SessionConfig:
+        if self.quorum is not None and self.clients_per_round is not None and self.quorum > self.clients_per_round:
+            raise ValueError(f"quorum ({self.quorum}) must not exceed clients_per_round ({self.clients_per_round})")
+        return self
+
+    @property
+    def quorum_effective(self) -> int:
+        """Updates with which a round may close at its deadline."""
+        if self.quorum is not None:
+            return self.quorum
+        return min(self.clients_min, self.clients_per_round or self.clients_min)
+
+    def reached(self, metrics: dict[str, float]) -> bool:
+        """Whether an evaluation reached ``target_metric``."""
+        match = _TARGET.fullmatch((self.target_metric or "").strip())
+        if match is None or match["name"] not in metrics:
+            return False
+        value, bound = metrics[match["name"]], float(match["value"])
+        return value >= bound if match["op"] == ">=" else value <= bound

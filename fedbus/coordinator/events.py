@@ -1,0 +1,119 @@
+"""What a session's machine may be told, and what it may ask for: frozen values, nothing else crosses its border."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from fedbus.config.session import SessionConfig
+from fedbus.messages import reports
+from fedbus.messages.ids import Peer
+from fedbus.messages.orders import Order
+from fedbus.messages.records import Entry, ModelPublished, Record
+from fedbus.messages.tasks import Task
+
+# --- events: what happened ---
+
+
+@dataclass(frozen=True, slots=True)
+class StartAsked:
+    """Somebody asks for this session; its first model is stored. ``refusal``: why it cannot run, if it cannot."""
+
+    config: SessionConfig
+    blob: str
+    digest: str
+    nbytes: int
+    by: str
+    refusal: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class StopAsked:
+    """Somebody asks that this session end."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """An entry that stood in the journal when we came."""
+
+    entry: Entry
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """The whole journal was replayed, or the bus lost its boards: what should be posted must be posted again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """The records asked for last are in the journal."""
+
+    entry: Entry
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class RosterChanged:
+    """Who is there now: names, each with its incarnation."""
+
+    clients: Mapping[str, str]
+    combiners: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Reported:
+    """A client or combiner reports; ``id`` is what it wants acknowledged."""
+
+    sender: Peer
+    id: str
+    report: reports.UpdatesJudged | reports.ModelStored | reports.MergeFailed | reports.Evaluated | reports.TaskFailed
+
+
+Event = StartAsked | StopAsked | Replayed | Recovered | Appended | RosterChanged | Reported
+
+# --- effects: what is to be done ---
+
+
+@dataclass(frozen=True, slots=True)
+class Append:
+    """Write these records to the journal behind ``expected_last``, then say `Appended`."""
+
+    records: tuple[Record, ...]
+    expected_last: int
+
+
+@dataclass(frozen=True, slots=True)
+class PostTask:
+    """Put a client's task on the board."""
+
+    client: str
+    task: Task
+
+
+@dataclass(frozen=True, slots=True)
+class PostOrder:
+    """Put a combiner's order on the board."""
+
+    combiner: str
+    order: Order
+
+
+@dataclass(frozen=True, slots=True)
+class Catalogue:
+    """Enter a published version into the catalogue."""
+
+    model: ModelPublished
+
+
+@dataclass(frozen=True, slots=True)
+class Acknowledge:
+    """Tell a peer that its reports need not be repeated."""
+
+    receiver: Peer
+    ids: tuple[str, ...]
+
+
+Effect = Append | PostTask | PostOrder | Catalogue | Acknowledge

@@ -1,0 +1,34 @@
+"""Who takes part in a round, and where each sends: pure functions of names and a seed.
+
+Random choice is a sort by a keyed hash (BLAKE2b of seed, round and name) instead of a generator, so that it depends on nothing
+but its arguments: not on the order in which clients came, not on the version of a library.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from hashlib import blake2b
+from math import ceil
+
+
+def draw(seed: int, *what: object) -> int:
+    """Return a number below 2^53 (so that it survives JSON) that depends on the seed and on what it is for, and on nothing else."""
+    text = "/".join(map(str, (seed, *what))).encode()
+    return int.from_bytes(blake2b(text, digest_size=8).digest(), "big") >> 11
+
+
+def select(
+    clients: Iterable[str], count: int | None, oversample: float, seed: int, round_: int
+) -> tuple[list[str], int]:
+    """Return the clients to ask, sorted, and how many of their updates suffice."""
+    names = sorted(clients)
+    target = len(names) if count is None else min(count, len(names))
+    asked = min(len(names), ceil(target * oversample))
+    chosen = sorted(names, key=lambda name: draw(seed, "select", round_, name))[:asked]
+    return sorted(chosen), target
+
+
+def place(clients: Sequence[str], combiners: Iterable[str], start: int = 0) -> dict[str, str]:
+    """Share clients out over combiners, evenly, in turn."""
+    names = sorted(combiners)
+    return {client: names[(start + i) % len(names)] for i, client in enumerate(clients)}

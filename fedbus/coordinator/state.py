@@ -1,0 +1,216 @@
+"""The state of one session: a fold over its journal, and over nothing else.
+
+`apply` is the only way to change it; two coordinators that read the same journal hold the same state, whatever else they have
+seen. A record that does not fit the state is a defect of ours and fails an assertion, never a guess.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import cast
+
+from fedbus.config.session import SessionConfig
+from fedbus.messages import records
+from fedbus.messages.records import AcceptedUpdate, Record, RefusedUpdate, RoundClosing
+from fedbus.messages.tasks import Receipt
+
+
+class Phase(Enum):
+    """Where a session stands (drawn in `fedbus.coordinator.machine`)."""
+
+    NEW = "new"
+    GATHERING = "gathering"
+    TRAINING = "training"
+    CLOSING = "closing"
+    EVALUATING = "evaluating"
+    ENDED = "ended"
+
+
+@dataclass(slots=True)
+class RoundState:
+    """The round under way.
+
+    ``attempts`` and ``places``: as what, and to which combiner, each client sends. ``counting``: the updates of ``closing.counted`` as they
+    were when the set was fixed; they stay what the round is made of when a combiner that held some of them is lost later.
+    """
+
+    number: int
+    attempt: int
+    version: str
+    blob: str
+    places: dict[str, str]
+    attempts: dict[str, int]
+    incarnations: dict[str, str]
+    target: int
+    deadline_at: float
+    opened_at: float
+    traceparent: str
+    accepted: dict[str, AcceptedUpdate] = field(default_factory=dict)
+    refused: dict[str, RefusedUpdate] = field(default_factory=dict)
+    closing: RoundClosing | None = None
+    counting: dict[str, AcceptedUpdate] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class EvaluationState:
+    """The evaluation under way."""
+
+    round: int
+    version: str
+    blob: str
+    clients: tuple[str, ...]
+    deadline_at: float
+    opened_at: float
+
+
+@dataclass(slots=True)
+class SessionState:
+    """Everything that the journal of a session says."""
+
+    session: str
+    phase: Phase = Phase.NEW
+    config: SessionConfig = field(default_factory=SessionConfig)
+    version: str = ""
+    blob: str = ""
+    digest: str = ""
+    nbytes: int = 0
+    rounds_closed: int = 0
+    round: RoundState | None = None
+    evaluation: EvaluationState | None = None
+    evaluated: int = 0
+    metrics: dict[str, float] = field(default_factory=dict)
+    failures: int = 0
+    attempt: int = 0
+    receipts: dict[str, Receipt] = field(default_factory=dict)
+    since_at: float = 0.0
+    outcome: str = ""
+    reason: str = ""
+    sequence: int = 0
+
+    @property
+    def open_round(self) -> RoundState:
+        """The round under way; asserts that there is one."""
+        assert self.round is not None, f"{self.session}: no round is under way"
+        return self.round
+
+
+def apply(state: SessionState, record: Record, at: float) -> None:
+    """Change the state by one record that was journalled at ``at``."""
+    _APPLY[type(record)](state, record, at)
+
+
+def _started(state: SessionState, record: records.SessionStarted, at: float) -> None:
+    assert state.phase is Phase.NEW
+    state.phase, state.config, state.since_at = Phase.GATHERING, record.config, at
+    state.version, state.blob, state.digest, state.nbytes = record.version, record.blob, record.digest, record.nbytes
+
+
+def _opened(state: SessionState, record: records.RoundOpened, at: float) -> None:
+    assert state.phase is Phase.GATHERING and record.round == state.rounds_closed + 1
+    assert record.attempt > state.attempt
+    state.phase, state.attempt = Phase.TRAINING, record.attempt
+    state.round = RoundState(
+        number=record.round,
+        attempt=record.attempt,
+        version=record.version,
+        blob=record.blob,
+        places=dict(record.clients),
+        attempts=dict.fromkeys(record.clients, record.attempt),
+        incarnations=dict(record.incarnations),
+        target=record.target,
+        deadline_at=record.deadline_at,
+        opened_at=at,
+        traceparent=record.traceparent,
+    )
+
+
+def _updates(state: SessionState, record: records.UpdatesRecorded, at: float) -> None:
+    current = state.open_round
+    assert record.round == current.number
+    for accepted in record.accepted:
+        assert accepted.attempt == current.attempts[accepted.client], "an update of an attempt that was replaced"
+        current.accepted[accepted.client] = accepted
+        current.refused.pop(accepted.client, None)
+    for refused in record.refused:
+        if refused.client not in current.accepted:
+            current.refused[refused.client] = refused
+
+
+def _moved(state: SessionState, record: records.ClientsMoved, at: float) -> None:
+    current = state.open_round
+    assert record.round == current.number and record.attempt > state.attempt
+    state.attempt = current.attempt = record.attempt
+    current.incarnations |= record.incarnations
+    for client, combiner in record.moves.items():
+        current.places[client] = combiner
+        current.attempts[client] = record.attempt
+        current.accepted.pop(client, None)
+
+
+def _closing(state: SessionState, record: RoundClosing, at: float) -> None:
+    assert state.phase in (Phase.TRAINING, Phase.CLOSING) and record.attempt > state.attempt
+    state.phase, state.attempt = Phase.CLOSING, record.attempt
+    current = state.open_round
+    current.attempt, current.closing = record.attempt, record
+    current.counting = {client: current.accepted[client] for client in record.counted}
+
+
+def _failed(state: SessionState, record: records.RoundFailed, at: float) -> None:
+    assert state.phase in (Phase.TRAINING, Phase.CLOSING)
+    state.phase, state.since_at, state.reason = Phase.GATHERING, at, record.reason
+    state.failures += 1
+    state.round = None
+
+
+def _published(state: SessionState, record: records.ModelPublished, at: float) -> None:
+    assert state.phase is Phase.CLOSING and record.round == state.rounds_closed + 1, "versions strictly increase"
+    state.version, state.blob, state.digest, state.nbytes = record.version, record.blob, record.digest, record.nbytes
+
+
+def _closed(state: SessionState, record: records.RoundClosed, at: float) -> None:
+    current = state.open_round
+    assert state.phase is Phase.CLOSING and record.round == current.number
+    counted = set(current.closing.counted) if current.closing else set()
+    for client in current.places:
+        reason = record.not_counted.get(client, "")
+        state.receipts[client] = Receipt(round=record.round, counted=client in counted, reason=reason)
+    state.phase, state.since_at, state.round = Phase.GATHERING, at, None
+    state.rounds_closed, state.failures, state.attempt = record.round, 0, 0
+
+
+def _evaluation(state: SessionState, record: records.EvaluationOpened, at: float) -> None:
+    assert state.phase is Phase.GATHERING
+    state.phase = Phase.EVALUATING
+    state.evaluation = EvaluationState(
+        record.round, record.version, record.blob, record.clients, record.deadline_at, opened_at=at
+    )
+
+
+def _evaluated(state: SessionState, record: records.RoundEvaluated, at: float) -> None:
+    state.phase, state.since_at, state.evaluation = Phase.GATHERING, at, None
+    state.evaluated, state.metrics = record.round, dict(record.metrics)
+
+
+def _ended(state: SessionState, record: records.SessionEnded, at: float) -> None:
+    state.phase, state.outcome, state.reason = Phase.ENDED, record.outcome, record.reason
+    state.round = state.evaluation = None
+
+
+_APPLY = cast(
+    "dict[type[Record], Callable[[SessionState, Record, float], None]]",
+    {
+        records.SessionStarted: _started,
+        records.RoundOpened: _opened,
+        records.UpdatesRecorded: _updates,
+        records.ClientsMoved: _moved,
+        records.RoundClosing: _closing,
+        records.RoundFailed: _failed,
+        records.ModelPublished: _published,
+        records.RoundClosed: _closed,
+        records.EvaluationOpened: _evaluation,
+        records.RoundEvaluated: _evaluated,
+        records.SessionEnded: _ended,
+    },
+)

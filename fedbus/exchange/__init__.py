@@ -1,0 +1,1 @@
+"""What every role needs to take part: its presence, reports that arrive, uploads that resume."""

@@ -1,0 +1,80 @@
+"""Reports that arrive: each is repeated until the coordinator says that it has it.
+
+The coordinator acknowledges a report when what it says stands in the journal; a report may arrive twice, and in any order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from fedbus.exchange.station import Station
+from fedbus.messages.envelope import Body
+from fedbus.messages.reports import ReportTaken
+
+REPEAT_S = 1.0
+"""First pause before a repeat: many times a journal's append; doubled up to `REPEAT_S_MAX`."""
+
+REPEAT_S_MAX = 8.0
+"""Longest pause: how long a coordinator that comes back waits for a report at most."""
+
+REPORTS_MAX = 100_000
+"""Most reports that wait; beyond it the oldest are forgotten, since their round is long over."""
+
+
+@dataclass(slots=True)
+class _Waiting:
+    body: Body
+    headers: Mapping[str, str]
+    due: float
+    pause_s: float
+
+
+class Outbox:
+    """The reports of one role that are not acknowledged yet."""
+
+    def __init__(self, station: Station) -> None:
+        self._station = station
+        self._waiting: dict[str, _Waiting] = {}
+        self._count = 0
+        self._wake = asyncio.Event()
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    async def put(self, report: Body, headers: Mapping[str, str] | None = None) -> None:
+        """Send a report, and again until it is taken."""
+        self._count += 1
+        id_ = f"{self._station.incarnation}-r{self._count}"
+        if len(self._waiting) >= REPORTS_MAX:
+            self._waiting.pop(next(iter(self._waiting)))
+        now = asyncio.get_running_loop().time()
+        self._waiting[id_] = _Waiting(report, dict(headers or {}), now + REPEAT_S, REPEAT_S)
+        self._wake.set()
+        await self._say(id_)
+
+    def taken(self, body: ReportTaken) -> None:
+        """Forget what the coordinator has."""
+        for id_ in body.reports:
+            self._waiting.pop(id_, None)
+
+    async def run(self) -> None:
+        """Repeat what is due; runs until cancelled, asleep while nothing waits."""
+        loop = asyncio.get_running_loop()
+        while True:
+            if not self._waiting:
+                self._wake.clear()
+                await self._wake.wait()
+            soonest = min(waiting.due for waiting in self._waiting.values())
+            await asyncio.sleep(max(soonest - loop.time(), 0.01))
+            for id_, waiting in list(self._waiting.items()):
+                if waiting.due <= loop.time() and id_ in self._waiting:
+                    waiting.pause_s = min(waiting.pause_s * 2, REPEAT_S_MAX)
+                    waiting.due = loop.time() + waiting.pause_s
+                    await self._say(id_)
+
+    async def _say(self, id_: str) -> None:
+        waiting = self._waiting[id_]
+        station = self._station
+        await station.say(station.subjects.report(station.peer), waiting.body, waiting.headers, id_)

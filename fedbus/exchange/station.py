@@ -1,0 +1,152 @@
+"""A role's place on the bus: who it is, that it lives, what it says, what it hears.
+
+`say` sends a plain message at most once: while the bus is away it is lost, as any plain message may be, and whoever needs it
+to arrive repeats it. `hear` turns a subscription into envelopes and drops, with a log line, what is not one: a stranger's garbage
+must not end a role. `present` keeps saying `Hello`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass
+
+from fedbus.bus.base import Bus, Message, Payload, Subscription
+from fedbus.clock import Clock
+from fedbus.errors import BadMessage, BusUnavailable
+from fedbus.messages.envelope import Body, Envelope, decode, encode
+from fedbus.messages.ids import Peer
+from fedbus.messages.presence import Bye, Hello, WhoIsThere
+from fedbus.messages.subjects import Subjects
+from fedbus.version import __version__
+
+log = logging.getLogger("fedbus")
+
+RECONNECT_POLL_S = 1.0
+"""How often a role looks whether the bus came back, to fetch again what it may have missed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """An envelope with where it came from."""
+
+    message: Message
+    envelope: Envelope
+
+
+class Station:
+    """One role of one process."""
+
+    def __init__(
+        self,
+        bus: Bus,
+        workspace: str,
+        peer: Peer,
+        incarnation: str,
+        clock: Clock,
+        *,
+        heartbeat_s: float,
+        attributes: Mapping[str, str] | None = None,
+    ) -> None:
+        self.bus = bus
+        self.subjects = Subjects(workspace)
+        self.peer = peer
+        self.incarnation = incarnation
+        self.clock = clock
+        self.doing: Callable[[], str] = lambda: ""
+        self._heartbeat_s = heartbeat_s
+        self._attributes = dict(attributes or {})
+        self._said = 0
+        self._bad = 0
+
+    def envelope(self, body: Body, id_: str = "") -> Envelope:
+        """Wrap a body; ``id_`` where a repeat must carry the same."""
+        if not id_:
+            self._said += 1
+            id_ = f"{self.incarnation}-{self._said}"
+        return Envelope(id_, self.subjects.workspace, self.peer.name, body)
+
+    async def say(self, subject: str, body: Body, headers: Mapping[str, str] | None = None, id_: str = "") -> None:
+        """Send a plain message, at most once."""
+        await self.send(subject, encode(self.envelope(body, id_)), headers)
+
+    async def send(self, subject: str, data: Payload, headers: Mapping[str, str] | None = None) -> None:
+        """Send plain bytes, at most once."""
+        try:
+            await self.bus.publish(subject, data, headers)
+        except BusUnavailable as error:
+            log.debug("%s: not sent to %s: %s", self.peer.name, subject, error)
+
+    def read(self, message: Message) -> Heard | None:
+        """Decode a message; None, and a log line, where it is not one of ours."""
+        try:
+            envelope = decode(message.data, message.subject)
+            if envelope.workspace != self.subjects.workspace:
+                raise BadMessage(
+                    f"{message.subject}: expected workspace {self.subjects.workspace}, got {envelope.workspace}"
+                )
+        except BadMessage as error:
+            self.refuse(error)
+            return None
+        return Heard(message, envelope)
+
+    def refuse(self, error: BadMessage) -> None:
+        """Log a bad message; after the first hundred only each hundredth, so that a flood of them does not become one of lines."""
+        self._bad += 1
+        if self._bad <= 100 or self._bad % 100 == 0:  # noqa: PLR2004
+            log.warning("%s %s refused a message (%d so far): %s", *self.peer, self._bad, error)
+
+    async def hear(self, subscription: Subscription) -> AsyncIterator[Heard]:
+        """Every valid envelope of a subscription."""
+        async for message in subscription:
+            heard = self.read(message)
+            if heard is not None:
+                yield heard
+
+    async def present(self) -> None:
+        """Say `Hello` now, at every heartbeat, when the bus comes back, and when asked; runs until cancelled."""
+        asked = await self.bus.subscribe(self.subjects.whois())
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._beat())
+                group.create_task(self._answer(asked))
+        finally:
+            await asked.close()
+
+    async def _beat(self) -> None:
+        while True:
+            await self._hello()
+            seen, left = self.bus.reconnects, self._heartbeat_s
+            while left > 0 and self.bus.reconnects == seen:
+                pause = min(left, RECONNECT_POLL_S)
+                await asyncio.sleep(pause)
+                left -= pause
+
+    async def _answer(self, asked: Subscription) -> None:
+        async for heard in self.hear(asked):
+            if isinstance(heard.envelope.body, WhoIsThere):
+                # Spread by name, not by chance: the same for a seed, and different for each of thousands.
+                share = (hash_of(self.peer.name) % 1000) / 1000
+                await asyncio.sleep(min(heard.envelope.body.spread_s, self._heartbeat_s) * share)
+                await self._hello()
+
+    async def _hello(self) -> None:
+        hello = Hello(
+            incarnation=self.incarnation,
+            heartbeat_s=self._heartbeat_s,
+            attributes=self._attributes,
+            version=__version__,
+            doing=self.doing()[:200],
+        )
+        await self.say(self.subjects.presence(self.peer), hello)
+
+    async def leave(self) -> None:
+        """Say `Bye`."""
+        if self.bus.connected:
+            await self.say(self.subjects.presence(self.peer), Bye(incarnation=self.incarnation))
+
+
+def hash_of(text: str) -> int:
+    """Return a small number that is the same for a text in every process."""
+    return sum((i + 1) * byte for i, byte in enumerate(text.encode()))

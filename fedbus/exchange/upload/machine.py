@@ -1,0 +1,115 @@
+"""What the sender of an upload does: announce, send as far as there is credit, and announce again when nobody answers.
+
+                  start: Announce
+                       |
+                       v     State(resend): back to next_chunk
+                   OFFERED ------------------------------+
+                       |  State(credit): Send            |
+                       |  silence: Announce (backs off)  |
+                       +<--------------------------------+
+                       |
+             verdict   +------> ACCEPTED   kept until the receipt (the client's business)
+                       +------> REFUSED    with a reason; not sent again
+
+The receiver's word is law: how far we are is what it says in answer to an announcement. A chunk is sent again only when the
+receiver asks (``resend``): so a cut costs what was under way, at most the credit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from fedbus.messages.uploads import UploadState
+
+SILENCE_S = 1.0
+"""First pause before an announcement is repeated; doubled each time nothing is heard."""
+
+SILENCE_S_MAX = 8.0
+"""Longest pause: how long an upload rests at most after its combiner is back."""
+
+
+class Phase(Enum):
+    """Where an upload stands."""
+
+    OFFERED = "offered"
+    ACCEPTED = "accepted"
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True, slots=True)
+class Announce:
+    """Say what is to come, and ask how things stand."""
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send the chunks from ``first`` up to, not including, ``stop``."""
+
+    first: int
+    stop: int
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """The receiver's verdict."""
+
+    accepted: bool
+    reason: str
+
+
+Effect = Announce | Send | Settled
+
+
+@dataclass(slots=True)
+class Machine:
+    """One upload of ``chunks`` chunks. ``sent``: the next chunk to send; ``resent``: chunks sent more than once."""
+
+    chunks: int
+    phase: Phase = Phase.OFFERED
+    sent: int = 0
+    credit: int = 0
+    highest: int = 0
+    resent: int = 0
+    pause_s: float = SILENCE_S
+    due: float = 0.0
+
+    def start(self, now: float) -> list[Effect]:
+        """Begin."""
+        self.due = now + self.pause_s
+        return [Announce()]
+
+    def heard(self, state: UploadState, now: float) -> list[Effect]:
+        """The receiver says how things stand."""
+        if self.phase is not Phase.OFFERED:
+            return []
+        if state.verdict != "pending":
+            self.phase = Phase.ACCEPTED if state.verdict == "accepted" else Phase.REFUSED
+            return [Settled(self.phase is Phase.ACCEPTED, state.reason)]
+        self.pause_s, self.due = SILENCE_S, now + SILENCE_S
+        if state.resend:
+            self.sent = min(state.next_chunk, self.chunks)
+            self.credit = state.credit
+        self.credit = min(max(self.credit, state.credit), self.chunks)
+        return self._send()
+
+    def tick(self, now: float) -> list[Effect]:
+        """Time has passed."""
+        if self.phase is not Phase.OFFERED or now < self.due:
+            return []
+        self.pause_s = min(self.pause_s * 2, SILENCE_S_MAX)
+        self.due = now + self.pause_s
+        return [Announce()]
+
+    def _send(self) -> list[Effect]:
+        if self.sent >= self.credit:
+            return []
+        first, self.sent = self.sent, self.credit
+        self.resent += max(0, min(self.highest, self.sent) - first)
+        self.highest = max(self.highest, self.sent)
+        return [Send(first, self.sent)]
+
+    def check(self) -> None:
+        """Assert what must hold after every step."""
+        assert 0 <= self.sent <= self.chunks and self.credit <= self.chunks
+        assert self.highest >= self.sent or self.phase is not Phase.OFFERED

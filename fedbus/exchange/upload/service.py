@@ -1,0 +1,91 @@
+"""Sends one upload: feeds the machine with what the combiner says and with time, and publishes what it decides.
+
+It promises to come back with a verdict or to be cancelled; a bus that is away, a combiner that is killed or restarted make it wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import assert_never
+
+from fedbus.bus.base import Payload
+from fedbus.exchange.station import Station
+from fedbus.exchange.upload.machine import Announce, Effect, Machine, Send, Settled
+from fedbus.messages.subjects import ChunkAddress
+from fedbus.messages.uploads import UploadBegin, UploadState
+
+
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    """What is to be sent: its announcement, its chunks, and the XXH3 of each."""
+
+    begin: UploadBegin
+    chunk: Callable[[int], Payload]
+    digests: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How an upload ended; ``resent``: chunks that had to be sent more than once."""
+
+    accepted: bool
+    reason: str
+    resent: int
+
+
+class Upload:
+    """One upload to one combiner."""
+
+    def __init__(
+        self, station: Station, combiner: str, parcel: Parcel, headers: Mapping[str, str] | None = None
+    ) -> None:
+        self._station = station
+        self._combiner = combiner
+        self._parcel = parcel
+        self._headers = dict(headers or {})
+        self._machine = Machine(parcel.begin.chunks)
+        self._inbox: asyncio.Queue[UploadState] = asyncio.Queue()
+        self._outcome: Outcome | None = None
+
+    def hear(self, state: UploadState) -> None:
+        """The combiner says how an upload stands; what is of another upload is ignored."""
+        begin = self._parcel.begin
+        if (state.session, state.round, state.attempt) == (begin.session, begin.round, begin.attempt):
+            self._inbox.put_nowait(state)
+
+    async def run(self) -> Outcome:
+        """Send until there is a verdict."""
+        loop = asyncio.get_running_loop()
+        await self._act(self._machine.start(loop.time()))
+        while self._outcome is None:
+            try:
+                async with asyncio.timeout(max(self._machine.due - loop.time(), 0.01)):
+                    state = await self._inbox.get()
+            except TimeoutError:
+                effects = self._machine.tick(loop.time())
+            else:
+                effects = self._machine.heard(state, loop.time())
+            self._machine.check()
+            await self._act(effects)
+        return self._outcome
+
+    async def _act(self, effects: list[Effect]) -> None:
+        for effect in effects:
+            match effect:
+                case Announce():
+                    subject = self._station.subjects.up(self._combiner, self._station.peer)
+                    await self._station.say(subject, self._parcel.begin, self._headers)
+                case Send(first, stop):
+                    for chunk in range(first, stop):
+                        await self._send(chunk)
+                case Settled(accepted, reason):
+                    self._outcome = Outcome(accepted, reason, self._machine.resent)
+                case _:
+                    assert_never(effect)
+
+    async def _send(self, chunk: int) -> None:
+        begin, digest = self._parcel.begin, self._parcel.digests[chunk]
+        address = ChunkAddress(self._station.peer, begin.session, begin.round, begin.attempt, chunk, digest)
+        await self._station.send(self._station.subjects.chunk(self._combiner, address), self._parcel.chunk(chunk))

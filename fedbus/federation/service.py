@@ -1,0 +1,393 @@
+"""What an engineer does with a federation, over the bus: sessions, models, clients, waits.
+
+    async with fedbus.connect("nats://127.0.0.1:4222") as federation:
+        session = await federation.start_session(fedbus.SessionConfig(rounds=10, clients_min=3), model=arrays)
+        result = await session.wait()
+
+The journal is the truth: a session is what its journal says, whoever asks, whenever. Nothing here is needed for a session to run: the
+process that started it may leave.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import numpy as np
+
+from fedbus.aggregation import find
+from fedbus.bus.base import Bus
+from fedbus.bus.nats import connect as connect_nats
+from fedbus.clock import Clock, SystemClock
+from fedbus.config.session import SessionConfig
+from fedbus.errors import BadMessage, BusUnavailable, ConfigError, NotFound, SessionFailed
+from fedbus.messages import queries, records
+from fedbus.messages.commands import StartSession, StopSession
+from fedbus.messages.envelope import Body, Envelope, decode, encode
+from fedbus.messages.ids import Peer, check_name
+from fedbus.messages.records import ModelPublished, Record
+from fedbus.messages.subjects import Subjects
+from fedbus.store.journal import Journal
+from fedbus.store.models import ModelStore, StoredModel
+from fedbus.workers import Threads, Workers
+
+Answer = TypeVar("Answer", bound=Body)
+
+SESSION_CHARS_MAX = 40
+"""Longest name of a session: versions and blobs are named after it and have 64."""
+
+ANSWER_DEADLINE_S = 5.0
+START_DEADLINE_S = 30.0
+"""How long a start may take to be journalled before we say that no coordinator is there."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionEvent:
+    """Something that became true in a session. ``kind``: name of the record; ``data``: the record; ``at``: seconds since the epoch."""
+
+    session: str
+    sequence: int
+    at: float
+    kind: str
+    data: Record
+
+
+@dataclass(frozen=True, slots=True)
+class SessionResult:
+    """How a session ended: its newest model, and the metrics of its last evaluation."""
+
+    session: str
+    outcome: str
+    reason: str
+    model_version: str
+    digest: str
+    metrics: Mapping[str, float]
+    rounds: int
+
+
+@dataclass(frozen=True, slots=True)
+class RoundInfo:
+    """One closed round. ``seconds``: from opening to closing; ``metrics``: of the evaluation, empty if there was none."""
+
+    round: int
+    version: str
+    counted: int
+    not_counted: Mapping[str, str]
+    seconds: float
+    bytes_up: int
+    bytes_down: int
+    train_metrics: Mapping[str, float]
+    metrics: Mapping[str, float]
+
+
+@dataclass(slots=True)
+class SessionInfo:
+    """A session as its journal tells it: everything but the tensors."""
+
+    session: str
+    state: str = "starting"
+    reason: str = ""
+    by: str = ""
+    started_at: float = 0.0
+    ended_at: float = 0.0
+    config: SessionConfig = field(default_factory=SessionConfig)
+    version: str = ""
+    digest: str = ""
+    nbytes: int = 0
+    round: int = 0
+    rounds: list[RoundInfo] = field(default_factory=list)
+    refused: list[tuple[int, str, str]] = field(default_factory=list)
+    metrics: dict[str, float] = field(default_factory=dict)
+
+    def apply(self, record: Record, at: float) -> None:
+        """Take note of a record."""
+        match record:
+            case records.SessionStarted():
+                self.config, self.by, self.started_at, self.state = record.config, record.by, at, "waiting for clients"
+                self.version, self.digest, self.nbytes = record.version, record.digest, record.nbytes
+            case records.RoundOpened():
+                self.round, self.state = record.round, f"round {record.round}: training"
+            case records.UpdatesRecorded():
+                self.refused += [(record.round, refused.client, refused.reason) for refused in record.refused]
+            case records.RoundClosing():
+                self.state = f"round {record.round}: merging"
+            case records.RoundFailed():
+                self.state, self.reason = f"round {record.round} failed", record.reason
+            case records.ModelPublished():
+                self.version, self.digest, self.nbytes = record.version, record.digest, record.nbytes
+            case records.RoundClosed():
+                self._close(record, at)
+            case records.EvaluationOpened():
+                self.state = f"round {record.round}: evaluating"
+            case records.RoundEvaluated():
+                self._evaluate(record)
+            case records.SessionEnded():
+                self.state, self.reason, self.ended_at = record.outcome, record.reason, at
+            case records.ClientsMoved():
+                pass
+
+    def _close(self, record: records.RoundClosed, at: float) -> None:
+        self.state = f"round {record.round} closed"
+        self.rounds.append(
+            RoundInfo(
+                round=record.round,
+                version=self.version,
+                counted=record.counted,
+                not_counted=record.not_counted,
+                seconds=at - record.opened_at,
+                bytes_up=record.bytes_up,
+                bytes_down=record.bytes_down,
+                train_metrics=record.metrics,
+                metrics={},
+            )
+        )
+
+    def _evaluate(self, record: records.RoundEvaluated) -> None:
+        self.metrics, self.state = dict(record.metrics), f"round {record.round} evaluated"
+        if self.rounds and self.rounds[-1].round == record.round:
+            last = self.rounds[-1]
+            self.rounds[-1] = RoundInfo(
+                round=last.round,
+                version=last.version,
+                counted=last.counted,
+                not_counted=last.not_counted,
+                seconds=last.seconds,
+                bytes_up=last.bytes_up,
+                bytes_down=last.bytes_down,
+                train_metrics=last.train_metrics,
+                metrics=record.metrics,
+            )
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing follows."""
+        return self.ended_at > 0
+
+
+class Session:
+    """One session of a federation."""
+
+    def __init__(self, federation: Federation, name: str) -> None:
+        self._federation = federation
+        self.name = name
+
+    async def events(self, from_sequence: int = 1) -> AsyncIterator[SessionEvent]:
+        """Everything that became true in the session, from the beginning, then as it comes; ends with the session."""
+        async for journalled in self._federation.journal.follow(self.name, from_sequence):
+            for record in journalled.entry.unpack():
+                yield SessionEvent(self.name, journalled.sequence, journalled.entry.at, record.kind, record)
+                if isinstance(record, records.SessionEnded):
+                    return
+
+    async def info(self) -> SessionInfo:
+        """Return the session as it stands; `NotFound` when there is no such session."""
+        info = SessionInfo(self.name)
+        entries = await self._federation.journal.read(self.name)
+        if not entries:
+            raise NotFound(f"session {self.name}: no such session; `fedbus session list` shows those that exist")
+        for journalled in entries:
+            for record in journalled.entry.unpack():
+                info.apply(record, journalled.entry.at)
+        return info
+
+    async def wait(self) -> SessionResult:
+        """Wait for the end; returns the result, also of a session that was stopped. `SessionFailed` when it failed or was refused."""
+        info = SessionInfo(self.name)
+        async for event in self.events():
+            info.apply(event.data, event.at)
+        if info.state in ("failed", "refused"):
+            raise SessionFailed(f"session {self.name} {info.state}: {info.reason}")
+        return SessionResult(
+            self.name, info.state, info.reason, info.version, info.digest, info.metrics, rounds=len(info.rounds)
+        )
+
+    async def stop(self, reason: str = "stopped by request") -> None:
+        """Ask for the end of the session; `wait` tells when it has come."""
+        await self.info()
+        await self._federation.command(StopSession(session=self.name, reason=reason), f"stop-{self.name}")
+
+
+class Models:
+    """The models of a federation."""
+
+    def __init__(self, store: ModelStore) -> None:
+        self._store = store
+
+    async def list(self) -> list[ModelPublished]:
+        """Return every published version, in the order of publication."""
+        return await self._store.list()
+
+    async def find(self, version: str) -> ModelPublished:
+        """Return the catalogue's entry of a version; `NotFound` when there is none."""
+        return await self._store.find(check_name("model version", version))
+
+    async def get(self, version: str) -> Mapping[str, np.ndarray[Any, Any]]:
+        """Fetch a model, every chunk and the whole checked; returns names to read-only arrays."""
+        return (await self.read(version)).arrays
+
+    async def read(self, version: str) -> StoredModel:
+        """Fetch a model with its manifest."""
+        entry = await self.find(version)
+        stored = await self._store.read(entry.blob)
+        if stored.manifest.digest != entry.digest:
+            raise BadMessage(f"model {version}: expected the digest {entry.digest}, got {stored.manifest.digest}")
+        return stored
+
+    async def chunks(self, version: str) -> AsyncIterator[bytes]:
+        """Yield a model's bytes chunk by chunk, in memory independent of its size."""
+        entry = await self.find(version)
+        manifest = await self._store.manifest(entry.blob)
+        async for chunk in self._store.chunks(entry.blob, manifest):
+            yield chunk
+
+
+class Federation:
+    """A connection to a workspace of a federation; made by `connect`, an async context manager."""
+
+    def __init__(
+        self,
+        url: str | Bus,
+        *,
+        credentials: str | None = None,
+        workspace: str = "default",
+        name: str | None = None,
+        clock: Clock | None = None,
+        workers: Workers | None = None,
+    ) -> None:
+        self._url = url
+        self._credentials = credentials
+        self._peer = Peer("engineer", check_name("name", name or f"engineer-{secrets.token_hex(4)}"))
+        self.subjects = Subjects(workspace)
+        self._clock = clock or SystemClock()
+        self._given_workers = workers
+        self._workers = workers
+        self._bus: Bus | None = None
+        self._said = 0
+
+    async def __aenter__(self) -> Self:
+        """Connect; `BusUnavailable` when no broker answers."""
+        if isinstance(self._url, str):
+            self._bus = await connect_nats(self._url, name=self._peer.name, credentials=self._credentials)
+        else:
+            self._bus = self._url
+        self._workers = self._given_workers or Threads(2, "fedbus-engineer")
+        self.journal = Journal(self._bus, self.subjects)
+        self.store = ModelStore(self._bus, self.subjects, self._workers)
+        self.models = Models(self.store)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the connection, if it is ours."""
+        bus, self._bus = self._bus, None
+        if self._workers is not None and self._given_workers is None:
+            self._workers.close()
+        if bus is not None and isinstance(self._url, str):
+            await bus.close()
+
+    @property
+    def bus(self) -> Bus:
+        """The connection."""
+        if self._bus is None:
+            raise ConfigError("enter the federation first: async with fedbus.connect(...) as federation")
+        return self._bus
+
+    async def start_session(
+        self, config: SessionConfig, *, model: Mapping[str, np.ndarray[Any, Any]], name: str | None = None
+    ) -> Session:
+        """Store the first model and start a session; returns when the session is journalled.
+
+        ``name``: 1 to 40 of ``A-Z a-z 0-9 _ -``; without one a name is made up. Starting a name that exists already returns the session
+        that is there (so a start may be repeated). Raises `ConfigError` for a strategy or option that cannot be, `SessionFailed` when
+        the coordinator refuses, `BusUnavailable` when no coordinator takes the command.
+        """
+        name = name or f"session-{secrets.token_hex(4)}"
+        if len(check_name("session name", name)) > SESSION_CHARS_MAX:
+            raise ConfigError(f"session name: expected at most {SESSION_CHARS_MAX} characters, got {len(name)}")
+        find(config.strategy).parse(config.strategy_options)
+        if not model:
+            raise ConfigError("model: expected names and arrays, got none")
+        session = Session(self, name)
+        if await self._is_known(name):
+            return session
+        blob = f"{name}-0-{secrets.token_hex(4)}"
+        manifest = await self.store.put(blob, model)
+        start = StartSession(
+            session=name, config=config, blob=blob, digest=manifest.digest, nbytes=manifest.spec.nbytes
+        )
+        await self.command(start, f"start-{name}-{blob}")
+        await self._await_start(session)
+        return session
+
+    async def _is_known(self, name: str) -> bool:
+        return await self.bus.pending(self.subjects.stream("journal"), self.subjects.journal(name)) > 0
+
+    async def _await_start(self, session: Session) -> None:
+        try:
+            async with asyncio.timeout(START_DEADLINE_S):
+                async for event in session.events():
+                    if isinstance(event.data, records.SessionEnded) and event.data.outcome == "refused":
+                        raise SessionFailed(f"session {session.name} was refused: {event.data.reason}")
+                    return
+        except TimeoutError as error:
+            raise BusUnavailable(
+                f"session {session.name}: no coordinator took the command within {START_DEADLINE_S:g} s; it stands and will be "
+                "taken when one comes (`fedbus up`, or `fedbus coordinator`)"
+            ) from error
+
+    def session(self, name: str) -> Session:
+        """Return a session by name; nothing is asked yet."""
+        return Session(self, check_name("session name", name))
+
+    async def sessions(self) -> list[SessionInfo]:
+        """Return all sessions in the order of their start."""
+        found: dict[str, SessionInfo] = {}
+        for journalled in await self.journal.read():
+            info = found.setdefault(journalled.session, SessionInfo(journalled.session))
+            for record in journalled.entry.unpack():
+                info.apply(record, journalled.entry.at)
+        return list(found.values())
+
+    async def clients(self) -> list[queries.Seen]:
+        """Return the clients that are there now."""
+        return list((await self._ask("clients", queries.Roster)).peers)
+
+    async def combiners(self) -> list[queries.Seen]:
+        """Return the combiners that are there now."""
+        return list((await self._ask("combiners", queries.Roster)).peers)
+
+    async def waits(self) -> list[queries.Wait]:
+        """Return what waits now: on whom, since when, until when, and what happens then."""
+        return list((await self._ask("waits", queries.Waits)).waits)
+
+    async def command(self, body: Body, id_: str) -> None:
+        """Put a command where a coordinator takes it, now or when it comes."""
+        subject = self.subjects.command(self._peer)
+        envelope = Envelope(id_, self.subjects.workspace, self._peer.name, body)
+        await self.bus.append(self.subjects.stream("command"), subject, encode(envelope), message_id=id_)
+
+    async def _ask(self, what: str, expected: type[Answer]) -> Answer:
+        self._said += 1
+        envelope = Envelope(f"{self._peer.name}-{self._said}", self.subjects.workspace, self._peer.name, queries.Ask())
+        try:
+            message = await self.bus.request(self.subjects.query(what), encode(envelope), deadline_s=ANSWER_DEADLINE_S)
+        except BusUnavailable as error:
+            raise BusUnavailable(
+                f"no coordinator answers: is one running? (`fedbus up`, `fedbus doctor`): {error}"
+            ) from error
+        body = decode(message.data, message.subject).body
+        if not isinstance(body, expected):
+            raise BadMessage(f"{message.subject}: expected {expected.kind}, got {body.kind}")
+        return body
+
+
+def connect(
+    url: str | Bus, *, credentials: str | None = None, workspace: str = "default", name: str | None = None
+) -> Federation:
+    """Return a federation to be entered with ``async with``; ``url``: of the broker, ``credentials``: path of a NATS credentials file."""
+    return Federation(url, credentials=credentials, workspace=workspace, name=name)

@@ -1,0 +1,1 @@
+"""The words that travel: one class each, msgpack on the bus, JSON at the gateway."""

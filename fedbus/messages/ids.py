@@ -1,0 +1,51 @@
+"""The names of things, and what a name may look like.
+
+Every name becomes a token of a subject, a file or a page, so all have one form: 1 to 64 of ``A-Z a-z 0-9 _ -``. Names from
+users are checked at the door (`check_name`) and refused with what was expected; nothing is silently rewritten.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, NamedTuple
+
+from pydantic import Field
+
+from fedbus.errors import ConfigError
+
+NAME = r"^[A-Za-z0-9_-]{1,64}$"
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+Name = Annotated[str, Field(pattern=NAME)]
+"""A workspace, session, client, combiner, blob or version: one token."""
+
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+"""A BLAKE3 digest in hexadecimal."""
+
+Reason = Annotated[str, Field(max_length=2000)]
+"""A sentence for a person."""
+
+Number = Annotated[float, Field(allow_inf_nan=False)]
+"""A finite number."""
+
+Count = Annotated[int, Field(ge=0, lt=2**53)]
+"""A whole number from 0 on that survives JSON."""
+
+Metrics = Annotated[dict[Annotated[str, Field(min_length=1, max_length=128)], float], Field(max_length=256)]
+"""Named numbers that a client chose to report; NaN and infinities are allowed and shown as such."""
+
+
+class Peer(NamedTuple):
+    """Who sent something, read from the subject that the broker guards."""
+
+    role: str
+    name: str
+
+
+def check_name(what: str, value: object) -> str:
+    """Return ``value`` if it may be a name; `ConfigError` says what may."""
+    if not isinstance(value, str) or not _NAME.fullmatch(value):
+        raise ConfigError(
+            f"{what}: expected 1 to 64 of the characters A-Z a-z 0-9 _ -, got {value!r}; choose another name"
+        )
+    return value

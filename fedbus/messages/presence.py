@@ -1,0 +1,41 @@
+"""Who is there. A role says `Hello` when it comes, at every heartbeat, and when asked; `Bye` when it leaves by itself.
+
+An ``incarnation`` is new at every start of a process: what a role held in memory is gone when it changes.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from fedbus.messages.envelope import Body
+from fedbus.messages.ids import Name, Number
+
+Attributes = Annotated[
+    dict[Annotated[str, Field(min_length=1, max_length=64)], Annotated[str, Field(max_length=256)]],
+    Field(max_length=64),
+]
+"""What a client declares of itself: texts that an engineer can filter by."""
+
+
+class Hello(Body):
+    """I am here, and shall say so again within ``heartbeat_s``."""
+
+    incarnation: Name
+    heartbeat_s: Number
+    attributes: Attributes = {}
+    version: Annotated[str, Field(max_length=64)] = ""
+    doing: Annotated[str, Field(max_length=200)] = ""
+
+
+class Bye(Body):
+    """I am leaving."""
+
+    incarnation: Name
+
+
+class WhoIsThere(Body):
+    """Everybody, say `Hello` within ``spread_s`` (spread out, so that thousands do not speak at once)."""
+
+    spread_s: Number = 0.2

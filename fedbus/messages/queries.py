@@ -1,0 +1,60 @@
+"""Questions that the coordinator answers from its memory: who is there, what waits on whom until when."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from fedbus.messages.envelope import Body
+from fedbus.messages.ids import Count, Name, Number, Reason
+from fedbus.messages.presence import Attributes
+
+
+class Ask(Body):
+    """A question; what is asked stands in the subject."""
+
+
+class Seen(Body):
+    """Somebody who is there."""
+
+    role: Name
+    name: Name
+    incarnation: Name
+    attributes: Attributes = {}
+    version: str = ""
+    doing: str = ""
+    since_at: Number
+    seen_at: Number
+
+
+class Roster(Body):
+    """Everybody who is there now."""
+
+    peers: tuple[Seen, ...]
+
+
+class Wait(Body):
+    """Something that waits: what for, on whom, since when, until when (then ``then`` happens)."""
+
+    session: Name
+    round: Count
+    what: Reason
+    on: Annotated[tuple[Name, ...], Field(max_length=1000)] = ()
+    missing: Count = 0
+    since_at: Number
+    until_at: Number
+    then: Reason
+
+
+class Waits(Body):
+    """All waits of now."""
+
+    waits: tuple[Wait, ...]
+
+
+class Refused(Body):
+    """The question cannot be answered."""
+
+    reason: Reason
+    status: Literal["unknown", "busy"] = "unknown"

@@ -1,0 +1,209 @@
+"""What the journal holds: the facts of a session, in the order in which they became true.
+
+An `Entry` is one append: its records became true together. The state of a session is a fold over its records and over nothing
+else; a record is never changed once a release has written it (fields may be added with defaults).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from fedbus.config.session import SessionConfig
+from fedbus.messages.envelope import Body
+from fedbus.messages.ids import Count, Digest, Metrics, Name, Number, Reason
+
+Clients = Annotated[tuple[Name, ...], Field(max_length=200_000)]
+Places = Annotated[dict[Name, Name], Field(max_length=200_000)]
+
+
+class SessionStarted(Body):
+    """A session begins with a model, version 0 of its chain."""
+
+    config: SessionConfig
+    version: Name
+    blob: Name
+    digest: Digest
+    nbytes: Count
+    by: str = ""
+
+
+class RoundOpened(Body):
+    """A round asks these clients (client -> combiner) for updates of a version; ``incarnations`` are those of the combiners."""
+
+    round: Count
+    attempt: Count
+    version: Name
+    blob: Name
+    clients: Places
+    incarnations: Places
+    target: Count
+    deadline_at: Number
+    traceparent: str = ""
+
+
+class AcceptedUpdate(Body):
+    """An update that a combiner has folded."""
+
+    client: Name
+    attempt: Count
+    weight: Number
+    nbytes: Count
+    fetched: Count = 0
+    norm: float
+    digest: str
+    metrics: Metrics = {}
+
+
+class RefusedUpdate(Body):
+    """An update that cannot count, and why; ``by`` is who found it: the combiner or the client itself."""
+
+    client: Name
+    by: Name
+    stage: str
+    reason: Reason
+
+
+class UpdatesRecorded(Body):
+    """What became of some updates of the open round."""
+
+    round: Count
+    accepted: tuple[AcceptedUpdate, ...] = ()
+    refused: tuple[RefusedUpdate, ...] = ()
+
+
+class ClientsMoved(Body):
+    """These clients send (again), as ``attempt``, to another combiner or to its new incarnation; what they had sent is gone."""
+
+    round: Count
+    attempt: Count
+    moves: Places
+    incarnations: Places
+    reason: Reason
+
+
+class RoundClosing(Body):
+    """The exact set of updates that count in a round. A higher ``attempt`` replaces an earlier set."""
+
+    round: Count
+    attempt: Count
+    counted: Clients
+    root: Name
+    publish: Name
+    reason: Reason
+    deadline_at: Number
+
+
+class RoundFailed(Body):
+    """A round ended without a model; the next attempt, or the end of the session, follows."""
+
+    round: Count
+    attempt: Count
+    reason: Reason
+
+
+class ModelPublished(Body):
+    """A version exists: its blob was stored before this was written."""
+
+    round: Count
+    version: Name
+    parent: str
+    session: Name
+    blob: Name
+    digest: Digest
+    nbytes: Count
+    at: Number = 0.0
+
+
+class RoundClosed(Body):
+    """A round is over: its updates are settled and may be forgotten by everybody."""
+
+    round: Count
+    counted: Count
+    metrics: Metrics = {}
+    bytes_up: Count = 0
+    bytes_down: Count = 0
+    opened_at: Number = 0.0
+    not_counted: Annotated[dict[Name, Reason], Field(max_length=200_000)] = {}
+
+
+class EvaluationOpened(Body):
+    """These clients are asked to measure a version."""
+
+    round: Count
+    version: Name
+    blob: Name
+    clients: Clients
+    deadline_at: Number
+
+
+class Measured(Body):
+    """One client's metrics."""
+
+    client: Name
+    weight: Number
+    metrics: Metrics
+
+
+class RoundEvaluated(Body):
+    """The metrics of a version: weighted over clients, and each client's own; ``missing``: asked, without an answer, and why."""
+
+    round: Count
+    version: Name
+    metrics: Metrics
+    clients: tuple[Measured, ...] = ()
+    missing: dict[Name, Reason] = {}
+
+
+class SessionEnded(Body):
+    """Nothing follows in this session."""
+
+    outcome: Literal["completed", "stopped", "failed", "refused"]
+    reason: Reason
+    version: str = ""
+    digest: str = ""
+
+
+Record = (
+    SessionStarted
+    | RoundOpened
+    | UpdatesRecorded
+    | ClientsMoved
+    | RoundClosing
+    | RoundFailed
+    | ModelPublished
+    | RoundClosed
+    | EvaluationOpened
+    | RoundEvaluated
+    | SessionEnded
+)
+
+
+class Typed(Body):
+    """A record with its kind, so that it can be told apart when read back."""
+
+    type: Annotated[str, Field(max_length=64)]
+    data: dict[str, object]
+
+
+class Entry(Body):
+    """One append to a session's journal. ``epoch`` is the coordinator's incarnation that wrote it."""
+
+    at: Number
+    epoch: Name
+    records: Annotated[tuple[Typed, ...], Field(max_length=100)]
+
+    @classmethod
+    def of(cls, at: float, epoch: str, records: tuple[Record, ...]) -> Entry:
+        """Make an entry of records."""
+        typed = tuple(Typed(type=record.kind, data=record.model_dump()) for record in records)
+        return cls(at=at, epoch=epoch, records=typed)
+
+    def unpack(self) -> tuple[Record, ...]:
+        """Return the records; kinds that a newer release added are unknown here and raise KeyError."""
+        return tuple(RECORDS[typed.type].model_validate(typed.data) for typed in self.records)
+
+
+RECORDS: dict[str, type[Record]] = {cls.__name__: cls for cls in Record.__args__}
+"""Every kind of record by name."""

@@ -1,0 +1,81 @@
+"""What clients and combiners tell the coordinator; each report is repeated until a `ReportTaken` names its id."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from fedbus.messages.envelope import Body
+from fedbus.messages.ids import Count, Digest, Metrics, Name, Number, Reason
+
+
+class Verdict(Body):
+    """What a combiner found of one client's update: folded, or refused with a reason."""
+
+    client: Name
+    attempt: Count
+    accepted: bool
+    reason: Reason = ""
+    weight: float = 0.0
+    nbytes: Count = 0
+    fetched: Count = 0
+    norm: float = 0.0
+    digest: str = Field(default="", max_length=64)
+    metrics: Metrics = {}
+
+
+class UpdatesJudged(Body):
+    """Verdicts of one incarnation of a combiner."""
+
+    session: Name
+    round: Count
+    incarnation: Name
+    verdicts: Annotated[tuple[Verdict, ...], Field(max_length=10_000)]
+
+
+class ModelStored(Body):
+    """The root has stored the new model: every chunk, then the manifest."""
+
+    session: Name
+    round: Count
+    revision: Count
+    blob: Name
+    digest: Digest
+    nbytes: Count
+    bytes_up: Count = 0
+
+
+class MergeFailed(Body):
+    """The root could not make the new model."""
+
+    session: Name
+    round: Count
+    revision: Count
+    reason: Reason
+
+
+class Evaluated(Body):
+    """A client's metrics of a version."""
+
+    session: Name
+    round: Count
+    version: Name
+    weight: Number
+    metrics: Metrics
+
+
+class TaskFailed(Body):
+    """A client could not do its task (its app raised, the update was not valid, its policy refused)."""
+
+    session: Name
+    round: Count
+    attempt: Count
+    stage: Annotated[str, Field(pattern="^(fetch|train|evaluate|upload|policy)$")]
+    reason: Reason
+
+
+class ReportTaken(Body):
+    """The coordinator has journalled, or has no use for, these reports: stop repeating them."""
+
+    reports: Annotated[tuple[Annotated[str, Field(max_length=256)], ...], Field(max_length=10_000)]

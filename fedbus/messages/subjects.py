@@ -1,0 +1,149 @@
+"""Every subject of fedbus, built and parsed here and nowhere else.
+
+``fb.<workspace>.`` stands before all:
+
+====================================================  =======  ==========================  ===================================
+subject                                               carried  who publishes               what
+====================================================  =======  ==========================  ===================================
+``journal.<session>``                                 FILE     coordinator                 `records.Entry`
+``command.<role>.<name>``                             FILE     engineers                   `commands.StartSession`, ``StopSession``
+``task.<client>.<session>``                           MEMORY   coordinator                 `tasks.Task` (board: newest counts)
+``order.<combiner>.<session>``                        MEMORY   coordinator                 `orders.Order` (board)
+``blob.<blob>.manifest``, ``blob.<blob>.<i>``         FILE     combiners, engineers        a model's bytes
+``model.<version>``                                   FILE     coordinator                 `records.ModelPublished` (board)
+``presence.<role>.<name>``                            plain    everybody                   `presence.Hello`, ``Bye``
+``whois``                                             plain    coordinator                 `presence.WhoIsThere`
+``up.<combiner>.<role>.<name>``                       plain    clients, combiners          `uploads.UploadBegin`
+``chunk.<combiner>.<role>.<name>.<session>``
+``.<round>.<attempt>.<index>.<xxh3>``                 plain    clients, combiners          bytes of one chunk
+``down.<role>.<name>.<combiner>``                     plain    combiners                   `uploads.UploadState`
+``report.<role>.<name>``                              plain    clients, combiners          `reports.*`
+``ack.<role>.<name>``                                 plain    coordinator                 `reports.ReportTaken`
+``query.<what>``                                      plain    anybody (request)           `queries.*`
+====================================================  =======  ==========================  ===================================
+
+A client's name stands at a fixed place in every subject it may publish on or listen to, so that a broker's permissions can
+be written as patterns.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from fedbus.errors import BadMessage
+from fedbus.messages.ids import Peer, check_name
+
+ROLES = ("client", "combiner", "coordinator", "gateway", "engineer")
+
+
+class ChunkAddress(NamedTuple):
+    """What the subject of a chunk says."""
+
+    sender: Peer
+    session: str
+    round: int
+    attempt: int
+    chunk: int
+    digest: int
+
+
+@dataclass(frozen=True, slots=True)
+class Subjects:
+    """The subjects of one workspace."""
+
+    workspace: str
+
+    def __post_init__(self) -> None:
+        check_name("workspace", self.workspace)
+
+    def _of(self, *tokens: str | int) -> str:
+        return f"fb.{self.workspace}." + ".".join(map(str, tokens))
+
+    def stream(self, what: str) -> str:
+        """Name of the stream that holds ``what``: journal, command, board, blob or model."""
+        return f"fb-{self.workspace}-{what}"
+
+    def journal(self, session: str = "*") -> str:
+        """Where a session's journal is appended."""
+        return self._of("journal", session)
+
+    def command(self, sender: Peer = Peer("*", "*")) -> str:
+        """Where a person's commands go."""
+        return self._of("command", *sender)
+
+    def task(self, client: str = "*", session: str = "*") -> str:
+        """What a client is to do in a session."""
+        return self._of("task", client, session)
+
+    def order(self, combiner: str = "*", session: str = "*") -> str:
+        """What a combiner is to do in a session."""
+        return self._of("order", combiner, session)
+
+    def blob(self, blob: str = "*", part: str | int = "*") -> str:
+        """One chunk of a blob, or its ``manifest``."""
+        return self._of("blob", blob, part)
+
+    def model(self, version: str = "*") -> str:
+        """The catalogue's entry of a version."""
+        return self._of("model", version)
+
+    def presence(self, peer: Peer = Peer("*", "*")) -> str:
+        """Where a role says that it lives."""
+        return self._of("presence", *peer)
+
+    def whois(self) -> str:
+        """Where everybody is asked to say that they live."""
+        return self._of("whois")
+
+    def up(self, combiner: str, sender: Peer = Peer("*", "*")) -> str:
+        """Where an upload is announced."""
+        return self._of("up", combiner, *sender)
+
+    def chunks(self, combiner: str) -> str:
+        """Pattern of all chunks to a combiner."""
+        return self._of("chunk", combiner, ">")
+
+    def chunk(self, combiner: str, address: ChunkAddress) -> str:
+        """Where one chunk of an upload goes."""
+        sender, session, round_, attempt, chunk, digest = address
+        return self._of("chunk", combiner, *sender, session, round_, attempt, chunk, f"{digest:016x}")
+
+    def down(self, receiver: Peer, combiner: str = "*") -> str:
+        """Where a combiner tells the sender how its upload stands."""
+        return self._of("down", *receiver, combiner)
+
+    def report(self, sender: Peer = Peer("*", "*")) -> str:
+        """Where the coordinator is told what happened."""
+        return self._of("report", *sender)
+
+    def ack(self, receiver: Peer) -> str:
+        """Where the coordinator confirms reports."""
+        return self._of("ack", *receiver)
+
+    def query(self, what: str = "*") -> str:
+        """Where the coordinator answers questions."""
+        return self._of("query", what)
+
+    def tokens(self, subject: str, family: str, count: int) -> list[str]:
+        """Return the tokens behind ``family`` of a received subject; `BadMessage` where it has another form."""
+        tokens = subject.split(".")
+        if len(tokens) != count + 3 or tokens[:3] != ["fb", self.workspace, family]:
+            raise BadMessage(
+                f"{subject[:200]}: expected a subject fb.{self.workspace}.{family} with {count} tokens behind it"
+            )
+        return tokens[3:]
+
+    def sender(self, subject: str, family: str, count: int, at: int) -> Peer:
+        """Return who published on a subject whose role and name stand ``at`` and behind it."""
+        tokens = self.tokens(subject, family, count)
+        return Peer(tokens[at], tokens[at + 1])
+
+    def address(self, subject: str) -> ChunkAddress:
+        """Parse the subject of a chunk."""
+        _, role, name, session, round_, attempt, index, digest = self.tokens(subject, "chunk", 8)
+        try:
+            numbers = int(round_), int(attempt), int(index), int(digest, 16)
+        except ValueError as error:
+            raise BadMessage(f"{subject[:200]}: expected whole numbers as round, attempt and index") from error
+        return ChunkAddress(Peer(role, name), session, *numbers)

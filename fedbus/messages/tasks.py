@@ -1,0 +1,65 @@
+"""What the coordinator wants of a client in a session: one `Task`, replaced as a whole when it changes.
+
+A task is a state, not an event: losing, repeating or delaying one does no harm, the highest ``revision`` counts. It says
+what to do now (train, evaluate, or nothing), and the *receipt*: up to which round the client's update is settled and may be
+forgotten.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from fedbus.messages.envelope import Body
+from fedbus.messages.ids import Count, Name, Number, Reason
+
+TaskConfig = Annotated[dict[str, Any], Field(max_length=1000)]
+"""What the engineer's ``train_config`` holds: JSON values, given to the app as ``task.config``."""
+
+
+class Train(Body):
+    """Train on a version and send the update to a combiner.
+
+    A higher ``attempt`` of the same round means: send the update that you hold (again), to this combiner; do not train again.
+    """
+
+    round: Count
+    attempt: Count
+    version: Name
+    blob: Name
+    combiner: Name
+    config: TaskConfig = {}
+    seed: Count
+    deadline_at: Number
+    weight_max: Number
+
+
+class Evaluate(Body):
+    """Measure a version on local data and report the metrics."""
+
+    round: Count
+    version: Name
+    blob: Name
+    config: TaskConfig = {}
+    seed: Count
+    deadline_at: Number
+
+
+class Receipt(Body):
+    """All rounds up to this one are closed; whether the client's update of it counted, and why not."""
+
+    round: Count
+    counted: bool
+    reason: Reason = ""
+
+
+class Task(Body):
+    """The whole of what one client is to do in one session."""
+
+    session: Name
+    revision: Count
+    state: Literal["train", "evaluate", "rest", "ended"]
+    train: Train | None = None
+    evaluate: Evaluate | None = None
+    receipt: Receipt | None = None

@@ -1,0 +1,47 @@
+"""The words between the sender of an update (or of a partial) and the combiner that folds it.
+
+``UploadBegin`` announces what is to come, by digest; the combiner answers with ``UploadState``: the chunk that it expects next, up to
+which chunk it has room for (credit), and the verdict once there is one. Either may be repeated at will: the answer to any
+``UploadBegin`` is how things stand, so an upload resumes wherever it was cut. Chunks are raw bytes, in order, one message each;
+what they are stands in their subject.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+
+from fedbus.messages.envelope import Body
+from fedbus.messages.ids import Count, Digest, Metrics, Name, Reason
+
+
+class UploadBegin(Body):
+    """What will be sent: the update of a client, or the partial of a combiner (then ``weight`` is the sum of its updates').
+
+    ``spec`` is the digest of names, shapes and dtypes; ``digest`` that of the bytes. ``weight`` is checked by the receiver.
+    ``fetched``: bytes of the model that the sender had to download for this update.
+    """
+
+    session: Name
+    round: Count
+    attempt: Count
+    spec: Digest
+    digest: Digest
+    nbytes: Count
+    chunks: Count
+    weight: float
+    metrics: Metrics = {}
+    fetched: Count = 0
+
+
+class UploadState(Body):
+    """How an upload stands: send up to, not including, chunk ``credit``; with ``resend``, from ``next_chunk`` on again."""
+
+    session: Name
+    round: Count
+    attempt: Count
+    next_chunk: Count
+    credit: Count
+    resend: bool = False
+    verdict: Literal["pending", "accepted", "refused"] = "pending"
+    reason: Reason = ""

@@ -1,0 +1,1 @@
+"""What survives: the journal, the models, a combiner's spool."""

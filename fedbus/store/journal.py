@@ -1,0 +1,100 @@
+"""The journal of each session: append with optimistic concurrency, read from the beginning, follow.
+
+`append` is exactly-once for its caller: it repeats itself while the bus is away, and when its own entry turns out to be stored
+already it says so instead of `Conflict`. `Conflict` means that somebody else wrote: the caller's state is behind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from fedbus.bus.base import Bus, Subscription
+from fedbus.errors import BadMessage, BusUnavailable, Conflict
+from fedbus.messages.envelope import Envelope, decode, encode
+from fedbus.messages.records import Entry
+from fedbus.messages.subjects import Subjects
+
+RETRY_S = 0.5
+"""Pause between tries while the bus is away: short against a restart of a broker, long against a busy loop."""
+
+
+@dataclass(frozen=True, slots=True)
+class Journalled:
+    """An entry as it stands in the journal; ``pending``: how many are known to stand behind it."""
+
+    session: str
+    entry: Entry
+    sequence: int
+    pending: int
+
+
+class Journal:
+    """The journals of a workspace."""
+
+    def __init__(self, bus: Bus, subjects: Subjects) -> None:
+        self._bus = bus
+        self._subjects = subjects
+        self._stream = subjects.stream("journal")
+
+    async def append(self, session: str, entry: Entry, expected_last: int) -> int:
+        """Append behind the entry with sequence ``expected_last`` (0: the first); returns the new entry's sequence.
+
+        Waits for as long as the bus is away. Raises `Conflict` when another entry stands there.
+        """
+        subject = self._subjects.journal(session)
+        id_ = f"{session}-{expected_last}-{entry.epoch}"
+        data = encode(Envelope(id_, self._subjects.workspace, entry.epoch, entry))
+        while True:
+            try:
+                return await self._bus.append(
+                    self._stream, subject, data, expected_last=expected_last, message_id=f"{id_}-{entry.at:.6f}"
+                )
+            except BusUnavailable:
+                await asyncio.sleep(RETRY_S)
+            except Conflict:
+                last = await self._last(subject)
+                if last is not None and last[1] == data:
+                    return last[0]
+                raise
+
+    async def _last(self, subject: str) -> tuple[int, bytes] | None:
+        while True:
+            try:
+                message = await self._bus.last(self._stream, subject)
+            except BusUnavailable:
+                await asyncio.sleep(RETRY_S)
+            else:
+                return (message.sequence, bytes(message.data)) if message else None
+
+    async def read(self, session: str = "*") -> list[Journalled]:
+        """Return what stands in the journal of a session (or of all) now."""
+        pattern = self._subjects.journal(session)
+        if not await self._bus.pending(self._stream, pattern):
+            return []
+        found = []
+        async for journalled in self.follow(session):
+            found.append(journalled)
+            if not journalled.pending:
+                break
+        return found
+
+    async def follow(self, session: str = "*", from_sequence: int = 1) -> AsyncIterator[Journalled]:
+        """Every entry of a session (or of all) from a sequence on, then new ones as they come."""
+        subscription = await self._bus.follow(
+            self._stream, self._subjects.journal(session), from_sequence=from_sequence
+        )
+        try:
+            async for journalled in self._decoded(subscription):
+                yield journalled
+        finally:
+            await subscription.close()
+
+    async def _decoded(self, subscription: Subscription) -> AsyncIterator[Journalled]:
+        async for message in subscription:
+            envelope = decode(message.data, message.subject)
+            if not isinstance(envelope.body, Entry):
+                raise BadMessage(f"{message.subject}: expected an Entry in the journal, got {envelope.body.kind}")
+            (name,) = self._subjects.tokens(message.subject, "journal", 1)
+            yield Journalled(name, envelope.body, message.sequence, message.pending)

@@ -1,0 +1,1 @@
+"""For tests: of fedbus, of your app, of your plug-ins."""
