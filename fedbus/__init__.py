@@ -6,12 +6,13 @@ The public face: `ClientApp` and `Client` beside the data, `connect` and `Sessio
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 from fedbus.version import __version__
 
 if TYPE_CHECKING:
-    from fedbus.client.app import ClientApp, Evaluation, EvaluateTask, Model, TrainTask, Update
+    from fedbus.client.app import ClientApp, EvaluateTask, Evaluation, Model, TrainTask, Update
     from fedbus.client.service import Client
     from fedbus.config.session import SessionConfig
     from fedbus.errors import FedbusError
@@ -35,6 +36,9 @@ __all__ = [
     "__version__",
     "connect",
 ]
+
+# A library says nothing unless the application asks for its log.
+logging.getLogger("fedbus").addHandler(logging.NullHandler())
 
 _APP = ("ClientApp", "EvaluateTask", "Evaluation", "Model", "TrainTask", "Update")
 _FEDERATION = ("Federation", "Session", "SessionEvent", "SessionInfo", "SessionResult", "connect")

@@ -51,7 +51,7 @@ from fedbus.client.machine import (
     WorkFailed,
 )
 from fedbus.clock import Clock, SystemClock
-from fedbus.errors import BadUpdate, BusUnavailable, ConfigError, FedbusError
+from fedbus.errors import BadUpdate, BusClosed, BusUnavailable, ConfigError, FedbusError
 from fedbus.exchange.outbox import Outbox
 from fedbus.exchange.station import RECONNECT_POLL_S, Station, hash_of
 from fedbus.exchange.upload.service import Parcel, Upload
@@ -62,6 +62,7 @@ from fedbus.messages.uploads import UploadBegin, UploadState
 from fedbus.store.models import ModelStore
 from fedbus.telemetry import Kind, Telemetry
 from fedbus.tensors import Manifest, Source
+from fedbus.together import together
 from fedbus.workers import Threads, Workers
 
 log = logging.getLogger("fedbus.client")
@@ -223,11 +224,11 @@ class _Runner:
     async def run(self) -> None:
         """Take part until cancelled."""
         me = self._station.peer
-        tasks = await self._bus.subscribe(self._subjects.task(me.name))
-        down = await self._bus.subscribe(self._subjects.down(me))
-        acks = await self._bus.subscribe(self._subjects.ack(me))
+        tasks = await self._station.listen(self._subjects.task(me.name))
+        down = await self._station.listen(self._subjects.down(me))
+        acks = await self._station.listen(self._subjects.ack(me))
         try:
-            async with asyncio.TaskGroup() as group:
+            async with together() as group:
                 self._group = group
                 for work in (
                     self._station.present(),
@@ -374,6 +375,8 @@ class _Runner:
                     )
                 span.set(telemetry.WEIGHT, update.weight)
                 held = await self._workers.run(_prepare, base, update, train.round, fetched)
+        except BusClosed:
+            raise  # terminal: the client ends, nobody retries
         except Exception as error:  # noqa: BLE001 - the one broad except: the owner's function may raise anything
             self._failed(session, train.round, stage, error)
             return
@@ -397,6 +400,8 @@ class _Runner:
             task = EvaluateTask(name, evaluate.round, evaluate.config, evaluate.seed, evaluate.deadline_at)
             with self._traces.span("evaluate", parent=session.headers, attributes=attributes):
                 found = check_evaluation(await self._call(function, model, task))
+        except BusClosed:
+            raise
         except Exception as error:  # noqa: BLE001 - as in _train
             self._failed(session, evaluate.round, "evaluate", error)
             return

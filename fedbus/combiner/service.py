@@ -41,11 +41,10 @@ from fedbus.combiner.events import (
 )
 from fedbus.combiner.folder import Folder
 from fedbus.combiner.machine import Machine
-from fedbus.errors import BadMessage, BusUnavailable, FedbusError
+from fedbus.errors import BadMessage, BusClosed, BusUnavailable, FedbusError
 from fedbus.exchange.outbox import Outbox
 from fedbus.exchange.station import RECONNECT_POLL_S, Heard, Station
 from fedbus.exchange.upload.service import Parcel, Upload
-from fedbus.workers import Workers
 from fedbus.messages.ids import Peer
 from fedbus.messages.orders import Order
 from fedbus.messages.reports import ReportTaken
@@ -53,6 +52,8 @@ from fedbus.messages.uploads import UploadBegin, UploadState
 from fedbus.store.models import ModelStore
 from fedbus.store.spool import Spool
 from fedbus.telemetry import Kind, Span, Telemetry
+from fedbus.together import together
+from fedbus.workers import Workers
 
 log = logging.getLogger("fedbus.combiner")
 
@@ -127,13 +128,13 @@ class Combiner:
     async def run(self) -> None:
         """Take part until cancelled; then say `Bye`."""
         me, name = self._station.peer, self._station.peer.name
-        up = await self._bus.subscribe(self._subjects.up(name), pending_bytes_max=PENDING_BYTES_MAX // 8)
-        chunks = await self._bus.subscribe(self._subjects.chunks(name), pending_bytes_max=PENDING_BYTES_MAX)
-        orders = await self._bus.subscribe(self._subjects.order(name))
-        acks = await self._bus.subscribe(self._subjects.ack(me))
-        down = await self._bus.subscribe(self._subjects.down(me))
+        up = await self._station.listen(self._subjects.up(name), pending_bytes_max=PENDING_BYTES_MAX // 8)
+        chunks = await self._station.listen(self._subjects.chunks(name), pending_bytes_max=PENDING_BYTES_MAX)
+        orders = await self._station.listen(self._subjects.order(name))
+        acks = await self._station.listen(self._subjects.ack(me))
+        down = await self._station.listen(self._subjects.down(me))
         try:
-            async with asyncio.TaskGroup() as group:
+            async with together() as group:
                 self._group = group
                 for work in (
                     self._station.present(),
@@ -344,6 +345,8 @@ class Combiner:
         try:
             manifest = await self._store.manifest(order.blob)
             self._put(name, await self._workers.run(session.folder.prepare, order, manifest))
+        except BusClosed:
+            raise  # terminal: the role ends, nobody retries
         except FedbusError as error:
             log.warning("%s: round %d cannot be prepared: %s", name, order.round, error)
             self._put(name, PrepareFailed(order.round, str(error)))
@@ -371,6 +374,8 @@ class Combiner:
                     await self._store.put_chunks(merge.publish, ready, ready.__getitem__)
                 manifest = await self._workers.run(making.manifest)
                 await self._store.put_manifest(merge.publish, manifest)
+            except BusClosed:
+                raise
             except (FedbusError, MemoryError, OSError) as error:
                 span.fail(str(error))
                 log.warning("%s: round %d: the model could not be stored: %s", name, order.round, error)

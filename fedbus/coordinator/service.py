@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from fedbus import telemetry
 from fedbus.aggregation import Family, find
 from fedbus.bus.base import Bus, Message, Payload, Subscription
+from fedbus.bus.patience import patiently
 from fedbus.clock import Clock
 from fedbus.coordinator.events import (
     Acknowledge,
@@ -38,18 +39,19 @@ from fedbus.coordinator.events import (
 from fedbus.coordinator.machine import Machine
 from fedbus.coordinator.roster import Roster
 from fedbus.coordinator.state import Phase
-from fedbus.errors import BadMessage, BusError, BusUnavailable, ConfigError, Conflict, FedbusError
-from fedbus.exchange.station import RECONNECT_POLL_S, Heard, Station
+from fedbus.errors import BadMessage, BusFull, BusUnavailable, ConfigError, Conflict, FedbusError
+from fedbus.exchange.station import Heard, Station
 from fedbus.messages import queries, records, reports
 from fedbus.messages.commands import StartSession, StopSession
 from fedbus.messages.envelope import Body, encode
 from fedbus.messages.ids import Peer
 from fedbus.messages.presence import Bye, Hello, WhoIsThere
 from fedbus.messages.records import Entry, Record
-from fedbus.store.journal import Journal, Journalled
+from fedbus.store.journal import Journal
 from fedbus.store.models import ModelStore
 from fedbus.store.streams import ensure_streams
 from fedbus.telemetry import Span, Telemetry
+from fedbus.together import together
 from fedbus.workers import Workers
 
 log = logging.getLogger("fedbus.coordinator")
@@ -119,12 +121,12 @@ class Coordinator:
     async def run(self) -> None:
         """Coordinate until cancelled; then say `Bye`."""
         await self._ensure()
-        presence = await self._bus.subscribe(self._subjects.presence())
-        reported = await self._bus.subscribe(self._subjects.report())
-        asked = await self._bus.subscribe(self._subjects.query())
+        presence = await self._station.listen(self._subjects.presence())
+        reported = await self._station.listen(self._subjects.report())
+        asked = await self._station.listen(self._subjects.query())
         try:
             await self._recover()
-            async with asyncio.TaskGroup() as group:
+            async with together() as group:
                 for work in (
                     self._station.present(),
                     self._hear_presence(presence),
@@ -145,18 +147,11 @@ class Coordinator:
 
     async def _ensure(self) -> None:
         """Bring the streams to their description, however long the bus takes to be there."""
-        while True:
-            try:
-                await ensure_streams(self._bus, self._subjects)
-            except BusUnavailable as error:
-                log.warning("the bus is not ready: %s", error)
-                await asyncio.sleep(RECONNECT_POLL_S)
-            else:
-                return
+        await patiently(self._bus, lambda: ensure_streams(self._bus, self._subjects), tries_max=None)
 
     async def _recover(self) -> None:
         """Read every session's journal; what has ended is only remembered by name."""
-        for journalled in await self._read_journal("*"):
+        for journalled in await self._journal.read("*"):
             machine = self._machines.setdefault(journalled.session, Machine(journalled.session))
             machine.handle(Replayed(journalled.entry, journalled.sequence), journalled.entry.at)
             for record in journalled.entry.unpack():
@@ -169,14 +164,6 @@ class Coordinator:
             log.info("recovered %d sessions under way: %s", len(self._machines), ", ".join(sorted(self._machines)[:10]))
         self._unposted |= set(self._machines)
         await self._ask_who_is_there()
-
-    async def _read_journal(self, session: str) -> list[Journalled]:
-        while True:
-            try:
-                return await self._journal.read(session)
-            except BusUnavailable as error:
-                log.warning("the journal cannot be read yet: %s", error)
-                await asyncio.sleep(RECONNECT_POLL_S)
 
     async def _ask_who_is_there(self) -> None:
         self._settled_at = self._clock.now() + SETTLE_S
@@ -228,7 +215,8 @@ class Coordinator:
 
     async def _hear_commands(self) -> None:
         """Take commands as they stand in their stream; each is removed when what it asks for is journalled."""
-        subscription = await self._bus.follow(self._subjects.stream("command"), self._subjects.command())
+        stream, pattern = self._subjects.stream("command"), self._subjects.command()
+        subscription = await patiently(self._bus, lambda: self._bus.follow(stream, pattern), tries_max=None)
         try:
             async for message in subscription:
                 heard = self._station.read(message)
@@ -369,11 +357,19 @@ class Coordinator:
                 case PostOrder(combiner, order):
                     posts.append((self._subjects.order(combiner, name), order))
                 case Catalogue(model):
-                    await self._models.enter(model)
+                    await self._enter(name, model)
                 case Acknowledge(receiver, ids):
                     await self._station.say(self._subjects.ack(receiver), reports.ReportTaken(reports=ids))
         if posts:
             await self._post(name, posts)
+
+    async def _enter(self, name: str, model: records.ModelPublished) -> None:
+        """Enter a version into the catalogue; where the bus does not take it, it is tried again with the posts."""
+        try:
+            await self._models.enter(model)
+        except (BusUnavailable, BusFull) as error:
+            log.warning("%s: %s is not in the catalogue yet: %s", name, model.version, error)
+            self._unposted.add(name)
 
     async def _append(self, name: str, decided: tuple[Record, ...], expected_last: int) -> None:
         """Journal records, then act on them. Where another coordinator has written, read again and decide anew."""
@@ -394,7 +390,7 @@ class Coordinator:
 
     async def _reread(self, name: str) -> None:
         machine = self._machines[name] = Machine(name)
-        for journalled in await self._read_journal(name):
+        for journalled in await self._journal.read(name):
             machine.handle(Replayed(journalled.entry, journalled.sequence), journalled.entry.at)
         changed = RosterChanged(self._roster.names("client"), self._roster.names("combiner"))
         machine.handle(changed, self._clock.now())
@@ -410,11 +406,11 @@ class Coordinator:
             async with self._posting:
                 try:
                     await self._bus.append(board, subject, data, headers=headers, deadline_s=POST_DEADLINE_S)
-                except BusError as error:
+                except (BusUnavailable, BusFull) as error:
                     log.debug("%s: not posted to %s: %s", name, subject, error)
                     self._unposted.add(name)
 
-        async with asyncio.TaskGroup() as group:
+        async with together() as group:
             for subject, body in posts:
                 group.create_task(post(subject, encode(self._station.envelope(body))))
 

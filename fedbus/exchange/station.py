@@ -13,18 +13,23 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 
 from fedbus.bus.base import Bus, Message, Payload, Subscription
+from fedbus.bus.patience import patiently
 from fedbus.clock import Clock
 from fedbus.errors import BadMessage, BusUnavailable
 from fedbus.messages.envelope import Body, Envelope, decode, encode
 from fedbus.messages.ids import Peer
 from fedbus.messages.presence import Bye, Hello, WhoIsThere
 from fedbus.messages.subjects import Subjects
+from fedbus.together import together
 from fedbus.version import __version__
 
 log = logging.getLogger("fedbus")
 
 RECONNECT_POLL_S = 1.0
 """How often a role looks whether the bus came back, to fetch again what it may have missed."""
+
+PENDING_BYTES_MAX = 64 * 2**20
+"""Most bytes of a subscription that wait to be read: control messages are small, thousands of clients speak at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +83,12 @@ class Station:
         except BusUnavailable as error:
             log.debug("%s: not sent to %s: %s", self.peer.name, subject, error)
 
+    async def listen(self, pattern: str, *, pending_bytes_max: int = PENDING_BYTES_MAX) -> Subscription:
+        """Subscribe, however long the bus takes to be there."""
+        return await patiently(
+            self.bus, lambda: self.bus.subscribe(pattern, pending_bytes_max=pending_bytes_max), tries_max=None
+        )
+
     def read(self, message: Message) -> Heard | None:
         """Decode a message; None, and a log line, where it is not one of ours."""
         try:
@@ -106,9 +117,9 @@ class Station:
 
     async def present(self) -> None:
         """Say `Hello` now, at every heartbeat, when the bus comes back, and when asked; runs until cancelled."""
-        asked = await self.bus.subscribe(self.subjects.whois())
+        asked = await self.listen(self.subjects.whois())
         try:
-            async with asyncio.TaskGroup() as group:
+            async with together() as group:
                 group.create_task(self._beat())
                 group.create_task(self._answer(asked))
         finally:

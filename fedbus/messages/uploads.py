@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from typing import Literal
 
-
 from fedbus.messages.envelope import Body
 from fedbus.messages.ids import Count, Digest, Metrics, Name, Reason
 

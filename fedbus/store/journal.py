@@ -6,18 +6,15 @@ already it says so instead of `Conflict`. `Conflict` means that somebody else wr
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from fedbus.bus.base import Bus, Subscription
-from fedbus.errors import BadMessage, BusUnavailable, Conflict
+from fedbus.bus.patience import patiently
+from fedbus.errors import BadMessage, Conflict
 from fedbus.messages.envelope import Envelope, decode, encode
 from fedbus.messages.records import Entry
 from fedbus.messages.subjects import Subjects
-
-RETRY_S = 0.5
-"""Pause between tries while the bus is away: short against a restart of a broker, long against a busy loop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,32 +43,24 @@ class Journal:
         subject = self._subjects.journal(session)
         id_ = f"{session}-{expected_last}-{entry.epoch}"
         data = encode(Envelope(id_, self._subjects.workspace, entry.epoch, entry))
-        while True:
-            try:
-                return await self._bus.append(
-                    self._stream, subject, data, expected_last=expected_last, message_id=f"{id_}-{entry.at:.6f}"
-                )
-            except BusUnavailable:
-                await asyncio.sleep(RETRY_S)
-            except Conflict:
-                last = await self._last(subject)
-                if last is not None and last[1] == data:
-                    return last[0]
-                raise
 
-    async def _last(self, subject: str) -> tuple[int, bytes] | None:
-        while True:
-            try:
-                message = await self._bus.last(self._stream, subject)
-            except BusUnavailable:
-                await asyncio.sleep(RETRY_S)
-            else:
-                return (message.sequence, bytes(message.data)) if message else None
+        async def append() -> int:
+            return await self._bus.append(
+                self._stream, subject, data, expected_last=expected_last, message_id=f"{id_}-{entry.at:.6f}"
+            )
+
+        try:
+            return await patiently(self._bus, append, tries_max=None)
+        except Conflict:
+            last = await patiently(self._bus, lambda: self._bus.last(self._stream, subject), tries_max=None)
+            if last is not None and last.data == data:
+                return last.sequence
+            raise
 
     async def read(self, session: str = "*") -> list[Journalled]:
         """Return what stands in the journal of a session (or of all) now."""
         pattern = self._subjects.journal(session)
-        if not await self._bus.pending(self._stream, pattern):
+        if not await patiently(self._bus, lambda: self._bus.pending(self._stream, pattern), tries_max=None):
             return []
         found = []
         async for journalled in self.follow(session):

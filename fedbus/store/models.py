@@ -6,7 +6,6 @@ used for two contents. Reading fetches chunks in a window, checks each against t
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import TypeVar
@@ -14,8 +13,8 @@ from typing import TypeVar
 import msgpack
 
 from fedbus.bus.base import Bus, Message, Payload
-from fedbus.errors import BadMessage, BusUnavailable, NotFound
-from fedbus.workers import Workers
+from fedbus.bus.patience import patiently
+from fedbus.errors import BadMessage, NotFound
 from fedbus.messages.envelope import Envelope, decode, encode
 from fedbus.messages.records import ModelPublished
 from fedbus.messages.subjects import Subjects
@@ -24,16 +23,13 @@ from fedbus.tensors.codec import Assembly, Source, unpack
 from fedbus.tensors.digest import Hasher
 from fedbus.tensors.manifest import Manifest
 from fedbus.tensors.spec import Arrays
+from fedbus.together import together
+from fedbus.workers import Workers
 
 T = TypeVar("T")
 
 WINDOW_CHUNKS = 8
 """Chunks under way at once: 4 MiB keep a link of 100 ms and 300 Mbit/s busy, and bound what is buffered."""
-
-TRIES_MAX = 12
-"""How often one chunk is tried on a bus that is there: each try has a deadline of 10 s, so that a chunk has two minutes."""
-
-RETRY_S = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,16 +165,7 @@ class ModelStore:
         return found
 
     async def _persist(self, call: Callable[[], Awaitable[T]]) -> T:
-        """Repeat a call that the bus does not answer: while it is away without bound, else `TRIES_MAX` times."""
-        tries = 0
-        while True:
-            try:
-                return await call()
-            except BusUnavailable:
-                tries += self._bus.connected
-                if tries >= TRIES_MAX:
-                    raise
-                await asyncio.sleep(RETRY_S)
+        return await patiently(self._bus, call)
 
 
 async def _windowed(work: Callable[[int], Awaitable[None]], indices: Iterable[int]) -> None:
@@ -189,12 +176,9 @@ async def _windowed(work: Callable[[int], Awaitable[None]], indices: Iterable[in
         for index in pending:
             await work(index)
 
-    try:
-        async with asyncio.TaskGroup() as group:
-            for _ in range(WINDOW_CHUNKS):
-                group.create_task(worker())
-    except* Exception as group_error:
-        raise group_error.exceptions[0] from None
+    async with together() as group:
+        for _ in range(WINDOW_CHUNKS):
+            group.create_task(worker())
 
 
 def _place(assembly: Assembly, manifest: Manifest, index: int, data: bytes) -> None:

@@ -21,7 +21,7 @@ import numpy as np
 
 from fedbus.aggregation import scale_for
 from fedbus.bus.memory import Faults, MemoryBroker, MemoryBus
-from fedbus.client.app import ClientApp, Evaluation, EvaluateTask, Model, TrainTask, Update
+from fedbus.client.app import ClientApp, EvaluateTask, Evaluation, Model, TrainTask, Update
 from fedbus.client.service import Client
 from fedbus.combiner.service import Combiner
 from fedbus.config.session import SessionConfig
@@ -201,6 +201,8 @@ class World:
         role.bus.kill()
         role.task.cancel()
         await asyncio.wait([role.task])
+        if not role.task.cancelled():
+            role.task.exception()  # the closed bus may have been noticed before the cancellation
         role.task = None
         self.report.crashes += 1
         self.tell(f"{name} is killed")

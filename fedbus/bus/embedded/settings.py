@@ -31,7 +31,7 @@ class BrokerSettings:
     """For each client: what waits for one that does not read; the slowest must not take the memory of all."""
 
     write_deadline_s: float = 30.0
-    """A client that takes nothing for so long is cut off. nats-server's 10 s cut off clients whose loop was kept busy."""
+    """A client that takes nothing for so long is cut off. nats-server's 10 s cut off clients with a busy loop."""
 
     go_memory_bytes: int = 1024 * MIB
     """GOMEMLIMIT: from here on Go's collector works harder; without it the process was seen to grow to 2 GB."""
