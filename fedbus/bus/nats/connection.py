@@ -20,6 +20,8 @@ import re
 import ssl
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
@@ -102,6 +104,8 @@ class Connection:
         self, *, credentials: str | None, tls: ssl.SSLContext | None, inbox_prefix: str, deadline_s: float
     ) -> None:
         """Connect; raises `BusDenied`, `BusUnavailable`, `ConfigError`."""
+        if credentials is not None:
+            await asyncio.to_thread(_check_credentials, credentials)
         attempt = asyncio.create_task(self._connect(credentials, tls, inbox_prefix))
         refused = asyncio.create_task(self._refused.wait())
         try:
@@ -148,8 +152,6 @@ class Connection:
         if self._refusal:
             text = f"{self.where}: the broker refused {self.name!r}: {self._refusal}"
             raise BusDenied(f"{text}; check credentials, user and password") from cause
-        if isinstance(cause, OSError) and cause.filename is not None:
-            raise ConfigError(f"credentials {cause.filename!r} cannot be read: {cause.strerror}") from cause
         why = str(cause or self._last_error or "no answer")
         text = f"{self.where}: not connected after {deadline_s:g} s ({why})"
         raise BusUnavailable(f"{text}: is a broker running there? `fedbus up` starts one") from cause
@@ -349,6 +351,18 @@ class Connection:
         # nats-py cancels its tasks without waiting for them: let them run out, or they outlive us by a turn of the loop
         for _ in range(3):
             await asyncio.sleep(0)
+
+
+def _check_credentials(path: str) -> None:
+    """Say what is wrong with credentials before nats-py says it with an error of its own, or in the middle of a handshake."""
+    try:
+        text = Path(path).read_text(errors="replace")
+    except OSError as error:
+        raise ConfigError(f"credentials {path!r} cannot be read: {error.strerror}") from error
+    if "BEGIN NATS USER JWT" not in text or "BEGIN USER NKEY SEED" not in text:
+        raise ConfigError(f"credentials {path!r} hold no user JWT with its seed: is it a .creds file?")
+    if find_spec("nkeys") is None:
+        raise ConfigError(f"credentials {path!r} need the package nkeys: pip install 'nats-py[nkeys]'")
 
 
 def _without_secrets(url: str) -> str:
