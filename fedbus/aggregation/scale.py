@@ -57,6 +57,7 @@ WEIGHT_SPREAD_BITS = 30
 _INTEGER_FLOOR_BITS = 31
 _INTEGER_CAP_BITS = 52
 _RANGE_BITS_MIN, _RANGE_BITS_MAX = -64, 1024
+_EXPONENTS_MAX = {2: 16, 4: 128, 8: 1024}  # of floats, by their bytes
 
 
 @dataclass(frozen=True)
@@ -159,7 +160,7 @@ def checked_weight(weight: object) -> float:
 def cap_bits(dtype: np.dtype[Any]) -> int:
     """Smallest ``b`` such that the parts of an array of this dtype that are taken lie within ``2**b``."""
     if dtype.kind == "f":
-        return int(np.finfo(dtype).maxexp)
+        return _EXPONENTS_MAX[dtype.itemsize]
     if dtype.kind == "b":
         return 0
     return min(8 * dtype.itemsize - (dtype.kind == "i"), _INTEGER_CAP_BITS)

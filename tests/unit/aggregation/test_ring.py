@@ -194,6 +194,19 @@ def test_values_at_the_ends_of_a_dtype(dtype: str) -> None:
         assert back == value.tobytes()
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+def test_rounding_does_not_carry_a_mean_out_of_its_dtype(sign: int) -> None:
+    """A light weight beside a huge weight_max: 2,097,152.699 steps round up, which is 300 beyond the end of int32."""
+    value = np.array([sign * (2**31 - 1)], "i4")
+    sums = start({"w": value}, weight_max=2.0**40)
+    weight = 1024 + 0.7 / 2048
+    fold(sums, {"w": value}, weight)
+    assert sums.partial(0, 1).tolist() == [sign * 2_097_153]
+    mean = sums.mean(0, weight)
+    assert mean[0] == (2**31 - 1 if sign > 0 else -(2**31))
+    assert np.frombuffer(sums.parts.narrow(0, mean), "<i4")[0] == mean[0]
+
+
 def test_values_at_the_bound() -> None:
     """R itself with the largest weight is taken on both sides, rounds right, and the next float is refused."""
     sums = start({"w": np.zeros(4)}, weight_max=8.0)

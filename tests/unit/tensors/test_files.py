@@ -34,6 +34,7 @@ def test_the_data_part_is_the_buffer(tmp_path: Path) -> None:
     assert content == head + model["z"].tobytes() + model["a"].tobytes()
     assert len(head) % 8 == 0
     assert json.loads(head[8:])["__metadata__"] == {"version": "7", "fedbus.complex": '["a"]'}
+    assert list(read(tmp_path / "m.safetensors")) == ["z", "a"]
     theirs = load_file(tmp_path / "m.safetensors")
     assert np.array_equal(theirs["z"], model["z"])
     assert np.array_equal(theirs["a"], model["a"].view("f8").reshape(3, 2))
@@ -45,6 +46,20 @@ def test_their_files_are_read(tmp_path: Path) -> None:
     save_file(model, tmp_path / "theirs.bin")
     back = read(tmp_path / "theirs.bin")
     assert {name: value.tolist() for name, value in back.items()} == {n: v.tolist() for n, v in model.items()}
+
+
+def test_the_order_is_that_of_the_bytes(tmp_path: Path) -> None:
+    """Not that of the header, which other writers sort; arrays of no bytes, which share a place, as listed."""
+    entries = {
+        "a": {"dtype": "U8", "shape": [1], "data_offsets": [1, 2]},
+        "f": {"dtype": "U8", "shape": [0], "data_offsets": [1, 1]},
+        "e": {"dtype": "U8", "shape": [0], "data_offsets": [1, 1]},
+        "z": {"dtype": "U8", "shape": [1], "data_offsets": [0, 1]},
+    }
+    head = json.dumps(entries).encode()
+    (tmp_path / "m.safetensors").write_bytes(len(head).to_bytes(8, "little") + head + b"\x07\x08")
+    back = read(tmp_path / "m.safetensors")
+    assert list(back) == ["z", "f", "e", "a"] and back["z"] == 7
 
 
 def test_npz_is_read_in_order(tmp_path: Path) -> None:
