@@ -61,7 +61,7 @@ def start_child(command: Sequence[str], output: Path, lock: int, *, by_watcher: 
             pass_fds=(lock,),
             # a Ctrl-C in the terminal is for us: we stop the broker last, it must not stop by itself first
             start_new_session=True,
-            preexec_fn=_die_with(os.getpid()) if by_kernel else None,  # noqa: PLW1509 - see there
+            preexec_fn=die_with(os.getpid()) if by_kernel else None,  # noqa: PLW1509 - see there
         )
     watcher = None
     if not by_kernel:
@@ -71,7 +71,7 @@ def start_child(command: Sequence[str], output: Path, lock: int, *, by_watcher: 
     return Child(process, watcher)
 
 
-def _die_with(parent: int) -> Callable[[], None]:
+def die_with(parent: int) -> Callable[[], None]:
     """Return what the child does between fork and exec. Nothing is imported or looked up there: locks may be held."""
     prctl = ctypes.CDLL(None, use_errno=True).prctl
     number = int(signal.SIGTERM)
