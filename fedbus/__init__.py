@@ -1,7 +1,7 @@
 """fedbus: a federated-learning runtime over NATS JetStream.
 
-The public face: `ClientApp` and `Client` beside the data, `connect` and `SessionConfig` for the engineer. What is not listed in
-``__all__`` is not public.
+The public face: `ClientApp` and `Client` beside the data, `connect` and `SessionConfig` for the engineer. What is not
+listed in ``__all__`` is not public.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from fedbus.version import __version__
 
 if TYPE_CHECKING:
     from fedbus.client.app import ClientApp, EvaluateTask, Evaluation, Model, TrainTask, Update
-    from fedbus.client.service import Client
+    from fedbus.client.client import Client
     from fedbus.config.session import SessionConfig
     from fedbus.errors import FedbusError
     from fedbus.federation.service import Federation, Session, SessionEvent, SessionInfo, SessionResult, connect
@@ -23,8 +23,8 @@ __all__ = [
     "ClientApp",
     "EvaluateTask",
     "Evaluation",
-    "Federation",
     "FedbusError",
+    "Federation",
     "Model",
     "Session",
     "SessionConfig",
@@ -43,7 +43,7 @@ logging.getLogger("fedbus").addHandler(logging.NullHandler())
 _APP = ("ClientApp", "EvaluateTask", "Evaluation", "Model", "TrainTask", "Update")
 _FEDERATION = ("Federation", "Session", "SessionEvent", "SessionInfo", "SessionResult", "connect")
 _HOMES = {
-    "Client": "fedbus.client.service",
+    "Client": "fedbus.client.client",
     "SessionConfig": "fedbus.config.session",
     "FedbusError": "fedbus.errors",
     **dict.fromkeys(_APP, "fedbus.client.app"),
@@ -55,7 +55,7 @@ def __getattr__(name: str) -> object:
     """Import a public name when it is first used: a data owner's process never imports the engineer's side."""
     if name not in _HOMES:
         raise AttributeError(f"module 'fedbus' has no attribute {name!r}")
-    from importlib import import_module
+    from importlib import import_module  # noqa: PLC0415 - used only when a name is first asked for
 
     value: object = getattr(import_module(_HOMES[name]), name)
     globals()[name] = value

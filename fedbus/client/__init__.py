@@ -1,1 +1,1 @@
-"""The client: a coroutine beside the data. It fetches the model, runs the owner's functions, and sends what they return."""
+"""The client: a coroutine beside the data. It fetches the model, runs the owner's functions, sends what they return."""

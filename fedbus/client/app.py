@@ -1,7 +1,8 @@
 """What a data owner writes: a `ClientApp` with a function that trains, and perhaps one that evaluates.
 
-The functions get a `Model` and a task, and return an `Update` or an `Evaluation`. Either may be sync (it runs in a thread, the event
-loop stays free) or async. What they raise is reported as the reason why this client does not take part in the round.
+The functions get a `Model` and a task, and return an `Update` or an `Evaluation`. Either may be sync (it runs in a
+thread, the event loop stays free) or async. What they raise is reported as the reason why this client does not take
+part in the round.
 """
 
 from __future__ import annotations
@@ -20,7 +21,10 @@ Array = np.ndarray[Any, Any]
 
 
 class Model(Mapping[str, Array]):
-    """A model: names to read-only arrays, in order; ``version`` is its name in the federation (empty for one of your own)."""
+    """A model: names to read-only arrays, in order.
+
+    ``version`` is its name in the federation (empty for one of your own).
+    """
 
     __slots__ = ("_arrays", "digest", "version")
 
@@ -52,7 +56,10 @@ class Model(Mapping[str, Array]):
 
 @dataclass(frozen=True, slots=True)
 class TrainTask:
-    """What is asked: ``config`` is the session's ``train_config``; ``seed`` is the same for (session seed, round, client)."""
+    """What is asked: ``config`` is the session's ``train_config``.
+
+    ``seed`` is the same for (session seed, round, client).
+    """
 
     session: str
     round: int

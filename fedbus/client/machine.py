@@ -10,8 +10,9 @@
     |       Task(evaluate)               Evaluated: report
     +------------------------ EVALUATING ----------------+
 
-The update of a round is held from the end of training until a receipt covers its round, whatever a combiner says: a combiner that loses it
-asks for it through the coordinator, as a higher attempt. A task is a state; the same one twice changes nothing, an older one is ignored.
+The update of a round is held from the end of training until a receipt covers its round, whatever a combiner says: a
+combiner that loses it asks for it through the coordinator, as a higher attempt. A task is a state; the same one twice
+changes nothing, an older one is ignored.
 """
 
 from __future__ import annotations

@@ -1,28 +1,22 @@
 """Runs a client: tasks in; the owner's functions, uploads and reports out.
 
-    async with Client("nats://127.0.0.1:4222", app, name="site-1") as client:
-        await client.run()
-
-`Client.run` is a coroutine like any other: cancel it to leave. It installs no signal handler, touches no global, and leaves neither task
-nor thread behind (a sync training function that is running when it is cancelled runs to its end; nobody waits for it).
+One inbox feeds one machine per session; fetching, the owner's functions and sending run as tasks of one group, and what
+they learn comes back into the inbox.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Any, Self, assert_never
+from typing import Any, assert_never
 
 import numpy as np
 
 from fedbus import telemetry
 from fedbus.bus.base import Bus, Message, Subscription
-from fedbus.bus.nats import connect
 from fedbus.client.app import (
     ClientApp,
     EvaluateTask,
@@ -50,12 +44,13 @@ from fedbus.client.machine import (
     Trained,
     WorkFailed,
 )
-from fedbus.clock import Clock, SystemClock
-from fedbus.errors import BadUpdate, BusClosed, BusUnavailable, ConfigError, FedbusError
+from fedbus.client.newest import Fetched, NewestModel
+from fedbus.clock import Clock
+from fedbus.errors import BadUpdate, BusClosed, BusUnavailable, FedbusError
 from fedbus.exchange.outbox import Outbox
 from fedbus.exchange.station import RECONNECT_POLL_S, Station, hash_of
 from fedbus.exchange.upload.service import Parcel, Upload
-from fedbus.messages.ids import Peer, check_name
+from fedbus.messages.ids import Peer
 from fedbus.messages.reports import ReportTaken
 from fedbus.messages.tasks import Evaluate, Task, Train
 from fedbus.messages.uploads import UploadBegin, UploadState
@@ -75,6 +70,20 @@ REFRESH_S = 30.0
 
 SESSIONS_MAX = 1000
 """Sessions that a client takes part in at once; those that ended are forgotten."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """Who a client is and what it works with; ``workers`` None: threads of its own."""
+
+    app: ClientApp
+    peer: Peer
+    workspace: str
+    attributes: Mapping[str, str]
+    clock: Clock
+    traces: Telemetry
+    incarnation: str
+    workers: Workers | None
 
 
 @dataclass(slots=True)
@@ -101,125 +110,36 @@ class _Session:
     upload: Upload | None = None
 
 
-class Client:
-    """One client. ``url``: of the broker, or a connected `Bus`, which stays open when the client is left.
-
-    ``name``: who it is, 1 to 64 of ``A-Z a-z 0-9 _ -``, one client a name. ``credentials``: path of a NATS credentials file.
-    ``attributes``: texts that engineers can filter by. Raises `ConfigError` for a name or attribute that cannot be, `BusUnavailable` when
-    entering and no broker answers at ``url``.
-    """
-
-    def __init__(
-        self,
-        url: str | Bus,
-        app: ClientApp,
-        *,
-        name: str,
-        credentials: str | None = None,
-        attributes: Mapping[str, str] | None = None,
-        workspace: str = "default",
-        traces: Telemetry | None = None,
-        clock: Clock | None = None,
-        workers: Workers | None = None,
-        incarnation: str | None = None,
-    ) -> None:
-        check_name("client name", name)
-        if not isinstance(app, ClientApp):
-            raise ConfigError(f"expected a fedbus.ClientApp, got {type(app).__name__}")
-        if "train" not in app.functions and "evaluate" not in app.functions:
-            raise ConfigError("the app can do nothing yet: give it a function with @app.train")
-        self._url = url
-        self._app = app
-        self._credentials = credentials
-        self._peer = Peer("client", name)
-        self._workspace = check_name("workspace", workspace)
-        self._attributes = {str(key): str(value) for key, value in (attributes or {}).items()}
-        self._clock = clock or SystemClock()
-        self._traces = traces or Telemetry("client", name)
-        self._incarnation = incarnation or secrets.token_hex(8)
-        self._given_workers = workers
-        self._inbox: asyncio.Queue[tuple[str, Event, dict[str, str]]] = asyncio.Queue()
-        self._sessions: dict[str, _Session] = {}
-        self._model: Model | None = None
-        self._model_blob = ""
-        self._manifest: Manifest | None = None
-        self._fetching = asyncio.Lock()
-        self._bus: Bus | None = None
-        self._group: asyncio.TaskGroup | None = None
-
-    @property
-    def name(self) -> str:
-        """Who this is."""
-        return self._peer.name
-
-    @property
-    def model(self) -> Model | None:
-        """The newest model that came from the federation, for inference; None before the first.
-
-        Reading it costs nothing and never touches the network; a new one replaces it between two reads.
-        """
-        return self._model
-
-    async def __aenter__(self) -> Self:
-        """Connect."""
-        if isinstance(self._url, str):
-            self._bus = await connect(self._url, name=f"client-{self.name}", credentials=self._credentials)
-        else:
-            self._bus = self._url
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close the connection, if it is ours."""
-        bus, self._bus = self._bus, None
-        if bus is not None and isinstance(self._url, str):
-            await bus.close()
-
-    async def run(self) -> None:
-        """Take part until cancelled; then say `Bye`. Raises `BusClosed` when the connection is closed for good."""
-        bus = self._bus
-        if bus is None:
-            raise ConfigError("enter the client first: async with fedbus.Client(...) as client: await client.run()")
-        station = Station(
-            bus,
-            self._workspace,
-            self._peer,
-            self._incarnation,
-            self._clock,
-            heartbeat_s=HEARTBEAT_S,
-            attributes=self._attributes,
-        )
-        station.doing = self._doing
-        runner = _Runner(self, bus, station)
-        try:
-            await runner.run()
-        finally:
-            self._sessions.clear()
-
-    def _doing(self) -> str:
-        doing = [
-            f"{s.machine.phase.value} for {n}" for n, s in self._sessions.items() if s.machine.phase.value != "idle"
-        ]
-        return ", ".join(doing) or "idle"
-
-
-class _Runner:
+class Service:
     """One call of `Client.run`: everything that lives as long as it does."""
 
-    def __init__(self, client: Client, bus: Bus, station: Station) -> None:
-        self._client = client
+    def __init__(self, setup: Setup, bus: Bus, newest: NewestModel) -> None:
+        self._app = setup.app
+        self._name = setup.peer.name
         self._bus = bus
-        self._station = station
-        self._subjects = station.subjects
-        self._outbox = Outbox(station)
-        self._ours = client._given_workers is None
-        self._workers: Workers = client._given_workers or Threads(2, f"fedbus-{client.name}")
-        # The owner's functions have a thread of their own: two never run at once, and a long training keeps nobody else waiting.
-        self._app_thread: Workers = client._given_workers or Threads(1, f"fedbus-{client.name}-app")
-        self._store = ModelStore(bus, self._subjects, self._workers)
-        self._group: asyncio.TaskGroup | None = None
+        self._newest = newest
+        self._traces = setup.traces
+        self._station = Station(
+            bus,
+            setup.workspace,
+            setup.peer,
+            setup.incarnation,
+            setup.clock,
+            heartbeat_s=HEARTBEAT_S,
+            attributes=setup.attributes,
+        )
+        self._station.doing = self._doing
+        self._subjects = self._station.subjects
+        self._outbox = Outbox(self._station)
+        self._ours = setup.workers is None
+        self._workers: Workers = setup.workers or Threads(2, f"fedbus-{self._name}")
+        # The owner's functions have a thread of their own: two never run at once, and a long training holds nobody up.
+        self._app_thread: Workers = setup.workers or Threads(1, f"fedbus-{self._name}-app")
         self._app_lock = asyncio.Lock()
+        self._store = ModelStore(bus, self._subjects, self._workers)
+        self._inbox: asyncio.Queue[tuple[str, Event, dict[str, str]]] = asyncio.Queue()
+        self._sessions: dict[str, _Session] = {}
+        self._group: asyncio.TaskGroup | None = None
 
     async def run(self) -> None:
         """Take part until cancelled."""
@@ -249,6 +169,10 @@ class _Runner:
                 self._workers.close()
                 self._app_thread.close()
 
+    def _doing(self) -> str:
+        phases = {name: session.machine.phase.value for name, session in self._sessions.items()}
+        return ", ".join(f"{phase} for {name}" for name, phase in phases.items() if phase != "idle") or "idle"
+
     # --- what comes in ---
 
     async def _hear_tasks(self, tasks: Subscription) -> None:
@@ -259,10 +183,10 @@ class _Runner:
         heard = self._station.read(message)
         if heard is not None and isinstance(heard.envelope.body, Task):
             task = heard.envelope.body
-            self._client._inbox.put_nowait((task.session, TaskSeen(task), dict(message.headers)))
+            self._inbox.put_nowait((task.session, TaskSeen(task), dict(message.headers)))
 
     async def _refresh(self) -> None:
-        """Read the standing tasks at the start, after each reconnect, and now and then (each client at its own time)."""
+        """Read the standing tasks at the start, after each reconnect, and now and then (each at its own time)."""
         pattern = self._subjects.task(self._station.peer.name)
         pause_s = REFRESH_S * (1 + (hash_of(self._station.peer.name) % 100) / 200)
         while True:
@@ -271,7 +195,7 @@ class _Runner:
                 for message in await self._bus.newest(self._subjects.stream("board"), pattern):
                     self._take_task(message)
             except BusUnavailable as error:
-                log.debug("%s: tasks not read: %s", self._client.name, error)
+                log.debug("%s: tasks not read: %s", self._name, error)
                 left = RECONNECT_POLL_S
             while left > 0 and self._bus.reconnects == seen:
                 await asyncio.sleep(min(left, RECONNECT_POLL_S))
@@ -281,7 +205,7 @@ class _Runner:
         async for heard in self._station.hear(down):
             state = heard.envelope.body
             if isinstance(state, UploadState):
-                session = self._client._sessions.get(state.session)
+                session = self._sessions.get(state.session)
                 if session is not None and session.upload is not None:
                     session.upload.hear(state)
 
@@ -293,9 +217,9 @@ class _Runner:
     # --- deciding ---
 
     async def _decide(self) -> None:
-        sessions = self._client._sessions
+        sessions = self._sessions
         while True:
-            name, event, headers = await self._client._inbox.get()
+            name, event, headers = await self._inbox.get()
             session = sessions.get(name)
             if session is None:
                 if not isinstance(event, TaskSeen) or event.task.state == "ended" or len(sessions) >= SESSIONS_MAX:
@@ -343,10 +267,10 @@ class _Runner:
         if session.held is not None and session.held.round == round_:
             session.held = None
         text = "counts" if counted else f"does not count: {reason}"
-        log.info("%s: %s: the update of round %d %s", self._client.name, session.machine.session, round_, text)
+        log.info("%s: %s: the update of round %d %s", self._name, session.machine.session, round_, text)
 
     def _tell(self, session: _Session, event: Event) -> None:
-        self._client._inbox.put_nowait((session.machine.session, event, {}))
+        self._inbox.put_nowait((session.machine.session, event, {}))
 
     # --- working ---
 
@@ -357,24 +281,18 @@ class _Runner:
         attributes: dict[str, telemetry.AttributeValue] = {
             telemetry.SESSION: name,
             telemetry.ROUND: train.round,
-            telemetry.CLIENT: self._client.name,
+            telemetry.CLIENT: self._name,
             telemetry.MODEL_VERSION: train.version,
         }
         try:
-            model, base, fetched = await self._fetch(session, train, attributes)
+            fetched = await self._fetch(session, train, attributes)
             stage = "train"
-            function = self._client._app.functions.get("train")
-            if function is None:
-                raise BadUpdate("this client's app has no @app.train function")
+            function = self._function("train")
             task = TrainTask(name, train.round, train.config, train.seed, train.deadline_at)
             with self._traces.span("train", parent=session.headers, attributes=attributes) as span:
-                update = check_update(await self._call(function, model, task))
-                if not update.weight <= train.weight_max:
-                    raise BadUpdate(
-                        f"expected a weight of at most {train.weight_max:g} (weight_max), got {update.weight}"
-                    )
+                update = check_update(await self._call(function, fetched.model, task))
                 span.set(telemetry.WEIGHT, update.weight)
-                held = await self._workers.run(_prepare, base, update, train.round, fetched)
+                held = await self._workers.run(_prepare, fetched, update, train)
         except BusClosed:
             raise  # terminal: the client ends, nobody retries
         except Exception as error:  # noqa: BLE001 - the one broad except: the owner's function may raise anything
@@ -389,17 +307,15 @@ class _Runner:
         attributes: dict[str, telemetry.AttributeValue] = {
             telemetry.SESSION: name,
             telemetry.ROUND: evaluate.round,
-            telemetry.CLIENT: self._client.name,
+            telemetry.CLIENT: self._name,
             telemetry.MODEL_VERSION: evaluate.version,
         }
         try:
-            function = self._client._app.functions.get("evaluate")
-            if function is None:
-                raise BadUpdate("this client's app has no @app.evaluate function")
-            model, _, _ = await self._fetch(session, evaluate, attributes)
+            function = self._function("evaluate")
+            fetched = await self._fetch(session, evaluate, attributes)
             task = EvaluateTask(name, evaluate.round, evaluate.config, evaluate.seed, evaluate.deadline_at)
             with self._traces.span("evaluate", parent=session.headers, attributes=attributes):
-                found = check_evaluation(await self._call(function, model, task))
+                found = check_evaluation(await self._call(function, fetched.model, task))
         except BusClosed:
             raise
         except Exception as error:  # noqa: BLE001 - as in _train
@@ -415,7 +331,7 @@ class _Runner:
         log.log(
             logging.DEBUG if quiet else logging.WARNING,
             "%s: %s: round %d: %s failed: %s",
-            self._client.name,
+            self._name,
             session.machine.session,
             round_,
             stage,
@@ -424,22 +340,23 @@ class _Runner:
         )
         self._tell(session, WorkFailed(round_, stage, reason[:2000]))
 
+    def _function(self, what: str) -> Callable[..., Any]:
+        """Return one of the owner's functions."""
+        function = self._app.functions.get(what)
+        if function is None:
+            raise BadUpdate(f"this client's app has no @app.{what} function")
+        return function
+
     async def _fetch(
         self, session: _Session, task: Train | Evaluate, attributes: Mapping[str, telemetry.AttributeValue]
-    ) -> tuple[Model, Manifest, int]:
-        """Return a model, from memory when it is the newest we have; its manifest; and the bytes that were fetched for it."""
-        client = self._client
-        async with client._fetching:
-            if client._model is not None and client._manifest is not None and client._model_blob == task.blob:
-                return client._model, client._manifest, 0
-            with self._traces.span(
-                "fetch model", parent=session.headers, attributes=attributes, kind=Kind.CONSUMER
-            ) as span:
-                stored = await self._store.read(task.blob)
-                span.set(telemetry.BYTES, stored.fetched_bytes)
-            client._model = Model(stored.arrays, task.version, stored.manifest.digest)
-            client._model_blob, client._manifest = task.blob, stored.manifest
-            return client._model, stored.manifest, stored.fetched_bytes
+    ) -> Fetched:
+        """Fetch the model of a task, unless it is here."""
+        with self._traces.span(
+            "fetch model", parent=session.headers, attributes=attributes, kind=Kind.CONSUMER
+        ) as span:
+            fetched = await self._newest.fetch(self._store, task.blob, task.version)
+            span.set(telemetry.BYTES, fetched.nbytes)
+        return fetched
 
     async def _call(self, function: Callable[..., Any], model: Model, task: TrainTask | EvaluateTask) -> object:
         """Run the owner's function, one at a time."""
@@ -467,7 +384,7 @@ class _Runner:
             telemetry.SESSION: begin.session,
             telemetry.ROUND: train.round,
             telemetry.ATTEMPT: train.attempt,
-            telemetry.CLIENT: self._client.name,
+            telemetry.CLIENT: self._name,
             telemetry.COMBINER: train.combiner,
             telemetry.BYTES: begin.nbytes,
             telemetry.CHUNKS: begin.chunks,
@@ -485,24 +402,24 @@ class _Runner:
                 span.fail(outcome.reason)
                 log.warning(
                     "%s: %s: the update of round %d was refused: %s",
-                    self._client.name,
+                    self._name,
                     begin.session,
                     train.round,
                     outcome.reason,
                 )
         self._tell(session, Settled(train.round, train.attempt, outcome.accepted, outcome.reason))
 
-    @property
-    def _traces(self) -> Telemetry:
-        return self._client._traces
 
-
-def _prepare(base: Manifest, update: Update, round_: int, fetched: int) -> _Held:
+def _prepare(fetched: Fetched, update: Update, train: Train) -> _Held:
     """Check an update against the model and digest it; in the model's order of arrays, whatever the app's was.
 
     The arrays are copied: the app may go on to write into its own while we may still have to send these again.
     """
+    if not update.weight <= train.weight_max:
+        raise BadUpdate(f"expected a weight of at most {train.weight_max:g} (weight_max), got {update.weight}")
+    base = fetched.manifest
     base.spec.check(update.arrays)
     arrays = {array.name: np.array(update.arrays[array.name], order="C") for array in base.spec.arrays}
     manifest = Manifest.of(arrays, base.chunk_bytes)
-    return _Held(round_, manifest, Source(manifest.layout, arrays), update.weight, update.metrics, fetched)
+    source = Source(manifest.layout, arrays)
+    return _Held(train.round, manifest, source, update.weight, update.metrics, fetched.nbytes)

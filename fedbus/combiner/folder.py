@@ -1,8 +1,8 @@
 """The data plane of one session in a combiner: the accumulator, the spool, and what is made of them.
 
-Plain synchronous code, run in a worker thread, one call at a time. What comes in was decided by the machine; what goes out are its
-events. It promises: an upload is in the accumulator as far as its ``folded`` chunks and no further; `Undo` takes out exactly these;
-the accumulator's bits depend only on the set of chunks that are in it.
+Plain synchronous code, run in a worker thread, one call at a time. What comes in was decided by the machine; what goes
+out are its events. It promises: an upload is in the accumulator as far as its ``folded`` chunks and no further; `Undo`
+takes out exactly these; the accumulator's bits depend only on the set of chunks that are in it.
 """
 
 from __future__ import annotations
@@ -53,21 +53,29 @@ class Folder:
         self._spool = spool
         self._uploads: dict[Key, _Upload] = {}
         self._sums: Accumulator | None = None
+        self._kept: Accumulator | None = None
         self._manifest: Manifest | None = None
         self._partial_bounds: list[tuple[int, int]] = []
 
     def reset(self) -> None:
-        """Drop everything."""
+        """Drop everything that is folded; the memory is kept for the next round."""
+        if self._sums is not None:
+            # Fresh memory costs a page fault for each 4 KiB: seventeen times the first fold of a model of 1 GB.
+            self._sums.clear()
+            self._kept = self._sums
         self._sums, self._manifest = None, None
         self._uploads.clear()
         self._spool.clear()
 
     def prepare(self, order: Order, manifest: Manifest) -> Prepared:
         """Make an empty accumulator for updates of a model."""
-        self.reset()
         spec, layout = manifest.spec, manifest.layout
-        self._manifest = manifest
-        self._sums = Accumulator(layout, scale_for(spec, manifest.absmax, order.weight_max))
+        scale = scale_for(spec, manifest.absmax, order.weight_max, order.value_floor, order.headroom)
+        kept, self._kept = self._kept, None
+        self.reset()
+        if kept is None or kept.layout != layout or kept.scale != scale:
+            kept = Accumulator(layout, scale)
+        self._manifest, self._sums = manifest, kept
         step = max(1, manifest.chunk_bytes // PARTIAL_ITEM_BYTES)
         self._partial_bounds = [(start, min(start + step, spec.parts)) for start in range(0, spec.parts, step)]
         return Prepared(
@@ -94,7 +102,7 @@ class Folder:
                     self.reset()
         return events
 
-    def _fold(self, job: Fold) -> Event | None:
+    def _fold(self, job: Fold) -> Event | None:  # noqa: PLR0911 - each return is one thing that a chunk may be
         """Fold one chunk; None where an earlier chunk of its upload was left out, so that it must come again too."""
         if self._sums is None:
             return None

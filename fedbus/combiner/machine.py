@@ -12,11 +12,12 @@
                     ^                 |   |
                     +----- stalled ---+   +--digest wrong, not finite, ...--> REFUSED (undone)
 
-`allowed` is what may be folded now: the attempts of clients that the order names, and, for a root, the partials of the others. Whatever
-is folded and no longer allowed is undone from the spool, exactly; so a change of mind of the coordinator costs no more than that.
-Credits bound memory: at most `slots_max` uploads receive at once, each with `window_chunks` under way; the others are told to wait.
-Chunks come in order; one that is missing or damaged is asked for again, one that comes twice is ignored. A sender that stalls gives
-its slot to the next in line and keeps what it has.
+`allowed` is what may be folded now: the attempts of clients that the order names, and, for a root, the partials of the
+others. Whatever is folded and no longer allowed is undone from the spool, exactly; so a change of mind of the
+coordinator costs no more than that. Credits bound memory: at most `slots_max` uploads receive at once, each with
+`window_chunks` under way; the others are told to wait. Chunks come in order; one that is missing or damaged is asked
+for again, one that comes twice is ignored. A sender that stalls gives its slot to the next in line and keeps what it
+has.
 """
 
 from __future__ import annotations
@@ -58,7 +59,10 @@ from fedbus.messages.orders import Order
 from fedbus.messages.uploads import UploadBegin, UploadState
 
 SLOTS_MAX = 8
-"""Uploads that receive at once. Eight windows of 4 MiB: 32 MiB under way keep the fold busy whatever one sender does."""
+"""Uploads that receive at once.
+
+Eight windows of 4 MiB: 32 MiB under way keep the fold busy whatever one sender does.
+"""
 
 WINDOW_CHUNKS = 8
 """Chunks of one upload under way: 4 MiB by default, a link of 100 ms at 300 Mbit/s."""
@@ -71,6 +75,9 @@ DAMAGES_MAX = 16
 
 VERDICTS_MAX = 1000
 """Verdicts in one report: some 300 bytes each stay far below a message's limit."""
+
+WEIGHT_SPREAD = 2.0**-30
+"""Smallest weight as a share of ``weight_max``: of a smaller one the fixed point keeps too little (docs: exactness)."""
 
 RECORDS_MAX = 200_000
 """Uploads that are remembered: no stranger's flood of announcements may fill the memory."""
@@ -167,10 +174,10 @@ class Machine:
         if order.incarnation != self.incarnation or (known is not None and order.revision < known.revision):
             return []
         self.order = order
-        if order.state == "rest":
+        if order.state in ("rest", "ended"):
             return self._rest()
         allowed = _allowed(order, self.name)
-        if known is None or known.state == "rest" or known.round != order.round or self.phase is Phase.IDLE:
+        if known is None or known.state in ("rest", "ended") or known.round != order.round or self.phase is Phase.IDLE:
             effects = self._rest()
             self.phase, self.allowed = Phase.PREPARING, allowed
             return [*effects, Prepare(order)]
@@ -234,7 +241,7 @@ class Machine:
             if (
                 order is not None
                 and begin.round <= order.round
-                and (order.state == "rest" or begin.round < order.round)
+                and (order.state in ("rest", "ended") or begin.round < order.round)
             ):
                 return [self._refusal(key, f"round {begin.round} is closed")]
             return [self._wait(key)]
@@ -276,11 +283,17 @@ class Machine:
         partial = sender.role == "combiner"
         nbytes, chunks = (base.partial_nbytes, base.partial_chunks) if partial else (base.nbytes, base.chunks)
         if begin.spec != base.spec:
-            return f"the update's names, shapes or dtypes are not those of {order.version} (digest {begin.spec[:16]}, expected {base.spec[:16]})"
+            digests = f"digest {begin.spec[:16]}, expected {base.spec[:16]}"
+            return f"the update's names, shapes or dtypes are not those of {order.version} ({digests})"
         if begin.nbytes != nbytes or begin.chunks != chunks:
             return f"expected {nbytes} bytes in {chunks} chunks, announced were {begin.nbytes} in {begin.chunks}"
         if not partial and not (isfinite(begin.weight) and 0 < begin.weight <= order.weight_max):
-            return f"expected a weight above 0 and at most {order.weight_max:g} (weight_max of the session), got {begin.weight}"
+            return f"expected a weight above 0 and at most {order.weight_max:g} (weight_max), got {begin.weight}"
+        if not partial and begin.weight < order.weight_max * WEIGHT_SPREAD:
+            least = order.weight_max * WEIGHT_SPREAD
+            return (
+                f"expected a weight of at least {least:g} (2^-30 of weight_max), got {begin.weight}; lower weight_max"
+            )
         if len(self.uploads) >= RECORDS_MAX:
             return f"this combiner holds {RECORDS_MAX} uploads already"
         return ""
@@ -320,7 +333,7 @@ class Machine:
         return upload
 
     def _complete(self, event: Folded, upload: Upload, now: float) -> list[Effect]:
-        """Everything of an upload is folded: is it what was announced?"""
+        """Accept an upload of which everything is folded, if it is what was announced."""
         if event.digest != upload.begin.digest:
             return self._refuse(event.key, f"expected the digest {upload.begin.digest}, got {event.digest}", now)
         upload.standing = Standing.ACCEPTED
@@ -410,7 +423,7 @@ class Machine:
         return [self._state(key, upload)]
 
     def _ticked(self, event: Ticked, now: float) -> list[Effect]:
-        """Take the slot of a sender that stalls, when somebody waits for it and nothing of it is on its way to the fold."""
+        """Take the slot of a sender that stalls, if somebody waits and none of its chunks is on its way to the fold."""
         effects: list[Effect] = []
         for key in sorted(self.receiving):
             upload = self.uploads[key]

@@ -1,8 +1,8 @@
 """Runs a combiner: orders and uploads in, folds, partials, models and reports out.
 
-One inbox feeds one machine per session; what takes time (folding, fetching, storing) is done by one worker per session, in the order in
-which the machine asked for it, and comes back into the inbox. Sending a partial is the only thing that runs beside the worker; the
-machine asks for it only when nothing is left to fold.
+One inbox feeds one machine per session; what takes time (folding, fetching, storing) is done by one worker per session,
+in the order in which the machine asked for it, and comes back into the inbox. Sending a partial is the only thing that
+runs beside the worker; the machine asks for it only when nothing is left to fold.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import logging
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import assert_never
+from itertools import takewhile
+from typing import TypeGuard, assert_never
 
 from fedbus import telemetry
 from fedbus.bus.base import Bus, Message, Subscription
@@ -61,7 +62,10 @@ HEARTBEAT_S = 1.0
 """How often a combiner says that it lives: with 3.5 missed ones its work moves to the others."""
 
 PENDING_BYTES_MAX = 256 * 2**20
-"""Most bytes that wait to be read from the bus. Credits keep it far below; it bounds what senders without credit can do."""
+"""Most bytes that wait to be read from the bus.
+
+Credits keep it far below; it bounds what senders without credit can do.
+"""
 
 JOBS_MAX = 32
 """Chunks folded in one go in the worker thread: a hop costs some 50 us, a chunk of 512 KiB some 300."""
@@ -89,14 +93,17 @@ class _Session:
 
     machine: Machine
     folder: Folder
-    jobs: asyncio.Queue[Job] = field(default_factory=asyncio.Queue)
+    jobs: asyncio.Queue[Job | None] = field(default_factory=asyncio.Queue)
     partial: asyncio.Task[None] | None = None
     headers: dict[str, str] = field(default_factory=dict)
     spans: dict[Key, Span] = field(default_factory=dict)
 
 
 class Combiner:
-    """One combiner. ``make_spool(session)`` gives the place where updates of a session are kept until their round is closed."""
+    """One combiner.
+
+    ``make_spool(session)`` gives the place where updates of a session are kept until their round is closed.
+    """
 
     def __init__(
         self,
@@ -245,7 +252,7 @@ class Combiner:
     async def _feed(self, told: _Told) -> None:
         session = self._sessions.get(told.session)
         if session is None:
-            if not isinstance(told.event, OrderSeen):
+            if not isinstance(told.event, OrderSeen) or told.event.order.state == "ended":
                 return  # of a session that we have no order for: its sender asks again
             session = self._open(told.session)
         if isinstance(told.event, OrderSeen) and told.headers:
@@ -254,6 +261,8 @@ class Combiner:
         session.machine.check()
         self._trace(session, told)
         await self._act(session, effects)
+        if isinstance(told.event, OrderSeen) and told.event.order.state == "ended":
+            self._close(told.session)
 
     def _open(self, name: str) -> _Session:
         machine = Machine(name, self._station.peer.name, self._station.incarnation)
@@ -261,6 +270,10 @@ class Combiner:
         assert self._group is not None
         self._group.create_task(self._work(name, session))
         return session
+
+    def _close(self, name: str) -> None:
+        """Forget a session that has ended: its memory and its spool go with it."""
+        self._sessions.pop(name).jobs.put_nowait(None)
 
     def _trace(self, session: _Session, told: _Told) -> None:
         """Span each update from its announcement to its verdict, under the sender's own span."""
@@ -320,25 +333,27 @@ class Combiner:
     # --- working ---
 
     async def _work(self, name: str, session: _Session) -> None:
-        """Do a session's jobs in their order; consecutive folds in one hop to the thread."""
-        jobs: list[Job] = []
+        """Do a session's jobs in their order, consecutive folds in one hop to the thread; None is the end of it."""
+        jobs: list[Job | None] = []
         while True:
             if not jobs:
                 jobs.append(await session.jobs.get())
             while len(jobs) < JOBS_MAX and not session.jobs.empty():
                 jobs.append(session.jobs.get_nowait())
-            while jobs and not isinstance(jobs[0], Prepare | Store):
-                quick: list[Fold | Undo | Reset] = []
-                while jobs and isinstance(jobs[0], Fold | Undo | Reset):
-                    quick.append(jobs.pop(0))  # type: ignore[arg-type]  # narrowed by the line above
-                for event in await self._workers.run(session.folder.do, quick):
-                    self._put(name, event)
-            if jobs:
-                job = jobs.pop(0)
-                if isinstance(job, Prepare):
+            quick = list(takewhile(_is_quick, jobs))
+            del jobs[: len(quick)]
+            for event in await self._workers.run(session.folder.do, quick) if quick else ():
+                self._put(name, event)
+            if not jobs:
+                continue
+            match jobs.pop(0):
+                case Prepare() as job:
                     await self._prepare(name, session, job)
-                elif isinstance(job, Store):
+                case Store() as job:
                     await self._store_model(name, session, job)
+                case None:
+                    await self._workers.run(session.folder.reset)
+                    return
 
     async def _prepare(self, name: str, session: _Session, job: Prepare) -> None:
         order = job.order
@@ -414,3 +429,8 @@ class Combiner:
             finally:
                 self._uploads.remove(upload)
         self._put(name, PartialSent(merge.attempt, outcome.accepted, outcome.reason))
+
+
+def _is_quick(job: Job | None) -> TypeGuard[Fold | Undo | Reset]:
+    """Whether a job is done in the thread, without the bus."""
+    return isinstance(job, Fold | Undo | Reset)

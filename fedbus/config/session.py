@@ -1,4 +1,7 @@
-"""What an engineer may choose for a session: every setting with its unit, bound, default and the reason for the default."""
+"""What an engineer may choose for a session.
+
+Every setting with its unit, bound, default and the reason for the default.
+"""
 
 from __future__ import annotations
 
@@ -31,19 +34,28 @@ class SessionConfig(BaseModel):
     """Updates that a round asks for; None: all clients that are connected."""
 
     oversample: Annotated[float, Field(ge=1.0, le=10.0)] = 1.0
-    """Ask this times ``clients_per_round`` clients and count the first to arrive. 1: reproducible; more: fewer stragglers."""
+    """Ask this times ``clients_per_round`` clients and count the first to arrive.
+
+    1: reproducible; more: fewer stragglers.
+    """
 
     quorum: Annotated[int, Field(ge=1, le=100_000)] | None = None
     """Updates with which a round may close at its deadline; None: ``clients_min``."""
 
     round_deadline_s: Annotated[float, Field(gt=0, le=30 * 86_400)] = 600.0
-    """Longest time from opening a round to closing it. 10 min: longer than training of small models, shorter than a coffee break."""
+    """Longest time from opening a round to closing it.
+
+    10 min: longer than training of small models, shorter than a coffee break.
+    """
 
     close_deadline_s: Annotated[float, Field(gt=0, le=86_400)] = 600.0
     """Longest time to merge and publish; then the set of updates is decided anew from those who still answer."""
 
     gather_deadline_s: Annotated[float, Field(gt=0, le=30 * 86_400)] = 86_400.0
-    """Longest wait for ``clients_min`` clients and a combiner. A day: people start clients by hand, across time zones."""
+    """Longest wait for ``clients_min`` clients and a combiner.
+
+    A day: people start clients by hand, across time zones.
+    """
 
     round_attempts_max: Annotated[int, Field(ge=1, le=1000)] = 3
     """How often a round that misses its quorum is opened again before the session fails."""
@@ -65,6 +77,12 @@ class SessionConfig(BaseModel):
 
     weight_max: Annotated[float, Field(ge=1.0, le=2.0**40)] = 2.0**20
     """Largest weight of one update. A million examples: a larger bound costs precision (docs: exactness)."""
+
+    value_floor: Annotated[float, Field(ge=2.0**-64, le=2.0**64)] = 64.0
+    """Values up to this may always be sent, larger ones only where the model has such. Weights of networks lie below."""
+
+    headroom: Annotated[float, Field(ge=1.0, le=2.0**64)] = 64.0
+    """How far an array may grow in one round, as a multiple of its largest value. More than that has diverged."""
 
     @field_validator("target_metric")
     @classmethod

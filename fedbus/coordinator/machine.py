@@ -1,10 +1,10 @@
-"""How a session is run: the decisions of the coordinator, without a clock, a bus or a tensor.
+r"""How a session is run: the decisions of the coordinator, without a clock, a bus or a tensor.
 
                      StartAsked
             NEW -------------------> GATHERING <-----------------------------------------+
-             | (config not valid)     |  |   ^ \\                                         |
-             |   enough clients       |  |   |  \\ last round done, target reached,        |
-             |   and a combiner       |  |   |   \\ stop asked, gather deadline            |
+             | (config not valid)     |  |   ^ \                                         |
+             |   enough clients       |  |   |  \ last round done, target reached,        |
+             |   and a combiner       |  |   |   \ stop asked, gather deadline            |
              |          +-------------+  |   |    +-----------------------> ENDED         |
              |          v                |   | quorum missed                  ^           |
              |       TRAINING -----------+---+--------------------------------+ (stop)    |
@@ -19,12 +19,14 @@
              |                       EVALUATING ------ all answered, or deadline ---------+
              +---> ENDED (refused)
 
-Two steps. `Machine.handle` takes note of what happened (`_ABSORB`: event -> function) and answers what needs no decision.
-`Machine.decide` says what becomes true now (`_DECIDE`: phase -> function): records to append. Nothing changes the state but a record
-that is in the journal: journal first, effects behind it. What a round waits for is `Machine.waits`.
+Two steps. `Machine.handle` takes note of what happened (`_ABSORB`: event -> function) and answers what needs no
+decision. `Machine.decide` says what becomes true now (`_DECIDE`: phase -> function): records to append. Nothing changes
+the state but a record that is in the journal: journal first, effects behind it. What a round waits for is
+`Machine.waits`.
 
-A combiner that is lost (gone, or another incarnation) takes with it what it had folded: its clients are moved and send again what they
-hold. The set of updates that count is fixed by `RoundClosing`; a crash before the model is stored may repeat it with a higher attempt.
+A combiner that is lost (gone, or another incarnation) takes with it what it had folded: its clients are moved and send
+again what they hold. The set of updates that count is fixed by `RoundClosing`; a crash before the model is stored may
+repeat it with a higher attempt.
 """
 
 from __future__ import annotations
@@ -60,7 +62,10 @@ from fedbus.messages.records import AcceptedUpdate, Record, RefusedUpdate
 Decision = tuple[Record, ...]
 
 WEIGHTS_MAX = 2048
-"""Largest sum of weights of a round, as a multiple of ``weight_max``: 2^11 contributions below 2^51 stay below 2^62 (docs: exactness)."""
+"""Largest sum of weights of a round, as a multiple of ``weight_max``.
+
+2^11 contributions below 2^51 stay below 2^62 (docs: exactness).
+"""
 
 
 @dataclass(slots=True)
@@ -428,7 +433,7 @@ class Machine:
             return ()
         current, state = self.state.open_round, self.state
         moves = place(sorted(lost), self.combiners, start=state.attempt)
-        used = set(current.places[client] for client in current.places if client not in moves) | set(moves.values())
+        used = {current.places[client] for client in current.places if client not in moves} | set(moves.values())
         incarnations = {name: inc for name, inc in self.combiners.items() if name in used}
         names = ", ".join(sorted({current.places[client] for client in lost}))
         return (
@@ -627,7 +632,10 @@ class Machine:
 
 
 def weighted_mean(measured: Mapping[str, tuple[float, Mapping[str, float]]]) -> dict[str, float]:
-    """Return each metric's mean, weighted, over those that reported a finite value; summed exactly, so that order does not matter."""
+    """Return each metric's mean, weighted, over those that reported a finite value.
+
+    Summed exactly, so that order does not matter.
+    """
     terms: dict[str, list[tuple[float, float]]] = {}
     for client in sorted(measured):
         weight, metrics = measured[client]

@@ -70,12 +70,15 @@ def orders_for(state: SessionState, combiners: dict[str, str]) -> dict[str, Orde
         "version": state.version,
         "blob": state.blob,
         "weight_max": state.config.weight_max,
+        "value_floor": state.config.value_floor,
+        "headroom": state.config.headroom,
         "strategy": state.config.strategy,
         "options": state.config.strategy_options,
     }
     current = state.round
     if current is None:
-        rest = common | {"state": "rest", "round": state.rounds_closed}
+        what = "ended" if state.phase is Phase.ENDED else "rest"
+        rest = common | {"state": what, "round": state.rounds_closed}
         return {name: Order.model_validate(rest | {"incarnation": inc}) for name, inc in combiners.items()}
     common |= {"round": current.number, "version": current.version, "blob": current.blob}
     uploads = _uploads(state, current)

@@ -1,7 +1,7 @@
 """Who takes part in a round, and where each sends: pure functions of names and a seed.
 
-Random choice is a sort by a keyed hash (BLAKE2b of seed, round and name) instead of a generator, so that it depends on nothing
-but its arguments: not on the order in which clients came, not on the version of a library.
+Random choice is a sort by a keyed hash (BLAKE2b of seed, round and name) instead of a generator, so that it depends on
+nothing but its arguments: not on the order in which clients came, not on the version of a library.
 """
 
 from __future__ import annotations
@@ -12,7 +12,10 @@ from math import ceil
 
 
 def draw(seed: int, *what: object) -> int:
-    """Return a number below 2^53 (so that it survives JSON) that depends on the seed and on what it is for, and on nothing else."""
+    """Return a number below 2^53 (it has to survive JSON) that depends on its arguments only.
+
+    A seed, and what it is for.
+    """
     text = "/".join(map(str, (seed, *what))).encode()
     return int.from_bytes(blake2b(text, digest_size=8).digest(), "big") >> 11
 

@@ -1,10 +1,11 @@
 """Runs the coordinator: reads the journal, listens, lets one machine per session decide, journals, posts.
 
-Everything that happens goes through one inbox. When it is empty, each session that was touched decides: its records are appended (the
-coordinator waits for that), then what follows is posted on the boards and acknowledged. So many reports become one append.
+Everything that happens goes through one inbox. When it is empty, each session that was touched decides: its records are
+appended (the coordinator waits for that), then what follows is posted on the boards and acknowledged. So many reports
+become one append.
 
-After a start, or when the bus was away, nothing is decided for `SETTLE_S`: everybody is asked to say that they live first, because
-a roster that is empty only for lack of time would look like a loss of all combiners.
+After a start, or when the bus was away, nothing is decided for `SETTLE_S`: everybody is asked to say that they live
+first, because a roster that is empty only for lack of time would look like a loss of all combiners.
 """
 
 from __future__ import annotations
@@ -296,7 +297,10 @@ class Coordinator:
             await self._settle(touched)
 
     def _machine_for(self, told: _Told) -> bool:
-        """Whether a session's machine is there to be told; a command to start makes one; reports on ended ones are acknowledged."""
+        """Whether a session's machine is there to be told.
+
+        A command to start makes one; reports on ended ones are acknowledged.
+        """
         if told.session in self._machines:
             return True
         if isinstance(told.event, StartAsked) and told.session not in self._ended:
@@ -417,7 +421,10 @@ class Coordinator:
     # --- traces: one per round ---
 
     def _traced(self, name: str, record: Record) -> Record:
-        """Begin a round's span; its context is journalled, so that whoever goes on with the round stays in its trace."""
+        """Begin a round's span.
+
+        Its context is journalled, so that whoever goes on with the round stays in its trace.
+        """
         if not isinstance(record, records.RoundOpened):
             return record
         attributes: dict[str, telemetry.AttributeValue] = {

@@ -1,7 +1,7 @@
 """The state of one session: a fold over its journal, and over nothing else.
 
-`apply` is the only way to change it; two coordinators that read the same journal hold the same state, whatever else they have
-seen. A record that does not fit the state is a defect of ours and fails an assertion, never a guess.
+`apply` is the only way to change it; two coordinators that read the same journal hold the same state, whatever else
+they have seen. A record that does not fit the state is a defect of ours and fails an assertion, never a guess.
 """
 
 from __future__ import annotations
@@ -32,8 +32,9 @@ class Phase(Enum):
 class RoundState:
     """The round under way.
 
-    ``attempts`` and ``places``: as what, and to which combiner, each client sends. ``counting``: the updates of ``closing.counted`` as they
-    were when the set was fixed; they stay what the round is made of when a combiner that held some of them is lost later.
+    ``attempts`` and ``places``: as what, and to which combiner, each client sends. ``counting``: the updates of
+    ``closing.counted`` as they were when the set was fixed; they stay what the round is made of when a combiner that
+    held some of them is lost later.
     """
 
     number: int

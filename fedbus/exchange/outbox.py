@@ -1,6 +1,7 @@
 """Reports that arrive: each is repeated until the coordinator says that it has it.
 
-The coordinator acknowledges a report when what it says stands in the journal; a report may arrive twice, and in any order.
+The coordinator acknowledges a report when what it says stands in the journal; a report may arrive twice, and in any
+order.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """A role's place on the bus: who it is, that it lives, what it says, what it hears.
 
-`say` sends a plain message at most once: while the bus is away it is lost, as any plain message may be, and whoever needs it
-to arrive repeats it. `hear` turns a subscription into envelopes and drops, with a log line, what is not one: a stranger's garbage
-must not end a role. `present` keeps saying `Hello`.
+`say` sends a plain message at most once: while the bus is away it is lost, as any plain message may be, and whoever
+needs it to arrive repeats it. `hear` turns a subscription into envelopes and drops, with a log line, what is not one: a
+stranger's garbage must not end a role. `present` keeps saying `Hello`.
 """
 
 from __future__ import annotations
@@ -93,19 +93,22 @@ class Station:
         """Decode a message; None, and a log line, where it is not one of ours."""
         try:
             envelope = decode(message.data, message.subject)
-            if envelope.workspace != self.subjects.workspace:
-                raise BadMessage(
-                    f"{message.subject}: expected workspace {self.subjects.workspace}, got {envelope.workspace}"
-                )
         except BadMessage as error:
             self.refuse(error)
+            return None
+        if envelope.workspace != self.subjects.workspace:
+            ours, theirs = self.subjects.workspace, envelope.workspace
+            self.refuse(BadMessage(f"{message.subject}: expected workspace {ours}, got {theirs}"))
             return None
         return Heard(message, envelope)
 
     def refuse(self, error: BadMessage) -> None:
-        """Log a bad message; after the first hundred only each hundredth, so that a flood of them does not become one of lines."""
+        """Log a bad message.
+
+        After the first hundred only each hundredth, so that a flood of them does not become one of lines.
+        """
         self._bad += 1
-        if self._bad <= 100 or self._bad % 100 == 0:  # noqa: PLR2004
+        if self._bad <= 100 or self._bad % 100 == 0:
             log.warning("%s %s refused a message (%d so far): %s", *self.peer, self._bad, error)
 
     async def hear(self, subscription: Subscription) -> AsyncIterator[Heard]:

@@ -4,8 +4,8 @@
         session = await federation.start_session(fedbus.SessionConfig(rounds=10, clients_min=3), model=arrays)
         result = await session.wait()
 
-The journal is the truth: a session is what its journal says, whoever asks, whenever. Nothing here is needed for a session to run: the
-process that started it may leave.
+The journal is the truth: a session is what its journal says, whoever asks, whenever. Nothing here is needed for a
+session to run: the process that started it may leave.
 """
 
 from __future__ import annotations
@@ -47,7 +47,10 @@ START_DEADLINE_S = 30.0
 
 @dataclass(frozen=True, slots=True)
 class SessionEvent:
-    """Something that became true in a session. ``kind``: name of the record; ``data``: the record; ``at``: seconds since the epoch."""
+    """Something that became true in a session.
+
+    ``kind``: name of the record; ``data``: the record; ``at``: seconds since the epoch.
+    """
 
     session: str
     sequence: int
@@ -71,7 +74,10 @@ class SessionResult:
 
 @dataclass(frozen=True, slots=True)
 class RoundInfo:
-    """One closed round. ``seconds``: from opening to closing; ``metrics``: of the evaluation, empty if there was none."""
+    """One closed round.
+
+    ``seconds``: from opening to closing; ``metrics``: of the evaluation, empty if there was none.
+    """
 
     round: int
     version: str
@@ -103,7 +109,7 @@ class SessionInfo:
     refused: list[tuple[int, str, str]] = field(default_factory=list)
     metrics: dict[str, float] = field(default_factory=dict)
 
-    def apply(self, record: Record, at: float) -> None:
+    def apply(self, record: Record, at: float) -> None:  # noqa: C901 - one case a record, nothing nested
         """Take note of a record."""
         match record:
             case records.SessionStarted():
@@ -195,7 +201,10 @@ class Session:
         return info
 
     async def wait(self) -> SessionResult:
-        """Wait for the end; returns the result, also of a session that was stopped. `SessionFailed` when it failed or was refused."""
+        """Wait for the end; returns the result, also of a session that was stopped.
+
+        `SessionFailed` when it failed or was refused.
+        """
         info = SessionInfo(self.name)
         async for event in self.events():
             info.apply(event.data, event.at)
@@ -302,9 +311,10 @@ class Federation:
     ) -> Session:
         """Store the first model and start a session; returns when the session is journalled.
 
-        ``name``: 1 to 40 of ``A-Z a-z 0-9 _ -``; without one a name is made up. Starting a name that exists already returns the session
-        that is there (so a start may be repeated). Raises `ConfigError` for a strategy or option that cannot be, `SessionFailed` when
-        the coordinator refuses, `BusUnavailable` when no coordinator takes the command.
+        ``name``: 1 to 40 of ``A-Z a-z 0-9 _ -``; without one a name is made up. Starting a name that exists already
+        returns the session that is there (so a start may be repeated). Raises `ConfigError` for a strategy or option
+        that cannot be, `SessionFailed` when the coordinator refuses, `BusUnavailable` when no coordinator takes the
+        command.
         """
         name = name or f"session-{secrets.token_hex(4)}"
         if len(check_name("session name", name)) > SESSION_CHARS_MAX:
@@ -336,8 +346,8 @@ class Federation:
                     return
         except TimeoutError as error:
             raise BusUnavailable(
-                f"session {session.name}: no coordinator took the command within {START_DEADLINE_S:g} s; it stands and will be "
-                "taken when one comes (`fedbus up`, or `fedbus coordinator`)"
+                f"session {session.name}: no coordinator took the command within {START_DEADLINE_S:g} s; it stands and "
+                "will be taken when one comes (`fedbus up`, or `fedbus coordinator`)"
             ) from error
 
     def session(self, name: str) -> Session:
@@ -389,5 +399,8 @@ class Federation:
 def connect(
     url: str | Bus, *, credentials: str | None = None, workspace: str = "default", name: str | None = None
 ) -> Federation:
-    """Return a federation to be entered with ``async with``; ``url``: of the broker, ``credentials``: path of a NATS credentials file."""
+    """Return a federation to be entered with ``async with``.
+
+    ``url``: of the broker, ``credentials``: path of a NATS credentials file.
+    """
     return Federation(url, credentials=credentials, workspace=workspace, name=name)

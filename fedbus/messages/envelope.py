@@ -1,9 +1,9 @@
 """What every message is wrapped in: version, id, kind, workspace, sender; then one body of a known kind.
 
-On the bus an envelope is one msgpack map ``{"v", "id", "kind", "ws", "from", "body"}``. Unknown fields are ignored, so that a
-newer peer may add some; an unknown version or kind is refused with a reason. `decode` never trusts a length: it bounds the
-whole, and every field has a bound of its own in its pydantic class. ``from`` is for people who read captures: who sent a
-message is read from its subject.
+On the bus an envelope is one msgpack map ``{"v", "id", "kind", "ws", "from", "body"}``. Unknown fields are ignored, so
+that a newer peer may add some; an unknown version or kind is refused with a reason. `decode` never trusts a length: it
+bounds the whole, and every field has a bound of its own in its pydantic class. ``from`` is for people who read
+captures: who sent a message is read from its subject.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The names of things, and what a name may look like.
 
-Every name becomes a token of a subject, a file or a page, so all have one form: 1 to 64 of ``A-Z a-z 0-9 _ -``. Names from
-users are checked at the door (`check_name`) and refused with what was expected; nothing is silently rewritten.
+Every name becomes a token of a subject, a file or a page, so all have one form: 1 to 64 of ``A-Z a-z 0-9 _ -``. Names
+from users are checked at the door (`check_name`) and refused with what was expected; nothing is silently rewritten.
 """
 
 from __future__ import annotations

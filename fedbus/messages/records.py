@@ -1,7 +1,7 @@
 """What the journal holds: the facts of a session, in the order in which they became true.
 
-An `Entry` is one append: its records became true together. The state of a session is a fold over its records and over nothing
-else; a record is never changed once a release has written it (fields may be added with defaults).
+An `Entry` is one append: its records became true together. The state of a session is a fold over its records and over
+nothing else; a record is never changed once a release has written it (fields may be added with defaults).
 """
 
 from __future__ import annotations
@@ -30,7 +30,10 @@ class SessionStarted(Body):
 
 
 class RoundOpened(Body):
-    """A round asks these clients (client -> combiner) for updates of a version; ``incarnations`` are those of the combiners."""
+    """A round asks these clients (client -> combiner) for updates of a version.
+
+    ``incarnations`` are those of the combiners.
+    """
 
     round: Count
     attempt: Count
@@ -74,7 +77,10 @@ class UpdatesRecorded(Body):
 
 
 class ClientsMoved(Body):
-    """These clients send (again), as ``attempt``, to another combiner or to its new incarnation; what they had sent is gone."""
+    """These clients send (again), as ``attempt``, to another combiner or to its new incarnation.
+
+    What they had sent is gone.
+    """
 
     round: Count
     attempt: Count
@@ -147,7 +153,10 @@ class Measured(Body):
 
 
 class RoundEvaluated(Body):
-    """The metrics of a version: weighted over clients, and each client's own; ``missing``: asked, without an answer, and why."""
+    """The metrics of a version: weighted over clients, and each client's own.
+
+    ``missing``: asked, without an answer, and why.
+    """
 
     round: Count
     version: Name

@@ -2,28 +2,26 @@
 
 ``fb.<workspace>.`` stands before all:
 
-====================================================  =======  ==========================  ===================================
-subject                                               carried  who publishes               what
-====================================================  =======  ==========================  ===================================
-``journal.<session>``                                 FILE     coordinator                 `records.Entry`
-``command.<role>.<name>``                             FILE     engineers                   `commands.StartSession`, ``StopSession``
-``task.<client>.<session>``                           MEMORY   coordinator                 `tasks.Task` (board: newest counts)
-``order.<combiner>.<session>``                        MEMORY   coordinator                 `orders.Order` (board)
+====================================================  =======  ==========================
+=================================== subject                                               carried  who publishes what
+====================================================  =======  ==========================
+=================================== ``journal.<session>``                                 FILE     coordinator
+`records.Entry` ``command.<role>.<name>``                             FILE     engineers `commands.StartSession`,
+``StopSession`` ``task.<client>.<session>``                           MEMORY   coordinator `tasks.Task` (board: newest
+counts) ``order.<combiner>.<session>``                        MEMORY   coordinator `orders.Order` (board)
 ``blob.<blob>.manifest``, ``blob.<blob>.<i>``         FILE     combiners, engineers        a model's bytes
-``model.<version>``                                   FILE     coordinator                 `records.ModelPublished` (board)
-``presence.<role>.<name>``                            plain    everybody                   `presence.Hello`, ``Bye``
-``whois``                                             plain    coordinator                 `presence.WhoIsThere`
-``up.<combiner>.<role>.<name>``                       plain    clients, combiners          `uploads.UploadBegin`
-``chunk.<combiner>.<role>.<name>.<session>``
-``.<round>.<attempt>.<index>.<xxh3>``                 plain    clients, combiners          bytes of one chunk
-``down.<role>.<name>.<combiner>``                     plain    combiners                   `uploads.UploadState`
-``report.<role>.<name>``                              plain    clients, combiners          `reports.*`
-``ack.<role>.<name>``                                 plain    coordinator                 `reports.ReportTaken`
-``query.<what>``                                      plain    anybody (request)           `queries.*`
-====================================================  =======  ==========================  ===================================
+``model.<version>``                                   FILE     coordinator `records.ModelPublished` (board)
+``presence.<role>.<name>``                            plain    everybody `presence.Hello`, ``Bye`` ``whois`` plain
+coordinator `presence.WhoIsThere` ``up.<combiner>.<role>.<name>``                       plain    clients, combiners
+`uploads.UploadBegin` ``chunk.<combiner>.<role>.<name>.<session>`` ``.<round>.<attempt>.<index>.<xxh3>`` plain clients,
+combiners          bytes of one chunk ``down.<role>.<name>.<combiner>``                     plain combiners
+`uploads.UploadState` ``report.<role>.<name>``                              plain clients, combiners `reports.*`
+``ack.<role>.<name>``                                 plain    coordinator `reports.ReportTaken` ``query.<what>`` plain
+anybody (request) `queries.*` ====================================================  ======= ==========================
+===================================
 
-A client's name stands at a fixed place in every subject it may publish on or listen to, so that a broker's permissions can
-be written as patterns.
+A client's name stands at a fixed place in every subject it may publish on or listen to, so that a broker's permissions
+can be written as patterns.
 """
 
 from __future__ import annotations

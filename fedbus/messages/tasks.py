@@ -1,8 +1,8 @@
 """What the coordinator wants of a client in a session: one `Task`, replaced as a whole when it changes.
 
-A task is a state, not an event: losing, repeating or delaying one does no harm, the highest ``revision`` counts. It says
-what to do now (train, evaluate, or nothing), and the *receipt*: up to which round the client's update is settled and may be
-forgotten.
+A task is a state, not an event: losing, repeating or delaying one does no harm, the highest ``revision`` counts. It
+says what to do now (train, evaluate, or nothing), and the *receipt*: up to which round the client's update is settled
+and may be forgotten.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ TaskConfig = Annotated[dict[str, Any], Field(max_length=1000)]
 class Train(Body):
     """Train on a version and send the update to a combiner.
 
-    A higher ``attempt`` of the same round means: send the update that you hold (again), to this combiner; do not train again.
+    A higher ``attempt`` of the same round means: send the update that you hold (again), to this combiner; do not train
+    again.
     """
 
     round: Count

@@ -1,9 +1,9 @@
 """The words between the sender of an update (or of a partial) and the combiner that folds it.
 
-``UploadBegin`` announces what is to come, by digest; the combiner answers with ``UploadState``: the chunk that it expects next, up to
-which chunk it has room for (credit), and the verdict once there is one. Either may be repeated at will: the answer to any
-``UploadBegin`` is how things stand, so an upload resumes wherever it was cut. Chunks are raw bytes, in order, one message each;
-what they are stands in their subject.
+``UploadBegin`` announces what is to come, by digest; the combiner answers with ``UploadState``: the chunk that it
+expects next, up to which chunk it has room for (credit), and the verdict once there is one. Either may be repeated at
+will: the answer to any ``UploadBegin`` is how things stand, so an upload resumes wherever it was cut. Chunks are raw
+bytes, in order, one message each; what they are stands in their subject.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from fedbus.messages.ids import Count, Digest, Metrics, Name, Reason
 
 
 class UploadBegin(Body):
-    """What will be sent: the update of a client, or the partial of a combiner (then ``weight`` is the sum of its updates').
+    """What will be sent: the update of a client, or the partial of a combiner (which has no weight of its own).
 
-    ``spec`` is the digest of names, shapes and dtypes; ``digest`` that of the bytes. ``weight`` is checked by the receiver.
-    ``fetched``: bytes of the model that the sender had to download for this update.
+    ``spec`` is the digest of names, shapes and dtypes; ``digest`` that of the bytes. ``weight`` is checked by the
+    receiver. ``fetched``: bytes of the model that the sender had to download for this update.
     """
 
     session: Name
@@ -34,7 +34,10 @@ class UploadBegin(Body):
 
 
 class UploadState(Body):
-    """How an upload stands: send up to, not including, chunk ``credit``; with ``resend``, from ``next_chunk`` on again."""
+    """How an upload stands: send up to, not including, chunk ``credit``.
+
+    With ``resend``, from ``next_chunk`` on again.
+    """
 
     session: Name
     round: Count

@@ -1,7 +1,8 @@
 """The journal of each session: append with optimistic concurrency, read from the beginning, follow.
 
-`append` is exactly-once for its caller: it repeats itself while the bus is away, and when its own entry turns out to be stored
-already it says so instead of `Conflict`. `Conflict` means that somebody else wrote: the caller's state is behind.
+`append` is exactly-once for its caller: it repeats itself while the bus is away, and when its own entry turns out to be
+stored already it says so instead of `Conflict`. `Conflict` means that somebody else wrote: the caller's state is
+behind.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""Models on the bus: a blob is a manifest and its chunks in a file stream; the catalogue says which version is which blob.
+"""Models on the bus: a blob is a manifest and its chunks; the catalogue says which version is which blob.
 
-Order of writes: all chunks, then the manifest, then whoever names the blob. A blob without a manifest is nothing; a name is never
-used for two contents. Reading fetches chunks in a window, checks each against the manifest, and the whole against its digest.
+Order of writes: all chunks, then the manifest, then whoever names the blob. A blob without a manifest is nothing; a
+name is never used for two contents. Reading fetches chunks in a window, checks each against the manifest, and the whole
+against its digest.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Where a combiner keeps the updates of a round until it is closed: to undo one exactly, or to read it a second time.
 
-Bytes of one upload are appended in order and read by position. `Directory` writes files and lets the page cache work (a combiner
-that is killed may lose nothing by it: the client still has its update); `Memory` is for simulations and for models that are
-small. A full disk raises `SpoolFull`: the upload is refused with that reason, the round goes on.
+Bytes of one upload are appended in order and read by position. `Directory` writes files and lets the page cache work (a
+combiner that is killed may lose nothing by it: the client still has its update); `Memory` is for simulations and for
+models that are small. A full disk raises `SpoolFull`: the upload is refused with that reason, the round goes on.
 """
 
 from __future__ import annotations
@@ -72,7 +72,10 @@ class Memory:
 
 
 FILES_MAX = 64
-"""Files that are open at once: far below a process's usual limit of 1,024, far above the uploads that receive at once."""
+"""Files that are open at once.
+
+Far below a process's usual limit of 1,024, far above the uploads that receive at once.
+"""
 
 
 class Directory:
@@ -92,7 +95,7 @@ class Directory:
             file = self._file(upload)
             file.seek(size)
             view = memoryview(data)
-            while len(view):
+            while view:
                 view = view[file.write(view) :]
         except OSError as error:
             if error.errno in _FULL:

@@ -9,8 +9,8 @@ from fedbus.messages.subjects import Subjects
 def streams_of(subjects: Subjects, *, replicas: int = 1) -> tuple[StreamSpec, ...]:
     """Return every stream of a workspace.
 
-    The board is in memory: what stands on it follows from the journal, and a coordinator that sees a broker come back posts
-    it again. All else is on disk.
+    The board is in memory: what stands on it follows from the journal, and a coordinator that sees a broker come back
+    posts it again. All else is on disk.
     """
     stream = subjects.stream
     return (

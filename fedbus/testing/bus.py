@@ -446,11 +446,12 @@ async def _ends(world: _World) -> None:
     before = asyncio.all_tasks()
     bus, other = await world.pair()
     await bus.ensure(world.spec())
-    deaf = await other.subscribe(world.at("ask"))
+    ask = "check-ends-ask"  # of no stream: a stream answers a request with its acknowledgement
+    deaf = await other.subscribe(ask)
     waits = [
         asyncio.ensure_future(anext(await bus.subscribe(world.at("never")), None)),
         asyncio.ensure_future(anext(await bus.follow(world.stream, world.at("never")), None)),
-        asyncio.ensure_future(bus.request(world.at("ask"), b"", deadline_s=CHECK_S_MAX)),
+        asyncio.ensure_future(bus.request(ask, b"", deadline_s=CHECK_S_MAX)),
     ]
     await anext(deaf)  # the request is on its way, so the iterations wait as well
     async with bus as same:

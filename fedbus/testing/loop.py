@@ -1,7 +1,7 @@
 """An asyncio event loop whose time is a number: nothing ever sleeps, and the same program runs the same way each time.
 
-When no callback is ready the loop jumps to the next timer. When there is no timer either, nothing can ever happen again: `Deadlock`.
-No file, socket or thread may be waited for on it.
+When no callback is ready the loop jumps to the next timer. When there is no timer either, nothing can ever happen
+again: `Deadlock`. No file, socket or thread may be waited for on it.
 """
 
 from __future__ import annotations

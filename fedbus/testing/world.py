@@ -1,9 +1,10 @@
-"""Whole federations in one process, from one seed, under virtual time: the real roles over the memory bus, with misfortune.
+"""Whole federations in one process, from one seed, under virtual time: the real roles, the memory bus, misfortune.
 
-`simulate(seed)` makes a world (how many clients and combiners, what faults, who is killed when: all drawn from the seed), runs one
-session in it, and checks what must hold: every published model is the exact weighted sum of updates of that round, each at most once;
-versions form one chain; every round ends; the session ends in bounded time. What is checked against is computed here with Python's own
-whole numbers and fractions, not with the accumulator. A violation raises `Violation` with the seed and the story.
+`simulate(seed)` makes a world (how many clients and combiners, what faults, who is killed when: all drawn from the
+seed), runs one session in it, and checks what must hold: every published model is the exact weighted sum of updates of
+that round, each at most once; versions form one chain; every round ends; the session ends in bounded time. What is
+checked against is computed here with Python's own whole numbers and fractions, not with the accumulator. A violation
+raises `Violation` with the seed and the story.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import numpy as np
 from fedbus.aggregation import scale_for
 from fedbus.bus.memory import Faults, MemoryBroker, MemoryBus
 from fedbus.client.app import ClientApp, EvaluateTask, Evaluation, Model, TrainTask, Update
-from fedbus.client.service import Client
+from fedbus.client.client import Client
 from fedbus.combiner.service import Combiner
 from fedbus.config.session import SessionConfig
 from fedbus.coordinator.service import Coordinator
@@ -54,7 +55,7 @@ class Plan:
     clients: int = 3
     combiners: int = 1
     rounds: int = 2
-    faults: Faults = Faults()
+    faults: Faults = field(default_factory=Faults)
     kills: int = 0
     broker_restarts: int = 0
     misfortune_s: float = 60.0
@@ -67,7 +68,7 @@ class Plan:
     @staticmethod
     def draw(seed: int) -> Plan:
         """Draw a world: most are small and harsh."""
-        rng = random.Random(f"plan-{seed}")  # noqa: S311 - a world from a seed, no secret
+        rng = random.Random(f"plan-{seed}")
         clients = rng.randint(1, 5)
         faults = Faults(
             loss=rng.choice([0.0, 0.02, 0.1, 0.2]),
@@ -90,7 +91,7 @@ class Plan:
             bad_clients=rng.choice([0, 0, 0, 1]) if clients > 1 else 0,
             slow_s=rng.choice([0.0, 1.0, 10.0]),
             values=rng.choice([0, 1, 7, 30]),
-            evaluate=rng.random() < 0.5,  # noqa: PLR2004 - a coin
+            evaluate=rng.random() < 0.5,
         )
 
 
@@ -129,7 +130,7 @@ class World:
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
-        self.rng = random.Random(f"world-{plan.seed}")  # noqa: S311 - a world from a seed, no secret
+        self.rng = random.Random(f"world-{plan.seed}")
         self.report = Report(plan)
         self.subjects = Subjects("default")
         self.clock = VirtualClock()
@@ -166,7 +167,7 @@ class World:
                 raise ValueError("a bad client")
             if bad and task.round % 3 == 1:
                 arrays["b"] = np.array([np.nan, 1.0])
-            if bad and task.round % 3 == 2:  # noqa: PLR2004 - the third way
+            if bad and task.round % 3 == 2:
                 arrays["b"] = np.zeros(3)
             return Update(arrays, weight, {"loss": weight})
 
@@ -246,7 +247,7 @@ class World:
                 workspace="default",
                 clock=self.clock,
                 workers=Inline(),
-                make_spool=lambda session: Memory(),
+                make_spool=lambda _session: Memory(),
             ).run()
 
         return start
@@ -297,7 +298,10 @@ class World:
     # --- a session ---
 
     def config(self) -> SessionConfig:
-        """Return the session's settings: rounds wait for all honest clients, so that the result does not depend on luck."""
+        """Return the session's settings.
+
+        Rounds wait for all honest clients, so that the result does not depend on luck.
+        """
         plan = self.plan
         return SessionConfig(
             rounds=plan.rounds,

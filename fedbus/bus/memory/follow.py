@@ -34,6 +34,7 @@ class MemoryFollow:
         self._seen: MemoryStream | None = None
         self._arrivals = Arrivals()
         self._ended = False
+        self._filled = False
         self.resume()
 
     @property
@@ -43,6 +44,8 @@ class MemoryFollow:
     def resume(self) -> None:
         """Ask the broker for everything behind our position."""
         if not self._ended:
+            # offers before the answer are ignored: taking one would skip what was lost with the link before it
+            self._filled = False
             self._out.send(0, self._ask)
 
     def _ask(self) -> None:
@@ -51,6 +54,7 @@ class MemoryFollow:
             self.connection.incoming.send(0, self._fill)
 
     def _fill(self) -> None:
+        self._filled = True
         stream = self._broker.stream(self._stream)
         if stream is None or self._ended:
             return
@@ -65,7 +69,7 @@ class MemoryFollow:
     def offer(self, message: Message) -> None:
         """Receive what was stored, unless a fill has brought it already or will bring it."""
         stream = self._broker.stream(self._stream)
-        if stream is self._seen and stream is not None and stream.get(message.sequence) is message:
+        if self._filled and stream is self._seen and stream is not None and stream.get(message.sequence) is message:
             self._enqueue(message)
 
     def _enqueue(self, message: Message) -> None:

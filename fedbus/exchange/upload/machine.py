@@ -11,8 +11,8 @@
              verdict   +------> ACCEPTED   kept until the receipt (the client's business)
                        +------> REFUSED    with a reason; not sent again
 
-The receiver's word is law: how far we are is what it says in answer to an announcement. A chunk is sent again only when the
-receiver asks (``resend``): so a cut costs what was under way, at most the credit.
+The receiver's word is law: how far we are is what it says in answer to an announcement. A chunk is sent again only when
+the receiver asks (``resend``): so a cut costs what was under way, at most the credit.
 """
 
 from __future__ import annotations

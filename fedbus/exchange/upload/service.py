@@ -1,6 +1,7 @@
 """Sends one upload: feeds the machine with what the combiner says and with time, and publishes what it decides.
 
-It promises to come back with a verdict or to be cancelled; a bus that is away, a combiner that is killed or restarted make it wait.
+It promises to come back with a verdict or to be cancelled; a bus that is away, a combiner that is killed or restarted
+make it wait.
 """
 
 from __future__ import annotations

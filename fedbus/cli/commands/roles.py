@@ -1,0 +1,45 @@
+"""`fedbus coordinator` and `fedbus combiner`: one role of the operator's side in this process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fedbus.cli.environment import URL, Credentials, LogLevel, Nats, Workspace, setup_log
+from fedbus.cli.running import run
+
+DONE = 0
+
+
+def coordinator(
+    nats: Nats = URL,
+    name: Annotated[str, typer.Option("--name", help="Who it is.")] = "coordinator",
+    workspace: Workspace = "default",
+    credentials: Credentials = None,
+    log_level: LogLevel = "info",
+) -> None:
+    """Run a coordinator: it decides rounds, and touches no tensor."""
+    from fedbus.cli.roles import Place, coordinate
+
+    setup_log(log_level, name)
+    run(coordinate(Place(nats, workspace, credentials), name), terminated=DONE)
+
+
+def combiner(
+    name: Annotated[str, typer.Option("--name", help="Who it is; no two combiners of a workspace share a name.")],
+    nats: Nats = URL,
+    workspace: Workspace = "default",
+    credentials: Credentials = None,
+    data_dir: Annotated[
+        Path | None,
+        typer.Option("--data-dir", metavar="DIR", help="Where updates of an open round are kept; default: a temporary place."),
+    ] = None,
+    log_level: LogLevel = "info",
+) -> None:
+    """Run a combiner: it folds updates as they arrive."""
+    from fedbus.cli.roles import Place, combine
+
+    setup_log(log_level, name)
+    run(combine(Place(nats, workspace, credentials), name, data_dir), terminated=DONE)

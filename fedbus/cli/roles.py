@@ -1,0 +1,113 @@
+"""Roles put together from argv and environment: a connection, threads, traces, a place on disk."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+import tempfile
+from collections.abc import AsyncIterator, Mapping
+from contextlib import ExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from fedbus import telemetry
+from fedbus.bus.nats import connect
+from fedbus.cli.environment import environ
+from fedbus.client.app import ClientApp
+from fedbus.client.service import Client
+from fedbus.clock import SystemClock
+from fedbus.combiner.service import Combiner
+from fedbus.coordinator.service import Coordinator
+from fedbus.messages.ids import check_name
+from fedbus.store.spool import Directory
+from fedbus.telemetry import Telemetry
+from fedbus.workers import Threads
+
+log = logging.getLogger("fedbus.cli")
+
+FOLD_THREADS = max(1, min(4, os.cpu_count() or 1))
+"""Threads of a combiner: a session folds in one, so more pay only where several sessions run at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a role belongs: broker, workspace, and the credentials' file."""
+
+    url: str
+    workspace: str = "default"
+    credentials: str | None = None
+
+
+async def coordinate(place: Place, name: str) -> None:
+    """Run a coordinator until cancelled."""
+    check_name("coordinator name", name)
+    workers = Threads(2, name)
+    async with _traced("coordinator", name) as traces:
+        try:
+            async with await connect(place.url, name=name, credentials=place.credentials) as bus:
+                log.info("coordinating workspace %s", place.workspace)
+                await Coordinator(
+                    bus,
+                    name=name,
+                    incarnation=secrets.token_hex(8),
+                    workspace=place.workspace,
+                    clock=SystemClock(),
+                    workers=workers,
+                    traces=traces,
+                ).run()
+        finally:
+            workers.close()
+
+
+async def combine(place: Place, name: str, data_dir: Path | None = None) -> None:
+    """Run a combiner until cancelled; what it spools stands under ``data_dir``, or in a temporary place."""
+    check_name("combiner name", name)
+    workers = Threads(FOLD_THREADS, name)
+    async with _traced("combiner", name) as traces:
+        with ExitStack() as stack:
+            stack.callback(workers.close)
+            if data_dir is None:
+                spools = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=f"fedbus-{name}-")))
+            else:
+                spools = data_dir / f"spool-{name}"
+            async with await connect(place.url, name=name, credentials=place.credentials) as bus:
+                log.info("combining for workspace %s, spool in %s", place.workspace, spools)
+                await Combiner(
+                    bus,
+                    name=name,
+                    incarnation=secrets.token_hex(8),
+                    workspace=place.workspace,
+                    clock=SystemClock(),
+                    workers=workers,
+                    make_spool=lambda session: Directory(spools / session),
+                    traces=traces,
+                ).run()
+
+
+async def take_part(place: Place, app: ClientApp, name: str, attributes: Mapping[str, str] | None = None) -> None:
+    """Run a client until cancelled."""
+    async with _traced("client", name) as traces:
+        client = Client(
+            place.url,
+            app,
+            name=name,
+            credentials=place.credentials,
+            attributes=attributes,
+            workspace=place.workspace,
+            traces=traces,
+        )
+        async with client:
+            log.info("connected to %s; waiting for tasks", place.workspace)
+            await client.run()
+
+
+@asynccontextmanager
+async def _traced(role: str, instance: str) -> AsyncIterator[Telemetry]:
+    """Trace a role as the environment asks for; what waits to be sent is sent at the end."""
+    tracing = telemetry.setup(role, instance, environ())
+    try:
+        yield tracing.telemetry
+    finally:
+        await asyncio.to_thread(tracing.shutdown)

@@ -1,0 +1,89 @@
+"""The tree of commands, and how each run of it ends.
+
+Commands live in ``fedbus.cli.commands``, thin: options in, a call of what does the work. What only one command needs
+is imported when it runs, so that ``fedbus --help`` is quick.
+
+Exit codes: 0 done, 1 failed, 2 usage (a setting, an option or an argument has to be corrected), 130 Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import orjson  # noqa: F401 - here, so that a missing extra is said before anything runs
+import rich  # noqa: F401 - as above
+import typer
+
+from fedbus.cli.commands import bench, client, demo, doctor, model, roles, session, up
+from fedbus.cli.running import INTERRUPTED
+from fedbus.errors import ConfigError, FedbusError
+from fedbus.version import __version__
+
+FAILED = 1
+USAGE = 2
+
+app = typer.Typer(
+    name="fedbus",
+    help="Federated learning over a message bus.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"fedbus {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and end.")
+    ] = False,
+) -> None:
+    """Federated learning over a message bus."""
+
+
+app.command("demo")(demo.demo)
+app.command("up")(up.up)
+app.command("coordinator")(roles.coordinator)
+app.command("combiner")(roles.combiner)
+app.add_typer(client.app, name="client")
+app.add_typer(session.app, name="session")
+app.add_typer(model.app, name="model")
+app.add_typer(bench.app, name="bench")
+app.command("doctor")(doctor.doctor)
+
+
+def run(argv: list[str]) -> int:
+    """Run a command; returns the exit code. Errors become one line on stderr."""
+    debug = argv[:1] == ["--debug"]
+    try:
+        app(args=argv, prog_name="fedbus")
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else FAILED
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # whoever read us has gone (`| head`): the flush at exit must not complain again
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except (FedbusError, OSError) as error:
+        if debug:
+            raise
+        print(f"fedbus: {sentence(error)}", file=sys.stderr)
+        return USAGE if isinstance(error, ConfigError) else FAILED
+    return 0
+
+
+def sentence(error: Exception) -> str:
+    """Return an error in one line, whatever it carries."""
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    return " ".join(str(error).split()) or type(error).__name__
