@@ -354,7 +354,7 @@ class Connection:
 
 
 def _check_credentials(path: str) -> None:
-    """Say what is wrong with credentials before nats-py says it with an error of its own, or in the middle of a handshake."""
+    """Say what is wrong with credentials before nats-py does, with an error of its own in the midst of a handshake."""
     try:
         text = Path(path).read_text(errors="replace")
     except OSError as error:

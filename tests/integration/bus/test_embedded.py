@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 import signal
 import socket
@@ -19,22 +18,21 @@ from fedbus.bus.embedded import BrokerSettings, EmbeddedBroker
 from fedbus.bus.nats import connect
 from fedbus.errors import BrokerFailed, BrokerMissing, BusFull, ConfigError
 
-
 ROOT = Path(__file__).parents[3]
 
 
-def alive(pid):
+def _alive(pid):
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
 
 
-async def gone(pid, within_s):
+async def _gone(pid, within_s):
     end = time.monotonic() + within_s
-    while alive(pid) and time.monotonic() < end:
+    while _alive(pid) and time.monotonic() < end:  # noqa: ASYNC110 - a process of somebody else
         await asyncio.sleep(0.01)
-    return not alive(pid)
+    return not _alive(pid)
 
 
 async def test_a_broker_lives_as_long_as_its_context(tmp_path):
@@ -44,15 +42,15 @@ async def test_a_broker_lives_as_long_as_its_context(tmp_path):
         assert re.fullmatch(r"nats://127\.0\.0\.1:\d+", broker.url)
         async with await connect(broker.url, name="x") as bus:
             assert bus.payload_max > 8_000_000
-        listening = listeners(broker.pid)
+        listening = _listeners(broker.pid)
         assert listening == {("127.0.0.1", broker.port)}
-    assert not alive(pid)
+    assert not _alive(pid)
     assert not broker.running
 
 
-def listeners(pid):
+def _listeners(pid):
     """Return (address, port) of the TCP sockets on which a process listens."""
-    inodes = {os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")}
+    inodes = {str(fd.readlink()) for fd in Path(f"/proc/{pid}/fd").iterdir()}
     found = set()
     for table in ("tcp", "tcp6"):
         for line in Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]:
@@ -63,6 +61,10 @@ def listeners(pid):
                 family = socket.AF_INET if table == "tcp" else socket.AF_INET6
                 found.add((socket.inet_ntop(family, packed), int(port, 16)))
     return found
+
+
+def _environment(pid):
+    return Path(f"/proc/{pid}/environ").read_text().split("\0")
 
 
 async def test_a_second_start_finds_the_streams_of_the_first(tmp_path):
@@ -83,10 +85,10 @@ async def test_settings_reach_the_broker(tmp_path):
     async with EmbeddedBroker(tmp_path, settings=settings) as broker, await connect(broker.url, name="x") as bus:
         assert bus.payload_max < 2**20
         await bus.ensure(StreamSpec("m", ("m.>",), Storage.MEMORY))
-        with pytest.raises(BusFull):
-            for _ in range(20):
-                await bus.append("m", "m.a", bytes(100_000))
-        environment = Path(f"/proc/{broker.pid}/environ").read_text().split("\0")
+        appends = [bus.append("m", "m.a", bytes(100_000)) for _ in range(20)]
+        ends = await asyncio.gather(*appends, return_exceptions=True)
+        assert {type(end) for end in ends} == {int, BusFull}
+        environment = _environment(broker.pid)
         assert {"GOGC=50", f"GOMEMLIMIT={1024 * 2**20}"} <= set(environment)
     assert "sync_interval: always" in (tmp_path / "broker.conf").read_text()
 
@@ -107,18 +109,18 @@ asyncio.run(main())
 
 @pytest.mark.parametrize("way", ["kernel", "watcher"])
 async def test_no_orphan_is_left(tmp_path, way):
-    """Its parent killed with -9, the broker is gone within 3 s, by the kernel's signal or by the watcher; its store is free."""
+    """Its parent killed with -9, the broker is gone within 3 s by kernel or watcher, and its store is free."""
     script = tmp_path / "parent.py"
     script.write_text(textwrap.dedent(ORPHAN))
     parent = await asyncio.create_subprocess_exec(
         sys.executable, str(script), str(tmp_path / "store"), way, stdout=asyncio.subprocess.PIPE, cwd=ROOT
     )
     pid = int(await asyncio.wait_for(parent.stdout.readline(), 30))
-    assert alive(pid)
+    assert _alive(pid)
     parent.send_signal(signal.SIGKILL)
     await parent.wait()
     parent._transport.close()
-    assert await gone(pid, within_s=3)
+    assert await _gone(pid, within_s=3)
     async with EmbeddedBroker(tmp_path / "store") as broker:
         assert broker.running
 
@@ -127,8 +129,8 @@ async def test_the_watcher_ends_with_its_broker(tmp_path):
     """Where a watcher is used, stopping the broker leaves neither."""
     async with EmbeddedBroker(tmp_path, by_watcher=True) as broker:
         watcher = broker._child.watcher.pid
-        assert alive(watcher)
-    assert not alive(watcher)
+        assert _alive(watcher)
+    assert not _alive(watcher)
 
 
 async def test_a_port_in_use_is_named(tmp_path):

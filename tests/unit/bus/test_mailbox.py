@@ -12,7 +12,7 @@ from fedbus.bus.mailbox import Mailbox
 from fedbus.errors import BusClosed
 
 
-def message(size=744, number=0):
+def _message(size=744, number=0):
     return Message("x", bytes(size), sequence=number)
 
 
@@ -20,21 +20,21 @@ async def test_the_newest_are_dropped_and_logged_once_per_burst(caplog):
     """Beyond its bytes new messages are refused; one line when that begins, one with the count when it ends."""
     box = Mailbox("box", 3000)
     with caplog.at_level(logging.WARNING, "fedbus.bus"):
-        taken = [box.put(message(number=i)) for i in range(10)]
+        taken = [box.put(_message(number=i)) for i in range(10)]
         assert taken == [True, True, True] + [False] * 7
         assert len(caplog.records) == 1
         assert [(await anext(box)).sequence for _ in range(3)] == [0, 1, 2]
     assert box.dropped == 7
     assert ["too slow" in r.message for r in caplog.records] == [True, False]
     assert "7 messages were dropped" in caplog.records[1].message
-    assert box.put(message())
+    assert box.put(_message())
 
 
 async def test_an_empty_mailbox_takes_a_message_of_any_size():
     """A message larger than the limit can still be received, alone."""
     box = Mailbox("box", 10)
-    assert box.put(message(10_000))
-    assert not box.put(message(0))
+    assert box.put(_message(10_000))
+    assert not box.put(_message(0))
     assert len((await anext(box)).data) == 10_000
 
 
@@ -43,7 +43,7 @@ async def test_a_cancelled_reader_takes_nothing_with_it():
     box = Mailbox("box", 10_000)
     first, second = (asyncio.ensure_future(anext(box)) for _ in range(2))
     await asyncio.sleep(0)
-    box.put(message(number=1))
+    box.put(_message(number=1))
     first.cancel()
     assert (await second).sequence == 1
     with pytest.raises(asyncio.CancelledError):
@@ -59,6 +59,6 @@ async def test_every_waiting_reader_hears_of_the_end():
     failed.fail(BusClosed("gone"))
     ends = await asyncio.gather(*waits, return_exceptions=True)
     assert [type(end) for end in ends] == [StopAsyncIteration] * 2 + [BusClosed] * 2
-    assert not failed.put(message())
+    assert not failed.put(_message())
     with pytest.raises(BusClosed, match="gone"):
         await anext(failed)

@@ -43,7 +43,7 @@ def run(main):
 
 
 @asynccontextmanager
-async def broker_without_faults():
+async def _broker_without_faults():
     broker = MemoryBroker()
 
     async def fresh(name):
@@ -53,7 +53,7 @@ async def broker_without_faults():
 
 
 @asynccontextmanager
-async def broker_far_away():
+async def _broker_far_away():
     broker = MemoryBroker(seed=3, faults=Faults(delay_s=(0.001, 0.004)))
 
     async def fresh(name):
@@ -64,16 +64,16 @@ async def broker_far_away():
 
 def test_the_memory_bus_keeps_the_contract():
     """Everything that base.Bus promises holds for the bus in memory, next door and behind delays, in virtual time."""
-    run(check_bus(broker_without_faults))
-    run(check_bus(broker_far_away))
+    run(check_bus(_broker_without_faults))
+    run(check_bus(_broker_far_away))
 
 
 async def test_the_memory_bus_keeps_the_contract_on_a_real_loop():
     """The same on an ordinary loop."""
-    await check_bus(broker_without_faults)
+    await check_bus(_broker_without_faults)
 
 
-async def story(seed, faults):
+async def _story(seed, faults):
     """A world of some traffic and all misfortunes; returns what happened, with times."""
     broker = MemoryBroker(seed, faults)
     buses = [MemoryBus(broker, f"b{i}") for i in range(4)]
@@ -82,8 +82,9 @@ async def story(seed, faults):
     await buses[0].ensure(JOURNAL)
 
     async def read(name, subscription):
-        async for message in subscription:
-            log.append((round(loop.time(), 9), name, message.subject, message.data, message.sequence, message.pending))
+        async for m in subscription:
+            # written at once, not collected by a comprehension: the log of all readers is one story
+            log.append((round(loop.time(), 9), name, m.subject, m.data, m.sequence, m.pending))  # noqa: PERF401
 
     readers = []
     for i, bus in enumerate(buses):
@@ -109,14 +110,14 @@ async def story(seed, faults):
     await asyncio.gather(*writers)
     broker.faults = Faults()
     await asyncio.sleep(10)
-    stored = [(m.sequence, m.subject, m.data) for m in await everything(buses[0])]
+    stored = [(m.sequence, m.subject, m.data) for m in await _everything(buses[0])]
     for bus in buses:
         await bus.close()
     await asyncio.gather(*readers, return_exceptions=True)
     return log, stored
 
 
-async def everything(bus):
+async def _everything(bus):
     count = await bus.pending("journal", ">")
     follow = await bus.follow("journal", ">")
     return [await anext(follow) for _ in range(count)]
@@ -129,7 +130,7 @@ STORMY = Faults(
 
 def test_one_seed_makes_one_world():
     """The same seed gives the same log to the nanosecond; another seed another."""
-    first, again, other = run(story(7, STORMY)), run(story(7, STORMY)), run(story(8, STORMY))
+    first, again, other = run(_story(7, STORMY)), run(_story(7, STORMY)), run(_story(8, STORMY))
     assert first == again
     assert first[0] != other[0]
     assert len(first[0]) > 500
@@ -138,7 +139,7 @@ def test_one_seed_makes_one_world():
 @pytest.mark.parametrize("seed", range(20))
 def test_following_is_reliable_in_any_weather(seed):
     """Whatever strikes, every follower sees every stored message once, in order; plain messages suffer."""
-    log, stored = run(story(seed, STORMY))
+    log, stored = run(_story(seed, STORMY))
     for i in range(4):
         seen = [(entry[4], entry[2], entry[3]) for entry in log if entry[1] == f"follow{i}"]
         assert seen == stored
@@ -147,7 +148,7 @@ def test_following_is_reliable_in_any_weather(seed):
     assert len({n for _, n in acknowledged}) == len(acknowledged)
 
 
-async def collect(faults, count=2000):
+async def _collect(faults, count=2000):
     """Publish so many, and return what arrives, up to a marker sent when all has come to rest."""
     broker = MemoryBroker(1, faults)
     sender, receiver = MemoryBus(broker, "s"), MemoryBus(broker, "r")
@@ -165,22 +166,22 @@ async def collect(faults, count=2000):
 
 def test_loss_strikes_by_its_odds():
     """Of 2,000 messages with odds of 0.25, about a quarter is lost, the rest arrives in order."""
-    found = run(collect(Faults(loss=0.25)))
+    found = run(_collect(Faults(loss=0.25)))
     assert 1400 < len(found) < 1600
     assert found == sorted(set(found))
 
 
 def test_repetition_strikes_by_its_odds():
     """About a quarter arrives twice, none is lost."""
-    found = run(collect(Faults(repetition=0.25)))
+    found = run(_collect(Faults(repetition=0.25)))
     assert set(found) == set(range(2000))
     assert 2400 < len(found) < 2600
 
 
 def test_only_reordering_breaks_the_order():
     """With delays alone the order of one sender holds; with reordering it does not, and nothing is lost."""
-    assert run(collect(Faults(delay_s=(0.0, 0.5)), 300)) == list(range(300))
-    found = run(collect(Faults(reordering=0.1), 300))
+    assert run(_collect(Faults(delay_s=(0.0, 0.5)), 300)) == list(range(300))
+    found = run(_collect(Faults(reordering=0.1), 300))
     assert sorted(found) == list(range(300))
     assert found != sorted(found)
 
@@ -251,9 +252,8 @@ def test_an_outage_ends_calls_at_their_deadline_and_follows_go_on_after_it():
         with pytest.raises(BusUnavailable):
             await bus.last("journal", "journal.a", deadline_s=1.0)
         await bus.publish("x", b"buffered")
-        with pytest.raises(BusUnavailable, match="wait to go out"):
-            for _ in range(20):
-                await bus.publish("y", bytes(2**20))
+        ends = await asyncio.gather(*(bus.publish("y", bytes(2**20)) for _ in range(20)), return_exceptions=True)
+        assert {type(end) for end in ends} == {type(None), BusUnavailable}
         patient = asyncio.create_task(bus.last("journal", "journal.a", deadline_s=5.0))
         await asyncio.sleep(1.0)
         broker.up()
@@ -341,7 +341,8 @@ async def test_bytes_are_counted():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"loss": 1.5}, {"ack_loss": -0.1}, {"delay_s": (2.0, 1.0)}, {"delay_s": (-1.0, 1.0)}, {"reordering_s_max": -1.0}]
+    "wrong",
+    [{"loss": 1.5}, {"ack_loss": -0.1}, {"delay_s": (2.0, 1.0)}, {"delay_s": (-1.0, 1.0)}, {"reordering_s_max": -1.0}],
 )
 def test_impossible_faults_are_refused(wrong):
     """Odds beyond 1, negative delays and reversed ranges are mistakes in a setting."""

@@ -35,7 +35,7 @@ async def test_the_window_bounds_bytes_and_messages_and_keeps_order():
 
 
 async def test_who_is_cancelled_in_the_window_gives_its_place_back():
-    """Cancelled while waiting, at the moment of admission, or inside: the room is free again and the next one enters."""
+    """Cancelled while waiting, at the moment of admission, or inside: the room is free again, the next enters."""
     window = Window(bytes_max=10, messages_max=10)
     entered = []
 

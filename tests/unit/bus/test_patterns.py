@@ -18,7 +18,7 @@ patterns = st.builds(
 ) | st.just(">")
 
 
-def plainly(pattern, subject):
+def _plainly(pattern, subject):
     def fits(wanted, found):
         if not wanted:
             return not found
@@ -34,7 +34,7 @@ def test_the_matcher_matches(pattern, subject):
     """A compiled pattern says what the plain recursion says."""
     check_pattern(pattern)
     check_subject(subject)
-    assert matcher(pattern)(subject) == plainly(pattern, subject)
+    assert matcher(pattern)(subject) == _plainly(pattern, subject)
 
 
 @given(st.lists(patterns, max_size=8), st.lists(st.integers(0, 7), max_size=4), subjects)
@@ -48,7 +48,7 @@ def test_the_tree_finds_what_matches(filed, removed, subject):
         if i < len(filed):
             tree.remove(filed[i], i)
             tree.remove(filed[i], i)
-    assert sorted(tree.match(subject)) == [i for i, pattern in left.items() if plainly(pattern, subject)]
+    assert sorted(tree.match(subject)) == [i for i, pattern in left.items() if _plainly(pattern, subject)]
     assert sorted(tree.everything()) == sorted(left)
     for i, pattern in left.items():
         tree.remove(pattern, i)
@@ -58,7 +58,7 @@ def test_the_tree_finds_what_matches(filed, removed, subject):
 @given(patterns, patterns, subjects)
 def test_patterns_that_share_a_subject_overlap(one, other, subject):
     """Where one subject matches both, they overlap."""
-    if plainly(one, subject) and plainly(other, subject):
+    if _plainly(one, subject) and _plainly(other, subject):
         assert overlap([one], ["zzz", other])
 
 
