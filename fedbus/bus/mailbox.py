@@ -134,7 +134,7 @@ class Mailbox:
 
     async def close(self) -> None:
         """Stop receiving; idempotent."""
-        if not self.closed:
-            self.end()
-            if self._on_close is not None:
-                await self._on_close(self)
+        self.end()
+        on_close, self._on_close = self._on_close, None
+        if on_close is not None:
+            await on_close(self)

@@ -95,6 +95,7 @@ class Connection:
         self._refused = asyncio.Event()
         self._attempt = 0
         self._flushes: set[asyncio.Task[None]] = set()
+        self._flushes_lost: set[asyncio.Task[None]] = set()
         self._turn = asyncio.Lock()
         self._warned: set[str] = set()
 
@@ -189,6 +190,7 @@ class Connection:
             listener.on_denied(action, subject, reason)
 
     async def _on_disconnected(self) -> None:
+        self._flushes_lost |= self._flushes
         if not self._closing:
             why = self._last_error or "no reason given"
             LOG.warning("%s: %r is disconnected (%s), reconnecting", self.where, self.name, why)
@@ -207,14 +209,17 @@ class Connection:
         reason = self.closed_error()
         if not self._closing:
             LOG.error("%s", reason)
+        self._flushes_lost |= self._flushes
         self._forget_flushes()
         for listener in list(self.listeners):
             listener.on_closed(reason)
 
     def _forget_flushes(self) -> None:
-        # their pongs can't come any more, as nats-py begins a new list of them: only now may they be cancelled
-        for flush in self._flushes:
+        # the pongs of the old connection can't come any more, as nats-py has begun a new list of them: only now may those
+        # who wait for them be cancelled, and only those, as some may have begun on the new connection already
+        for flush in self._flushes_lost:
             flush.cancel()
+        self._flushes_lost.clear()
 
     # ---- state
 

@@ -29,7 +29,7 @@ from fedbus.bus.mailbox import MESSAGE_OVERHEAD_BYTES, Arrivals
 from fedbus.bus.nats.connection import Connection
 from fedbus.bus.nats.jetstream import JetStream, headers_of
 from fedbus.bus.nats.requests import status_of
-from fedbus.errors import BusDenied, BusError, BusFull, BusUnavailable
+from fedbus.errors import BusDenied, BusError, BusFull, BusUnavailable, FedbusError
 
 LOG = logging.getLogger("fedbus.bus")
 
@@ -83,7 +83,7 @@ class NatsFollow:
         self._wake = asyncio.Event()
         self._broken = ""
         self._heard_at = 0.0
-        self._error: BusError | None = None
+        self._error: FedbusError | None = None
         self._closed = False
         self._task: asyncio.Task[None] | None = None
         self._ended = ended
@@ -148,7 +148,7 @@ class NatsFollow:
         if refused in (("publish", self._next().lower()), ("subscription", f"{self._inbox}.*".lower())):
             self._fail(reason)
 
-    def _fail(self, error: BusError) -> None:
+    def _fail(self, error: FedbusError) -> None:
         if self._error is None and not self._closed:
             self._error = error
             self._queue.clear()
@@ -179,9 +179,11 @@ class NatsFollow:
                 pause = BACKOFF_S[0] if lasted_s > longest else min(longest, 2 * pause)
                 if self._broken != "the connection was re-established":
                     await asyncio.sleep(pause)
-        except BusError as error:
+        except FedbusError as error:
             self._fail(error)
         finally:
+            # a defect of ours ends the task too: its reader must not wait for ever, and `close` raises it
+            self._fail(BusError(f"{self.name}: ended by a defect"))
             await self._leave()
             if subscription is not None:
                 await self._connection.ignore(subscription)

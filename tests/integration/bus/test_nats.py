@@ -284,6 +284,7 @@ async def test_refused_subjects_are_denied_at_once(guarded, caplog):
                 await bus.append("journal", "journal.Secret", b"", deadline_s=30)
             with pytest.raises(BusDenied):
                 await bus.subscribe("others.>")
+            assert len(bus._mailboxes) == 1
             with pytest.raises(BusDenied):
                 await bus.request("others.x", b"", deadline_s=30)
             follow = await bus.follow("journal", "journal.>")

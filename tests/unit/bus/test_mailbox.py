@@ -50,6 +50,20 @@ async def test_a_cancelled_reader_takes_nothing_with_it():
         await first
 
 
+async def test_closing_tells_its_bus_once_even_after_a_failure():
+    """A subscription that the broker refused is still given back to its bus, once."""
+    told = []
+
+    async def on_close(box):
+        told.append(box)
+
+    box = Mailbox("box", 1, on_close)
+    box.fail(BusClosed("gone"))
+    await box.close()
+    await box.close()
+    assert told == [box]
+
+
 async def test_every_waiting_reader_hears_of_the_end():
     """Closing ends all waiting iterations; failing raises in all of them, and again in later ones."""
     closed, failed = Mailbox("closed", 1), Mailbox("failed", 1)
