@@ -215,8 +215,8 @@ class Connection:
             listener.on_closed(reason)
 
     def _forget_flushes(self) -> None:
-        # the pongs of the old connection can't come any more, as nats-py has begun a new list of them: only now may those
-        # who wait for them be cancelled, and only those, as some may have begun on the new connection already
+        # the pongs of the old connection can't come any more, as nats-py has begun a new list of them: only now may who
+        # waits for them be cancelled, and only who does, as some may have begun on the new connection already
         for flush in self._flushes_lost:
             flush.cancel()
         self._flushes_lost.clear()
