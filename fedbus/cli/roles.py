@@ -12,11 +12,10 @@ from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import fedbus
 from fedbus import telemetry
 from fedbus.bus.nats import connect
 from fedbus.cli.environment import environ
-from fedbus.client.app import ClientApp
-from fedbus.client.service import Client
 from fedbus.clock import SystemClock
 from fedbus.combiner.service import Combiner
 from fedbus.coordinator.service import Coordinator
@@ -86,10 +85,12 @@ async def combine(place: Place, name: str, data_dir: Path | None = None) -> None
                 ).run()
 
 
-async def take_part(place: Place, app: ClientApp, name: str, attributes: Mapping[str, str] | None = None) -> None:
+async def take_part(
+    place: Place, app: fedbus.ClientApp, name: str, attributes: Mapping[str, str] | None = None
+) -> None:
     """Run a client until cancelled."""
     async with _traced("client", name) as traces:
-        client = Client(
+        client = fedbus.Client(
             place.url,
             app,
             name=name,

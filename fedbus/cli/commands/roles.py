@@ -34,7 +34,9 @@ def combiner(
     credentials: Credentials = None,
     data_dir: Annotated[
         Path | None,
-        typer.Option("--data-dir", metavar="DIR", help="Where updates of an open round are kept; default: a temporary place."),
+        typer.Option(
+            "--data-dir", metavar="DIR", help="Where updates of an open round are kept; default: a temporary place."
+        ),
     ] = None,
     log_level: LogLevel = "info",
 ) -> None:

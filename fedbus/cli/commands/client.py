@@ -1,0 +1,48 @@
+"""`fedbus client run|list`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from fedbus.cli.environment import URL, Credentials, Json, LogLevel, Nats, Workspace, setup_log
+from fedbus.cli.running import run
+
+app = typer.Typer(help="Take part, or see who does.", no_args_is_help=True)
+
+DONE = 0
+
+
+@app.command("run")
+def run_client(
+    target: Annotated[str, typer.Argument(metavar="MODULE:APP", help="Where your fedbus.ClientApp is.")],
+    name: Annotated[str, typer.Option("--name", help="Who you are; no two clients of a workspace share a name.")],
+    nats: Nats = URL,
+    attribute: Annotated[
+        list[str] | None,
+        typer.Option("--attribute", metavar="KEY=VALUE", help="What engineers may filter by; repeatable."),
+    ] = None,
+    workspace: Workspace = "default",
+    credentials: Credentials = None,
+    log_level: LogLevel = "info",
+) -> None:
+    """Take part: train when asked, where the data is."""
+    from fedbus.cli.loading import load_app, pairs
+    from fedbus.cli.roles import Place, take_part
+
+    setup_log(log_level, name)
+    attributes = pairs("--attribute", attribute or [])
+    client_app = load_app(target)
+    run(take_part(Place(nats, workspace, credentials), client_app, name, attributes), terminated=DONE)
+
+
+@app.command("list")
+def list_clients(
+    nats: Nats = URL, workspace: Workspace = "default", credentials: Credentials = None, json: Json = False
+) -> None:
+    """List the clients that are there now."""
+    from fedbus.cli.listing import list_clients
+    from fedbus.cli.roles import Place
+
+    run(list_clients(Place(nats, workspace, credentials), json=json))

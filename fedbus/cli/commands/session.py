@@ -1,0 +1,129 @@
+"""`fedbus session start|list|show|watch|stop`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fedbus.cli.environment import URL, Credentials, Json, Nats, Workspace
+from fedbus.cli.running import run
+
+app = typer.Typer(help="Start sessions, and see how they go.", no_args_is_help=True)
+
+Name = Annotated[str, typer.Argument(metavar="SESSION", help="As `fedbus session list` shows it.")]
+
+
+def _option(what: str, kind: str = "N") -> object:
+    return typer.Option(metavar=kind, help=what, show_default=False)
+
+
+@app.command("start")
+def start(  # noqa: PLR0913 - every setting of a session is an option; a test compares them
+    model_file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="MODEL_FILE", exists=True, dir_okay=False, help="The first model: .safetensors or .npz."
+        ),
+    ],
+    name: Annotated[str | None, typer.Option("--name", help="Default: a name is made up.", show_default=False)] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            "--config", metavar="FILE", exists=True, dir_okay=False, help="JSON with settings; options win over it."
+        ),
+    ] = None,
+    rounds: Annotated[int | None, _option("Rounds to run (10).")] = None,
+    strategy: Annotated[str | None, _option("The aggregator (fedavg).", "NAME")] = None,
+    strategy_option: Annotated[
+        list[str] | None, typer.Option("--strategy-option", metavar="KEY=VALUE", help="For the aggregator; repeatable.")
+    ] = None,
+    clients_min: Annotated[int | None, _option("Clients that must be there before a round opens (1).")] = None,
+    clients_per_round: Annotated[int | None, _option("Updates that a round asks for (of all who are there).")] = None,
+    oversample: Annotated[float | None, _option("Ask so many times more clients, count the first (1).", "X")] = None,
+    quorum: Annotated[
+        int | None, _option("Updates with which a round may close at its deadline (clients-min).")
+    ] = None,
+    round_deadline_s: Annotated[float | None, _option("Longest round (600).", "SECONDS")] = None,
+    close_deadline_s: Annotated[float | None, _option("Longest merge and publication (600).", "SECONDS")] = None,
+    gather_deadline_s: Annotated[float | None, _option("Longest wait for clients-min (86400).", "SECONDS")] = None,
+    round_attempts_max: Annotated[int | None, _option("Attempts at a round without a quorum (3).")] = None,
+    seed: Annotated[int | None, _option("Seed of selection and tasks (0).")] = None,
+    train_config: Annotated[
+        list[str] | None, typer.Option("--train-config", metavar="KEY=VALUE", help="JSON for task.config; repeatable.")
+    ] = None,
+    evaluate_every: Annotated[int | None, _option("Evaluate after so many rounds (1); 0 never.")] = None,
+    evaluate_deadline_s: Annotated[float | None, _option("Longest evaluation (300).", "SECONDS")] = None,
+    target_metric: Annotated[str | None, _option("Stop when reached: 'accuracy>=0.95'.", "TEXT")] = None,
+    weight_max: Annotated[float | None, _option("Largest weight of an update (1048576).", "X")] = None,
+    watch: Annotated[bool, typer.Option("--watch/--no-watch", help="Stay and show progress.")] = True,
+    nats: Nats = URL,
+    workspace: Workspace = "default",
+    credentials: Credentials = None,
+    json: Json = False,
+) -> None:
+    """Start a session from a model."""
+    given = dict(locals())
+    from fedbus.cli.loading import load_config, load_model
+    from fedbus.cli.roles import Place
+    from fedbus.cli.sessions import start_session
+    from fedbus.config.session import SessionConfig
+
+    options = {
+        field: given[field] for field in SessionConfig.model_fields if field in given and field != "train_config"
+    }
+    settings = load_config(config, options, strategy_options=strategy_option or [], train_config=train_config or [])
+    place = Place(nats, workspace, credentials)
+    run(start_session(place, settings, load_model(model_file), name, watch=watch, json=json))
+
+
+@app.command("list")
+def list_sessions(
+    nats: Nats = URL, workspace: Workspace = "default", credentials: Credentials = None, json: Json = False
+) -> None:
+    """List sessions, and what they wait for."""
+    from fedbus.cli.roles import Place
+    from fedbus.cli.sessions import list_sessions
+
+    run(list_sessions(Place(nats, workspace, credentials), json=json))
+
+
+@app.command("show")
+def show(
+    name: Name, nats: Nats = URL, workspace: Workspace = "default", credentials: Credentials = None, json: Json = False
+) -> None:
+    """Show a session: settings, rounds, who was refused and why, what waits."""
+    from fedbus.cli.roles import Place
+    from fedbus.cli.sessions import show_session
+
+    run(show_session(Place(nats, workspace, credentials), name, json=json))
+
+
+@app.command("watch")
+def watch(
+    name: Name, nats: Nats = URL, workspace: Workspace = "default", credentials: Credentials = None, json: Json = False
+) -> None:
+    """Show a session's progress to its end. With --json: one object an event."""
+    from fedbus.cli.roles import Place
+    from fedbus.cli.sessions import watch_session
+
+    run(watch_session(Place(nats, workspace, credentials), name, json=json))
+
+
+@app.command("stop")
+def stop(
+    name: Name,
+    reason: Annotated[
+        str, typer.Option("--reason", metavar="TEXT", help="Goes into the journal.")
+    ] = "stopped by request",
+    nats: Nats = URL,
+    workspace: Workspace = "default",
+    credentials: Credentials = None,
+    json: Json = False,
+) -> None:
+    """Stop a session; the models that it has published stay."""
+    from fedbus.cli.roles import Place
+    from fedbus.cli.sessions import stop_session
+
+    run(stop_session(Place(nats, workspace, credentials), name, reason, json=json))

@@ -1,0 +1,51 @@
+"""`fedbus up`: all of the operator's side on this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fedbus.cli.environment import Credentials, LogLevel, Workspace, setup_log
+from fedbus.cli.running import run
+
+DONE = 0
+PORT = 4222
+
+
+def up(
+    data_dir: Annotated[
+        Path, typer.Option("--data-dir", metavar="DIR", help="Journals, models, spools; made when it is not there.")
+    ] = Path("fedbus-data"),
+    combiners: Annotated[int, typer.Option("--combiners", min=1, max=64, help="How many.")] = 1,
+    nats_port: Annotated[
+        int,
+        typer.Option("--nats-port", min=0, max=65535, help="Of the embedded broker, on 127.0.0.1; 0 takes a free one."),
+    ] = PORT,
+    nats: Annotated[
+        str | None,
+        typer.Option("--nats", metavar="URL", help="Use this broker in place of an embedded one.", show_default=False),
+    ] = None,
+    ready_file: Annotated[
+        Path | None,
+        typer.Option("--ready-file", metavar="FILE", help="Written when all is ready: JSON with addresses and pids."),
+    ] = None,
+    processes: Annotated[
+        bool,
+        typer.Option(
+            "--processes/--in-process", help="A process for each role, started again when it ends; or one for all."
+        ),
+    ] = True,
+    workspace: Workspace = "default",
+    credentials: Credentials = None,
+    log_level: LogLevel = "info",
+) -> None:
+    """Run broker, coordinator and combiners until Ctrl-C."""
+    from fedbus.cli.roles import Place
+    from fedbus.cli.up import Up
+
+    setup_log(log_level, "up")
+    place = Place(nats or "", workspace, credentials)
+    side = Up(place, data_dir, combiners=combiners, port=nats_port, ready_file=ready_file, log_level=log_level)
+    run(side.run(processes=processes), terminated=DONE)

@@ -1,0 +1,145 @@
+"""`fedbus demo`: a real broker, a coordinator, combiners and clients with their own digits; then the figures.
+
+The roles are coroutines of this process, each with a connection of its own: nothing passes between them but by the
+broker. Each client trains on its own share only. The held-out digits are dealt out among the clients for evaluation: the
+federation's weighted accuracy is then the accuracy on all of them. The last figure does not trust it: the published
+model is fetched and measured here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+import time
+from pathlib import Path
+
+import fedbus
+from fedbus.cli import digits
+from fedbus.cli.output import duration, print_json, size
+from fedbus.cli.progress import Progress, show
+from fedbus.cli.roles import Place, take_part
+from fedbus.cli.up import Up
+from fedbus.config.session import SessionConfig
+from fedbus.federation.service import SessionInfo, SessionResult, connect
+
+NUMBER_BYTES = 4
+"""A pixel as float32; that is how the clients hold them."""
+
+
+def client_app(train_on: digits.Examples, test_on: digits.Examples) -> fedbus.ClientApp:
+    """Return the app of one owner of digits."""
+    app = fedbus.ClientApp()
+
+    @app.train
+    def train(model: fedbus.Model, task: fedbus.TrainTask) -> fedbus.Update:
+        arrays, loss = digits.train(
+            model,
+            train_on.x,
+            train_on.y,
+            epochs=digits.EPOCHS_PER_ROUND,
+            batch_size=digits.BATCH_SIZE,
+            learning_rate=digits.LEARNING_RATE,
+            seed=task.seed,
+        )
+        return fedbus.Update(arrays, weight=len(train_on), metrics={"loss": loss})
+
+    if len(test_on):
+
+        @app.evaluate
+        def evaluate(model: fedbus.Model, task: fedbus.EvaluateTask) -> fedbus.Evaluation:
+            return fedbus.Evaluation(len(test_on), {"accuracy": digits.accuracy(model, test_on.x, test_on.y)})
+
+    return app
+
+
+class Demo:
+    """One run of the demo."""
+
+    def __init__(self, *, clients: int, rounds: int, seed: int, combiners: int, json: bool) -> None:
+        self._config = SessionConfig(rounds=rounds, clients_min=clients, quorum=clients, seed=seed)
+        self._clients = clients
+        self._combiners = combiners
+        self._seed = seed
+        self._json = json
+
+    async def run(self) -> None:
+        """Run it to its end, and print what came of it."""
+        began = time.perf_counter()
+        data = await asyncio.to_thread(lambda: digits.load(clients=self._clients, seed=self._seed))
+        self._introduce(data)
+        with tempfile.TemporaryDirectory(prefix="fedbus-demo-") as place:
+            result, info, model = await self._federate(Path(place), data)
+        federated = digits.accuracy(model, data.test.x, data.test.y)
+        reached = await asyncio.to_thread(lambda: digits.baselines(data, rounds=self._config.rounds, seed=self._seed))
+        self._conclude(result, info, federated, reached, time.perf_counter() - began, data)
+
+    async def _federate(self, place: Path, data: digits.Digits) -> tuple[SessionResult, SessionInfo, digits.Arrays]:
+        up = Up(Place(""), place, combiners=self._combiners, quiet=True)
+        # ten clients train in ten threads of one interpreter: without traces of their own they would differ in nothing
+        async with up.running(processes=False), asyncio.TaskGroup() as group:
+            clients = [
+                group.create_task(
+                    take_part(up.place, client_app(share, held_out(data.test, i, self._clients)), f"client-{i + 1}")
+                )
+                for i, share in enumerate(data.clients)
+            ]
+            async with connect(up.place.url) as federation:
+                session = await federation.start_session(self._config, model=digits.initial(self._seed), name="digits")
+                progress = Progress(SessionInfo(session.name))
+                await show(federation, session, progress)
+                result = await session.wait()
+                model = await federation.models.get(result.model_version)
+            for client in clients:
+                client.cancel()
+        return result, progress.info, model  # type: ignore[return-value]  # the model is of the type that was sent
+
+    def _introduce(self, data: digits.Digits) -> None:
+        shares = [len(share) for share in data.clients]
+        kinds = [len(set(share.y.tolist())) for share in data.clients]
+        print(
+            f"{sum(shares)} handwritten digits with {len(shares)} owners: {min(shares)} to {max(shares)} each, of "
+            f"{min(kinds)} to {max(kinds)} kinds; {len(data.test)} are held out",
+            flush=True,
+        )
+
+    def _conclude(
+        self,
+        result: SessionResult,
+        info: SessionInfo,
+        federated: float,
+        reached: digits.Baselines,
+        wall_s: float,
+        data: digits.Digits,
+    ) -> None:
+        up, down = sum(r.bytes_up for r in info.rounds), sum(r.bytes_down for r in info.rounds)
+        pooled = sum(share.x.nbytes + share.y.nbytes for share in data.clients)
+        if self._json:
+            print_json(
+                {
+                    "rounds": result.rounds,
+                    "clients": self._clients,
+                    "combiners": self._combiners,
+                    "seed": self._seed,
+                    "accuracy_federated": federated,
+                    "accuracy_local_mean": reached.local_mean,
+                    "accuracy_centralised": reached.centralised,
+                    "model_digest": result.digest,
+                    "wall_s": wall_s,
+                    "bytes_up": up,
+                    "bytes_down": down,
+                    "bytes_centralised": pooled,
+                }
+            )
+            return
+        print(f"\naccuracy on the {len(data.test)} digits that nobody trained on:")
+        print(f"  local        {reached.local_mean:6.1%}   each owner alone, the mean of {self._clients}")
+        print(f"  federated    {federated:6.1%}   together, and no digit left its owner")
+        print(f"  centralised  {reached.centralised:6.1%}   had all digits been given away")
+        print(f"\nmoved {size(up + down)} ({size(up)} up, {size(down)} down); the digits themselves are {size(pooled)}")
+        print(f"model  {result.digest}")
+        print(f"took   {duration(wall_s)}")
+
+
+def held_out(test: digits.Examples, index: int, clients: int) -> digits.Examples:
+    """Return one client's part of the held-out examples: every ``clients``-th; together they are all of them."""
+    return digits.Examples(x=test.x[index::clients], y=test.y[index::clients])

@@ -1,0 +1,100 @@
+"""The clients of `fedbus bench echo`, many in one process, and what their federation must come to.
+
+Client ``i`` adds ``0.01 * i`` to every number and has the weight ``1 + i``. So a round moves every number by the weighted
+mean of these shifts, whatever the model: an update that is lost or counted twice is seen at once.
+
+    python -m fedbus.cli.echo FIRST COUNT        runs clients FIRST .. FIRST + COUNT - 1 against FEDBUS_URL
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import typer
+
+import fedbus
+from fedbus.aggregation import scale_for
+from fedbus.cli.environment import environ, setup_log
+from fedbus.cli.roles import Place, take_part
+from fedbus.cli.running import run
+from fedbus.tensors import ModelSpec
+from fedbus.together import together
+
+Arrays = Mapping[str, np.ndarray[Any, Any]]
+
+SHIFT = 0.01
+EPSILON = 2.0**-24
+"""Half a unit in the last place of a float32, relative to its value: what one rounding may add."""
+
+
+def echo_app(index: int) -> fedbus.ClientApp:
+    """Return the app of client ``index``."""
+    app = fedbus.ClientApp()
+    shift = np.float32(SHIFT * index)
+
+    @app.train
+    def train(model: fedbus.Model, task: fedbus.TrainTask) -> fedbus.Update:
+        return fedbus.Update({name: array + shift for name, array in model.items()}, weight=1 + index)
+
+    return app
+
+
+def initial(model_mb: float, arrays: int) -> dict[str, np.ndarray[Any, Any]]:
+    """Return a float32 model of ``model_mb`` million bytes in so many arrays of about one size."""
+    numbers = max(arrays, round(model_mb * 1e6 / 4))
+    values = np.random.default_rng(0).standard_normal(numbers, dtype=np.float32) * np.float32(0.05)
+    return {f"array-{index:04d}": part for index, part in enumerate(np.array_split(values, arrays))}
+
+
+def shift_mean(clients: int) -> float:
+    """Return by how much a round moves every number, in float64."""
+    weights = np.arange(1, clients + 1, dtype=np.float64)
+    return float(np.dot(weights, SHIFT * np.arange(clients)) / weights.sum())
+
+
+def error_bound(model: Arrays, clients: int, rounds: int, weight_max: float) -> float:
+    """Return how far a number may be from the float64 expectation after ``rounds`` rounds.
+
+    A round rounds three times to float32 (the shift, a client's sum, the new model), each by at most 2^-24 of the value,
+    and adds what `docs/explanation/exactness.md` allows the ring: 0.625 * n * 2^-k / W + 2^-51 of the value.
+    """
+    largest = max((float(np.abs(array).max(initial=0.0)) for array in model.values()), default=0.0)
+    top = largest + rounds * shift_mean(clients) + SHIFT * clients
+    spec = ModelSpec.of(model)
+    bits = min(scale_for(spec, [top] * len(spec.arrays), weight_max).bits)
+    ring = 0.625 * clients * 2.0**-bits / (clients * (clients + 1) / 2) + 2.0**-51 * top
+    return rounds * (3 * EPSILON * top + ring)
+
+
+def error_max(begin: Arrays, end: Arrays, clients: int, rounds: int) -> float:
+    """Return the largest distance of any number from its expectation; infinite where the models do not match."""
+    if list(begin) != list(end) or any(begin[name].shape != end[name].shape for name in begin):
+        return float("inf")
+    moved = rounds * shift_mean(clients)
+    errors = [np.abs(end[n] - (array.astype(np.float64) + moved)).max(initial=0.0) for n, array in begin.items()]
+    return float(max(errors, default=0.0))
+
+
+async def take_parts(place: Place, first: int, count: int) -> None:
+    """Run clients until cancelled."""
+    async with together() as group:
+        for index in range(first, first + count):
+            group.create_task(take_part(place, echo_app(index), f"echo-{index}"))
+
+
+def main() -> None:
+    """Run the clients that argv names."""
+    first, count = (int(text) for text in sys.argv[1:3])
+    setup_log("error", f"echo-{first}")
+    try:
+        run(take_parts(Place(environ()["FEDBUS_URL"]), first, count), terminated=0)
+    except typer.Exit as end:
+        sys.exit(end.exit_code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,124 @@
+"""Clients and models, as lists and one by one; and a model's way into a file."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from fedbus.cli.output import ago, moment, print_json, print_table, size
+from fedbus.cli.roles import Place
+from fedbus.errors import BadMessage
+from fedbus.federation.service import Federation, connect
+from fedbus.tensors.digest import Hasher
+from fedbus.tensors.files import FileWriter
+from fedbus.tensors.manifest import Manifest
+
+
+@asynccontextmanager
+async def federation_of(place: Place) -> AsyncIterator[Federation]:
+    """Connect to the federation at a place."""
+    async with connect(place.url, credentials=place.credentials, workspace=place.workspace) as federation:
+        yield federation
+
+
+async def list_clients(place: Place, *, json: bool) -> None:
+    """Print who is there."""
+    async with federation_of(place) as federation:
+        clients = sorted(await federation.clients(), key=lambda seen: seen.name)
+    if json:
+        print_json(clients)
+        return
+    rows = [
+        (
+            seen.name,
+            seen.doing or "-",
+            ago(seen.seen_at),
+            ago(seen.since_at),
+            " ".join(f"{key}={value}" for key, value in sorted(seen.attributes.items())) or "-",
+            seen.version,
+        )
+        for seen in clients
+    ]
+    columns = ("client", "doing", "heard", "came", "attributes", "fedbus")
+    print_table(columns, rows, empty="no clients are there; start one: fedbus client run MODULE:APP --name NAME")
+
+
+async def list_models(place: Place, *, json: bool) -> None:
+    """Print the catalogue."""
+    async with federation_of(place) as federation:
+        models = await federation.models.list()
+    if json:
+        print_json(models)
+        return
+    rows = [(m.version, m.session, m.round, size(m.nbytes), m.digest[:16], moment(m.at)) for m in models]
+    print_table(
+        ("version", "session", "round", "size", "digest", "published"), rows, empty="no models are published yet"
+    )
+
+
+async def show_model(place: Place, version: str, *, json: bool) -> None:
+    """Print a version's origin and its arrays."""
+    async with federation_of(place) as federation:
+        entry = await federation.models.find(version)
+        manifest = await federation.store.manifest(entry.blob)
+    arrays = [{"name": a.name, "dtype": a.dtype, "shape": list(a.shape)} for a in manifest.spec.arrays]
+    if json:
+        print_json({**entry.model_dump(), "arrays": arrays})
+        return
+    for name, value in (
+        ("version", entry.version),
+        ("session", entry.session),
+        ("round", entry.round),
+        ("made from", entry.parent or "-"),
+        ("published", moment(entry.at)),
+        ("size", f"{size(entry.nbytes)} in {len(arrays)} arrays, {manifest.spec.elements:,} numbers"),
+        ("digest", entry.digest),
+    ):
+        print(f"{name:10s} {value}")
+    print()
+    rows = [(a.name, a.dtype, "x".join(map(str, a.shape)) or "scalar") for a in manifest.spec.arrays]
+    print_table(("array", "dtype", "shape"), rows, empty="it has no arrays")
+
+
+async def download(place: Place, version: str, output: Path | None, *, json: bool) -> None:
+    """Stream a version into a file; the file gets its name when all has come and the digest is right."""
+    async with federation_of(place) as federation:
+        entry = await federation.models.find(version)
+        manifest = await federation.store.manifest(entry.blob)
+        path = output or Path(f"{version}.safetensors")
+        metadata = {"fedbus.version": entry.version, "fedbus.digest": entry.digest}
+        hasher = Hasher()
+        with FileWriter(path, manifest.spec, metadata) as file:
+            async for chunk in _with_progress(federation, entry.blob, manifest):
+                await asyncio.to_thread(hasher.update, chunk)
+                await asyncio.to_thread(file.write, chunk)
+            found = hasher.hexdigest()
+            if found != entry.digest:
+                raise BadMessage(
+                    f"model {version}: expected the digest {entry.digest}, got {found}; nothing was written"
+                )
+    if json:
+        print_json({"version": version, "file": str(path), "nbytes": entry.nbytes, "digest": found})
+    else:
+        print(f"{path}: {size(entry.nbytes)}, digest {found} (checked)")
+
+
+async def _with_progress(federation: Federation, blob: str, manifest: Manifest) -> AsyncIterator[bytes]:
+    """Yield the checked chunks; on a terminal a bar shows how far it is."""
+    if not sys.stderr.isatty():
+        async for chunk in federation.store.chunks(blob, manifest):
+            yield chunk
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TransferSpeedColumn
+
+    with Progress(
+        BarColumn(), DownloadColumn(), TransferSpeedColumn(), console=Console(stderr=True), transient=True
+    ) as bar:
+        task = bar.add_task("download", total=manifest.spec.nbytes)
+        async for chunk in federation.store.chunks(blob, manifest):
+            yield chunk
+            bar.advance(task, len(chunk))

@@ -1,0 +1,176 @@
+"""A session's progress for people: a live table on a terminal, one plain line per happening elsewhere.
+
+`Progress` knows what to say and touches nothing; `show` listens and prints.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from fedbus.cli.output import duration, metrics_text, names_text, size
+from fedbus.errors import BusUnavailable
+from fedbus.federation.service import Federation, RoundInfo, Session, SessionEvent, SessionInfo
+from fedbus.messages import records
+from fedbus.messages.queries import Wait
+from fedbus.together import together
+
+if TYPE_CHECKING:
+    from rich.console import Group, RenderableType
+
+ROUNDS_SHOWN = 15
+"""Rows of the live table: with its frame and two lines it fits into a terminal of 24."""
+
+ASK_S = 1.0
+"""How often the coordinator is asked what waits."""
+
+QUIET_S = 5.0
+"""A wait is worth a plain line only when it lasts: a round of the demo is over in a tenth of a second."""
+
+REFRESH_PER_S = 8
+
+
+def wait_text(wait: Wait, now: Callable[[], float] = time.time) -> str:
+    """Return what waits in words: ``waiting for updates of 2 of 5 clients (a, b), 14 s left, then ...``."""
+    on = f" ({names_text(wait.on)})" if wait.on else ""
+    left = wait.until_at - now()
+    until = f"{duration(left)} left" if left > 0 else "time is up"
+    return f"{wait.what}{on}, {until}, then {wait.then}"
+
+
+class Progress:
+    """What is known of a session, and the words for it."""
+
+    def __init__(self, info: SessionInfo) -> None:
+        self.info = info
+        self.waits: list[Wait] = []
+        self.asked = 0
+        self._told = 0
+        self._refused = 0
+        self._said_wait = ("", 0)
+
+    def take(self, event: SessionEvent) -> list[str]:
+        """Take note of an event; returns the plain lines that it is worth."""
+        record = event.data
+        self.info.apply(record, event.at)
+        if isinstance(record, records.RoundOpened):
+            self.asked = len(record.clients)
+        lines = list(self._refusals())
+        if isinstance(record, records.RoundEvaluated | records.RoundOpened | records.SessionEnded):
+            lines += list(self._rounds())
+        match record:
+            case records.RoundFailed():
+                lines.append(f"round {record.round} failed: {record.reason}")
+            case records.ClientsMoved():
+                lines.append(
+                    f"round {record.round}: {len(record.moves)} clients send to another combiner: {record.reason}"
+                )
+            case _:
+                pass
+        return lines
+
+    def _rounds(self) -> Iterator[str]:
+        """Yield each closed round once, as soon as nothing more will be known of it."""
+        for found in self.info.rounds[self._told :]:
+            yield round_text(found)
+        self._told = len(self.info.rounds)
+
+    def _refusals(self) -> Iterator[str]:
+        for round_, client, reason in self.info.refused[self._refused :]:
+            yield f"round {round_}: {client} refused: {reason}"
+        self._refused = len(self.info.refused)
+
+    def lasting_waits(self, now: float) -> list[str]:
+        """Return the waits that have lasted for `QUIET_S`, each once for as long as who is missing stays the same."""
+        for wait in self.waits:
+            mark = (f"{wait.round} {wait.what} {wait.on}", wait.missing)
+            if now - wait.since_at >= QUIET_S and mark != self._said_wait:
+                self._said_wait = mark
+                return [f"round {wait.round}: {wait_text(wait, lambda: now)}"]
+        return []
+
+    def render(self) -> Group:
+        """Return the live table of the latest rounds, and below it what is waited for."""
+        from rich.console import Group
+        from rich.table import Table
+        from rich.text import Text
+
+        info = self.info
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        names = list(dict.fromkeys(name for found in info.rounds for name in (*found.metrics, *found.train_metrics)))
+        for column in ("round", "clients", "took", "up", "down", *names):
+            table.add_column(column, justify="right", min_width=6)
+        for found in info.rounds[-ROUNDS_SHOWN:]:
+            values = {**found.train_metrics, **found.metrics}
+            table.add_row(
+                str(found.round),
+                str(found.counted),
+                duration(found.seconds),
+                size(found.bytes_up),
+                size(found.bytes_down),
+                *(f"{values[name]:.4g}" if name in values else "" for name in names),
+            )
+        head = f"{info.session}: {info.state}, {len(info.rounds)} of {info.config.rounds} rounds"
+        parts: list[RenderableType] = [Text(head, style="bold")]
+        if info.rounds:
+            parts.append(table)
+        parts += [Text(wait_text(wait), style="dim") for wait in self.waits if not info.ended]
+        return Group(*parts)
+
+
+def round_text(found: RoundInfo) -> str:
+    """Return a round in one line."""
+    text = (
+        f"round {found.round:3d}: {found.counted} clients, {duration(found.seconds)}, "
+        f"{size(found.bytes_up)} up, {size(found.bytes_down)} down"
+    )
+    metrics = metrics_text({**found.train_metrics, **found.metrics})
+    left_out = f"; not counted: {names_text(list(found.not_counted))}" if found.not_counted else ""
+    return f"{text}  {metrics}{left_out}".rstrip()
+
+
+async def show(federation: Federation, session: Session, progress: Progress) -> None:
+    """Show a session's progress on stdout until it ends."""
+    if sys.stdout.isatty():
+        await _show_live(federation, session, progress)
+    else:
+        await _show_plain(federation, session, progress)
+
+
+async def _show_live(federation: Federation, session: Session, progress: Progress) -> None:
+    from rich.live import Live
+
+    with Live(get_renderable=progress.render, refresh_per_second=REFRESH_PER_S, vertical_overflow="visible"):
+        async with together() as group:
+            asking = group.create_task(_ask(federation, progress, lambda: None))
+            async for event in session.events():
+                progress.take(event)
+            asking.cancel()
+
+
+async def _show_plain(federation: Federation, session: Session, progress: Progress) -> None:
+    def tell_waits() -> None:
+        for line in progress.lasting_waits(time.time()):
+            print(line, flush=True)
+
+    async with together() as group:
+        asking = group.create_task(_ask(federation, progress, tell_waits))
+        async for event in session.events():
+            for line in progress.take(event):
+                print(line, flush=True)
+        asking.cancel()
+
+
+async def _ask(federation: Federation, progress: Progress, then: Callable[[], None]) -> None:
+    """Keep asking what waits. A coordinator that is away is no reason to stop watching: the journal goes on with it."""
+    while True:
+        await asyncio.sleep(ASK_S)
+        try:
+            waits = await federation.waits()
+        except BusUnavailable:
+            continue
+        progress.waits = [wait for wait in waits if wait.session == progress.info.session]
+        then()

@@ -1,0 +1,194 @@
+"""The operator's side on one machine: broker, coordinator, combiners, kept alive until somebody stops them.
+
+Each role is a process of its own by default, so that one may be killed and comes back; they leave before the broker does,
+so that they can say `Bye`. The ready file appears when the coordinator answers and knows every combiner, and is written
+anew whenever a pid changes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from fedbus.bus.embedded import EmbeddedBroker
+from fedbus.cli.processes import Process
+from fedbus.cli.roles import Place, combine, coordinate
+from fedbus.cli.supervisor import Supervisor
+from fedbus.errors import BrokerFailed, BusUnavailable, FedbusError
+from fedbus.federation.service import Federation, connect
+from fedbus.together import together
+
+log = logging.getLogger("fedbus.cli")
+
+READY_S_MAX = 60.0
+"""From the broker's start to everybody's presence: two seconds on a machine that is not busy."""
+
+LOOK_S = 0.1
+STARTS_MAX = 3
+"""A role that ends so often before all is ready will not live."""
+
+
+class _Broker:
+    """The embedded broker as something to keep alive; its port and store stay over its lives."""
+
+    def __init__(self, broker: EmbeddedBroker) -> None:
+        self._broker = broker
+
+    async def start(self) -> _Broker:
+        await self._broker.start()
+        return self
+
+    @property
+    def pid(self) -> int:
+        return self._broker.pid
+
+    async def wait(self) -> str:
+        while self._broker.running:  # noqa: ASYNC110 - as in the broker: no event tells of its end
+            await asyncio.sleep(LOOK_S)
+        return "see broker.log in its store"
+
+    async def stop(self) -> None:
+        await self._broker.stop()
+
+
+class Up:
+    """One operator's side. ``place.url`` empty: with an embedded broker on ``port``."""
+
+    def __init__(
+        self,
+        place: Place,
+        data_dir: Path,
+        *,
+        combiners: int,
+        port: int = 0,
+        ready_file: Path | None = None,
+        log_level: str = "info",
+        quiet: bool = False,
+    ) -> None:
+        self.place = place
+        self.supervisor = Supervisor(self._write_ready)
+        self._data_dir = data_dir
+        self._combiners = [f"combiner-{index + 1}" for index in range(combiners)]
+        self._port = port
+        self._ready_file = ready_file
+        self._log_level = log_level
+        self._quiet = quiet
+        self._ready = False
+
+    async def run(self, *, processes: bool = True) -> None:
+        """Run until cancelled."""
+        async with self.running(processes=processes):
+            if not self._quiet:
+                self._announce()
+            await asyncio.Event().wait()
+
+    @asynccontextmanager
+    async def running(self, *, processes: bool = True) -> AsyncIterator[None]:
+        """Everything is there and ready inside the block, and gone after it."""
+        if self._ready_file is not None:
+            self._ready_file.unlink(missing_ok=True)  # one of an earlier run would lie
+        try:
+            async with self._broker(), together() as group:
+                keeping = [group.create_task(work) for work in (self._processes() if processes else self._in_process())]
+                await self._until_ready()
+                self._ready = True
+                self._write_ready()
+                yield
+                for task in keeping:
+                    task.cancel()
+        finally:
+            if self._ready_file is not None:
+                self._ready_file.unlink(missing_ok=True)
+
+    @asynccontextmanager
+    async def _broker(self) -> AsyncIterator[None]:
+        if self.place.url:
+            yield
+            return
+        broker = EmbeddedBroker(self._data_dir / "broker", port=self._port)
+        await broker.start()  # here, for the first start may fail for good: the port in use, no binary
+        self.place = Place(broker.url, self.place.workspace, self.place.credentials)
+        keeping = asyncio.create_task(self.supervisor.keep("broker", _Broker(broker).start))
+        try:
+            yield
+        finally:
+            keeping.cancel()
+            await asyncio.wait([keeping])
+            await broker.stop()
+
+    def _processes(self) -> Iterator[Coroutine[Any, Any, None]]:
+        # by the environment: an address may hold a password, and everybody on the machine sees a command line
+        env = {"FEDBUS_URL": self.place.url, "FEDBUS_WORKSPACE": self.place.workspace}
+        if self.place.credentials:
+            env["FEDBUS_CREDENTIALS"] = self.place.credentials
+        common = ["--log-level", self._log_level]
+        starts = {"coordinator": ["coordinator", "--name", "coordinator", *common]}
+        for name in self._combiners:
+            starts[name] = ["combiner", "--name", name, "--data-dir", str(self._data_dir.resolve()), *common]
+        for name, arguments in starts.items():
+            yield self.supervisor.keep(name, partial(Process.start, arguments, env=env))
+
+    def _in_process(self) -> Iterator[Coroutine[Any, Any, None]]:
+        for name in ("coordinator", *self._combiners):
+            self.supervisor.pids[name] = os.getpid()
+        yield coordinate(self.place, "coordinator")
+        for name in self._combiners:
+            yield combine(self.place, name, self._data_dir)
+
+    async def _until_ready(self) -> None:
+        """Wait until the coordinator answers and knows every combiner."""
+        missing = "the coordinator does not answer"
+        try:
+            async with (
+                asyncio.timeout(READY_S_MAX),
+                connect(
+                    self.place.url, credentials=self.place.credentials, workspace=self.place.workspace
+                ) as federation,
+            ):
+                while missing := await self._missing(federation):
+                    self._check_starts()
+                    await asyncio.sleep(LOOK_S)
+        except TimeoutError as error:
+            raise BrokerFailed(f"not ready within {READY_S_MAX:g} s: {missing}; see the lines above") from error
+
+    async def _missing(self, federation: Federation) -> str:
+        try:
+            there = {seen.name for seen in await federation.combiners()}
+        except BusUnavailable:
+            return "the coordinator does not answer"
+        away = [name for name in self._combiners if name not in there]
+        return f"the coordinator does not know {', '.join(away)}" if away else ""
+
+    def _check_starts(self) -> None:
+        for name, starts in self.supervisor.starts.items():
+            if starts >= STARTS_MAX:
+                raise FedbusError(f"{name} does not live ({self.supervisor.ends.get(name)}): see its lines above")
+
+    def _write_ready(self) -> None:
+        """Write the ready file whole, under another name first: a reader sees all of it or none."""
+        if self._ready_file is None or not self._ready:
+            return
+        told = {
+            "nats_url": self.place.url,
+            "http_url": None,
+            "pids": self.supervisor.pids,
+            "credentials": self.place.credentials,
+        }
+        part = self._ready_file.with_name(self._ready_file.name + ".part")
+        part.write_bytes(orjson.dumps(told) + b"\n")
+        part.replace(self._ready_file)
+
+    def _announce(self) -> None:
+        count = len(self._combiners)
+        print(
+            f"ready at {self.place.url}: coordinator, {count} combiner{'s' if count > 1 else ''}; data in {self._data_dir}"
+        )
+        print("next:  fedbus client run MODULE:APP --name site-1   (Ctrl-C here stops everything)", flush=True)
