@@ -233,7 +233,9 @@ class NatsFollow:
                 async with asyncio.timeout(silence_s):
                     await self._wake.wait()
             except TimeoutError:
-                self._break(f"nothing heard for {SILENCE_S_MAX:g} s")
+                # heartbeats do not wake us: they may have come in the meantime
+                if loop.time() >= self._heard_at + SILENCE_S_MAX:
+                    self._break(f"nothing heard for {SILENCE_S_MAX:g} s")
 
     async def _pull(self) -> None:
         if self._asked > PREFETCH_MESSAGES // 2 or self._queue_bytes > PREFETCH_BYTES // 2:

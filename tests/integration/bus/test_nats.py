@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
+import signal
 import time
 from contextlib import asynccontextmanager
 
@@ -137,6 +139,27 @@ async def test_a_follow_survives_the_loss_of_its_consumer(broker, fresh):
         await jetstream.api(f"CONSUMER.DELETE.journal.{name}", None, deadline_s=5, what="delete")
     await bus.append("journal", "journal.s", b"2")
     assert (await anext(follow)).sequence == 2
+
+
+async def test_an_idle_follow_keeps_its_consumer(broker, fresh, monkeypatch):
+    """While heartbeats come the consumer stays, however long nothing else does; without them it is renewed."""
+    monkeypatch.setattr("fedbus.bus.nats.follow.HEARTBEAT_S", 0.2)
+    monkeypatch.setattr("fedbus.bus.nats.follow.SILENCE_S_MAX", 0.5)
+    monkeypatch.setattr("fedbus.bus.nats.follow.PULL_EXPIRES_S", 1.0)
+    bus = await fresh("x")
+    await bus.ensure(JOURNAL)
+    follow = await bus.follow("journal", ">")
+    await bus.append("journal", "journal.s", b"1")
+    await anext(follow)
+    consumer = follow._consumer
+    await asyncio.sleep(2.5)
+    assert follow._consumer == consumer
+    os.kill(broker.pid, signal.SIGSTOP)
+    await asyncio.sleep(1)
+    os.kill(broker.pid, signal.SIGCONT)
+    await bus.append("journal", "journal.s", b"2")
+    assert (await anext(follow)).data == b"2"
+    await _until(lambda: follow._consumer not in ("", consumer))
 
 
 async def test_closed_follows_leave_no_consumer(broker, fresh):
