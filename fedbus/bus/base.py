@@ -169,7 +169,7 @@ class Bus(Protocol):
         ...
 
     async def pending(self, stream: str, pattern: str) -> int:
-        """How many messages of a pattern the stream holds now: so many a `follow` from 1 delivers before it is caught up."""
+        """How many messages of a pattern the stream holds now: a `follow` from 1 delivers so many at once."""
         ...
 
     async def purge(self, stream: str, pattern: str) -> None:

@@ -21,6 +21,7 @@ from fedbus.client.app import ClientApp, Model
 from fedbus.client.newest import NewestModel
 from fedbus.client.service import Service, Setup
 from fedbus.clock import Clock, SystemClock
+from fedbus.crash import Crash, never
 from fedbus.errors import ConfigError
 from fedbus.messages.ids import Peer, check_name
 from fedbus.telemetry import Telemetry
@@ -49,6 +50,7 @@ class Client:
         clock: Clock | None = None,
         workers: Workers | None = None,
         incarnation: str | None = None,
+        crash: Crash = never,
     ) -> None:
         check_name("client name", name)
         if not isinstance(app, ClientApp):
@@ -68,6 +70,7 @@ class Client:
             traces=traces or Telemetry("client", name),
             incarnation=incarnation or secrets.token_hex(8),
             workers=workers,
+            crash=crash,
         )
 
     @property

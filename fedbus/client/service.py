@@ -46,6 +46,7 @@ from fedbus.client.machine import (
 )
 from fedbus.client.newest import Fetched, NewestModel
 from fedbus.clock import Clock
+from fedbus.crash import Crash, Point
 from fedbus.errors import BadUpdate, BusClosed, BusUnavailable, FedbusError
 from fedbus.exchange.outbox import Outbox
 from fedbus.exchange.station import RECONNECT_POLL_S, Station, hash_of
@@ -84,6 +85,7 @@ class Setup:
     traces: Telemetry
     incarnation: str
     workers: Workers | None
+    crash: Crash
 
 
 @dataclass(slots=True)
@@ -119,6 +121,7 @@ class Service:
         self._bus = bus
         self._newest = newest
         self._traces = setup.traces
+        self._crash = setup.crash
         self._station = Station(
             bus,
             setup.workspace,
@@ -299,6 +302,7 @@ class Service:
             self._failed(session, train.round, stage, error)
             return
         session.held = held
+        self._crash(Point.UPDATE_MADE)
         self._tell(session, Trained(train.round))
 
     async def _evaluate(self, session: _Session, evaluate: Evaluate) -> None:
@@ -390,8 +394,9 @@ class Service:
             telemetry.CHUNKS: begin.chunks,
         }
         with self._traces.span("upload", parent=session.headers, attributes=attributes, kind=Kind.PRODUCER) as span:
+            headers = span.headers or session.headers
             parcel = Parcel(begin, held.source.chunk, held.manifest.chunk_digests)
-            upload = session.upload = Upload(self._station, train.combiner, parcel, span.headers or session.headers)
+            upload = session.upload = Upload(self._station, train.combiner, parcel, headers, self._crash)
             try:
                 outcome = await upload.run()
             finally:

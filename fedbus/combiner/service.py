@@ -24,6 +24,7 @@ from fedbus.combiner.events import (
     Effect,
     Event,
     Fold,
+    Folded,
     Key,
     OrderSeen,
     PartialSent,
@@ -42,6 +43,7 @@ from fedbus.combiner.events import (
 )
 from fedbus.combiner.folder import Folder
 from fedbus.combiner.machine import Machine
+from fedbus.crash import Crash, Point, never
 from fedbus.errors import BadMessage, BusClosed, BusUnavailable, FedbusError
 from fedbus.exchange.outbox import Outbox
 from fedbus.exchange.station import RECONNECT_POLL_S, Heard, Station
@@ -116,6 +118,7 @@ class Combiner:
         workers: Workers,
         make_spool: Callable[[str], Spool],
         traces: Telemetry | None = None,
+        crash: Crash = never,
     ) -> None:
         self._station = Station(bus, workspace, Peer("combiner", name), incarnation, clock, heartbeat_s=HEARTBEAT_S)
         self._station.doing = self._doing
@@ -127,6 +130,7 @@ class Combiner:
         self._store = ModelStore(bus, self._subjects, workers)
         self._outbox = Outbox(self._station)
         self._traces = traces or Telemetry.off()
+        self._crash = crash
         self._inbox: asyncio.Queue[_Told] = asyncio.Queue()
         self._sessions: dict[str, _Session] = {}
         self._uploads: list[Upload] = []
@@ -259,8 +263,12 @@ class Combiner:
             session.headers = told.headers
         effects = session.machine.handle(told.event, self._clock.now())
         session.machine.check()
+        if isinstance(told.event, Folded) and told.event.digest:
+            self._crash(Point.UPDATE_FOLDED)
         self._trace(session, told)
         await self._act(session, effects)
+        if isinstance(told.event, Folded) and told.event.digest:
+            self._crash(Point.VERDICT_TOLD)
         if isinstance(told.event, OrderSeen) and told.event.order.state == "ended":
             self._close(told.session)
 
@@ -388,6 +396,7 @@ class Combiner:
                     ready = dict(zip(range(first, stop), pieces, strict=True))
                     await self._store.put_chunks(merge.publish, ready, ready.__getitem__)
                 manifest = await self._workers.run(making.manifest)
+                self._crash(Point.MODEL_CHUNKS_STORED)
                 await self._store.put_manifest(merge.publish, manifest)
             except BusClosed:
                 raise
@@ -396,6 +405,7 @@ class Combiner:
                 log.warning("%s: round %d: the model could not be stored: %s", name, order.round, error)
                 self._put(name, StoreFailed(merge.attempt, str(error) or type(error).__name__))
             else:
+                self._crash(Point.MODEL_STORED)
                 self._put(name, Stored(merge.attempt, manifest.digest, manifest.spec.nbytes))
 
     async def _send_partial(self, session: _Session, order: Order) -> None:
@@ -422,12 +432,14 @@ class Combiner:
                 weight=1.0,
             )
             parcel = Parcel(begin, partial.chunk, partial.digests)
+            self._crash(Point.PARTIAL_MADE)
             upload = Upload(self._station, merge.root, parcel, span.headers or session.headers)
             self._uploads.append(upload)
             try:
                 outcome = await upload.run()
             finally:
                 self._uploads.remove(upload)
+        self._crash(Point.PARTIAL_SENT)
         self._put(name, PartialSent(merge.attempt, outcome.accepted, outcome.reason))
 
 

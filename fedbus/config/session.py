@@ -79,7 +79,7 @@ class SessionConfig(BaseModel):
     """Largest weight of one update. A million examples: a larger bound costs precision (docs: exactness)."""
 
     value_floor: Annotated[float, Field(ge=2.0**-64, le=2.0**64)] = 64.0
-    """Values up to this may always be sent, larger ones only where the model has such. Weights of networks lie below."""
+    """Values up to this may always be sent, larger ones where the model has such. Weights of networks lie below."""
 
     headroom: Annotated[float, Field(ge=1.0, le=2.0**64)] = 64.0
     """How far an array may grow in one round, as a multiple of its largest value. More than that has diverged."""

@@ -40,6 +40,7 @@ from fedbus.coordinator.events import (
 from fedbus.coordinator.machine import Machine
 from fedbus.coordinator.roster import Roster
 from fedbus.coordinator.state import Phase
+from fedbus.crash import Crash, Point, never
 from fedbus.errors import BadMessage, BusFull, BusUnavailable, ConfigError, Conflict, FedbusError
 from fedbus.exchange.station import Heard, Station
 from fedbus.messages import queries, records, reports
@@ -93,6 +94,7 @@ class Coordinator:
         clock: Clock,
         workers: Workers,
         traces: Telemetry | None = None,
+        crash: Crash = never,
     ) -> None:
         self._station = Station(bus, workspace, Peer("coordinator", name), incarnation, clock, heartbeat_s=HEARTBEAT_S)
         self._bus = bus
@@ -101,6 +103,7 @@ class Coordinator:
         self._journal = Journal(bus, self._subjects)
         self._models = ModelStore(bus, self._subjects, workers)
         self._traces = traces or Telemetry.off()
+        self._crash = crash
         self._roster = Roster()
         self._roster_changed = False
         self._inbox: asyncio.Queue[_Told] = asyncio.Queue()
@@ -380,15 +383,18 @@ class Coordinator:
         machine = self._machines[name]
         now = self._clock.now()
         entry = Entry.of(now, self._station.incarnation, tuple(self._traced(name, record) for record in decided))
+        self._crash(Point.DECIDED)
         try:
             sequence = await self._journal.append(name, entry, expected_last)
         except Conflict:
             log.warning("%s: another coordinator has written the journal; reading it again", name)
             await self._reread(name)
             return
+        self._crash(Point.JOURNALLED)
         for record in decided:
             _log_record(name, record)
         await self._act(name, machine.handle(Appended(entry, sequence), now))
+        self._crash(Point.POSTED)
         for record in decided:
             self._trace_end(name, record)
 

@@ -2,25 +2,33 @@
 
 On the bus an envelope is one msgpack map ``{"v", "id", "kind", "ws", "from", "body"}``. Unknown fields are ignored, so
 that a newer peer may add some; an unknown version or kind is refused with a reason. `decode` never trusts a length: it
-bounds the whole, and every field has a bound of its own in its pydantic class. ``from`` is for people who read
-captures: who sent a message is read from its subject.
+bounds the whole, the length of each list and map and how many there are, and every field has a bound of its own in its
+pydantic class. ``from`` is for people who read captures: who sent a message is read from its subject.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import msgpack
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from fedbus.errors import BadMessage
 
+T = TypeVar("T")
+
 PROTOCOL = 1
 """The version that we speak."""
 
 ENVELOPE_BYTES_MAX = 8 * 2**20
 """Most bytes of one envelope; above it brokers warn (8 MB), and no body of ours needs so much."""
+
+ITEMS_MAX = 200_000
+"""Most items of one list or map: one for each client of the largest session."""
+
+CONTAINERS_MAX = 200_000
+"""Most lists and maps in one envelope: an empty one is a byte on the wire and 64 in memory."""
 
 _KINDS: dict[str, type[Body]] = {}
 
@@ -92,18 +100,43 @@ def _unpack(data: bytes | bytearray | memoryview, origin: str) -> dict[str, Any]
     """Return the outer map of raw bytes."""
     if len(data) > ENVELOPE_BYTES_MAX:
         raise BadMessage(f"{origin}: expected at most {ENVELOPE_BYTES_MAX} bytes, got {len(data)}")
+    count = _Count()
     try:
-        raw = msgpack.unpackb(data, raw=False, strict_map_key=True, max_ext_len=0)
-    except (ValueError, TypeError, RecursionError, msgpack.UnpackException) as error:
+        raw = msgpack.unpackb(
+            data,
+            raw=False,
+            strict_map_key=True,
+            max_ext_len=0,
+            max_array_len=ITEMS_MAX,
+            max_map_len=ITEMS_MAX,
+            object_hook=count,
+            list_hook=count,
+        )
+    except (ValueError, TypeError, RecursionError, MemoryError, msgpack.UnpackException) as error:
         raise BadMessage(f"{origin}: expected a msgpack map, got {len(data)} bytes that are not one") from error
     if not isinstance(raw, dict):
         raise BadMessage(f"{origin}: expected a msgpack map, got {type(raw).__name__}")
     return raw
 
 
+class _Count:
+    """Counts the lists and maps of an envelope as they are unpacked, and refuses one too many."""
+
+    def __init__(self) -> None:
+        self.seen = 0
+
+    def __call__(self, container: T) -> T:
+        self.seen += 1
+        if self.seen > CONTAINERS_MAX:
+            raise ValueError(f"expected at most {CONTAINERS_MAX} lists and maps")
+        return container
+
+
 def _short(value: object) -> str:
-    """Show a stranger's value without letting it flood a log."""
-    return repr(value)[:80]
+    """Show a stranger's value without letting it flood a log, or nest deeper than `repr` can go."""
+    if isinstance(value, list | dict):
+        return f"a {type(value).__name__} of {len(value)}"
+    return repr(value[:80] if isinstance(value, str | bytes) else value)[:80]
 
 
 def _first(error: ValidationError) -> str:

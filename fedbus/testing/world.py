@@ -27,6 +27,7 @@ from fedbus.client.client import Client
 from fedbus.combiner.service import Combiner
 from fedbus.config.session import SessionConfig
 from fedbus.coordinator.service import Coordinator
+from fedbus.crash import Point
 from fedbus.errors import BusClosed, FedbusError
 from fedbus.federation.service import Federation, SessionResult
 from fedbus.messages import records
@@ -49,7 +50,10 @@ class Violation(AssertionError):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a world is made of; `Plan.draw` draws one from a seed."""
+    """What a world is made of; `Plan.draw` draws one from a seed.
+
+    ``deaths``: points at which the role that passes them for the n-th time (counted over the world) is killed.
+    """
 
     seed: int
     clients: int = 3
@@ -64,6 +68,7 @@ class Plan:
     chunk_values: int = 4
     values: int = 16
     evaluate: bool = True
+    deaths: tuple[tuple[Point, int], ...] = ()
 
     @staticmethod
     def draw(seed: int) -> Plan:
@@ -90,6 +95,7 @@ class Plan:
             misfortune_s=rng.choice([10.0, 40.0]),
             bad_clients=rng.choice([0, 0, 0, 1]) if clients > 1 else 0,
             slow_s=rng.choice([0.0, 1.0, 10.0]),
+            deaths=tuple((rng.choice(list(Point)), rng.randint(1, 6)) for _ in range(rng.choice([0, 0, 1, 3]))),
             values=rng.choice([0, 1, 7, 30]),
             evaluate=rng.random() < 0.5,
         )
@@ -138,6 +144,9 @@ class World:
         self.roles: dict[str, _Role] = {}
         self.models: dict[str, dict[str, np.ndarray[Any, Any]]] = {}
         self.coordinators: list[Coordinator] = []
+        self.failure: Violation | None = None
+        self.passed: dict[Point, int] = {}
+        self._dying: set[asyncio.Task[None]] = set()
 
     # --- the learning task: exact to recompute ---
 
@@ -196,17 +205,35 @@ class World:
     async def kill(self, name: str) -> None:
         """End a role as kill -9 would: nothing more goes out."""
         role = self.roles[name]
-        assert role.bus is not None and role.task is not None
-        if role.task.done():
-            self._raise_if_failed(role)
+        if role.bus is None or role.task is None:
+            return  # dead already
+        task, role.task = role.task, None  # from here on nobody else kills it, or wonders that it ends
         role.bus.kill()
-        role.task.cancel()
-        await asyncio.wait([role.task])
-        if not role.task.cancelled():
-            role.task.exception()  # the closed bus may have been noticed before the cancellation
-        role.task = None
+        task.cancel()
+        await asyncio.wait([task])
+        if not task.cancelled() and not isinstance(task.exception(), BusClosed):
+            self.failure = Violation(f"{name} ended with an error")
+            self.failure.__cause__ = task.exception()
         self.report.crashes += 1
         self.tell(f"{name} is killed")
+
+    def crash(self, name: str, bus: MemoryBus) -> Callable[[Point], None]:
+        """Return what a role calls at each point: it dies there if the plan says so, and is born again soon."""
+
+        def passing(point: Point) -> None:
+            self.passed[point] = self.passed.get(point, 0) + 1
+            if (point, self.passed[point]) in self.plan.deaths and self.roles[name].bus is bus:
+                bus.kill()  # at once: nothing that this process does from here on goes out
+                self.tell(f"{name} dies at {point.name}")
+                task = asyncio.create_task(self._die(name))
+                self._dying.add(task)
+                task.add_done_callback(self._dying.discard)
+
+        return passing
+
+    async def _die(self, name: str) -> None:
+        await self.kill(name)
+        await self._return(name, self.rng.uniform(0.1, 8.0))
 
     def tell(self, what: str) -> None:
         """Add to the story."""
@@ -234,6 +261,7 @@ class World:
             workspace="default",
             clock=self.clock,
             workers=Inline(),
+            crash=self.crash("coordinator", bus),
         )
         self.coordinators.append(coordinator)
         await coordinator.run()
@@ -248,6 +276,7 @@ class World:
                 clock=self.clock,
                 workers=Inline(),
                 make_spool=lambda _session: Memory(),
+                crash=self.crash(name, bus),
             ).run()
 
         return start
@@ -261,6 +290,7 @@ class World:
                 clock=self.clock,
                 workers=Inline(),
                 incarnation=f"{name}-{birth}",
+                crash=self.crash(name, bus),
             )
             async with client:
                 await client.run()
@@ -365,6 +395,8 @@ class World:
         """Fail at once when a role ends by itself, and check each machine's invariants as time goes by."""
         while True:
             await asyncio.sleep(1.0)
+            if self.failure is not None:
+                raise self.failure
             for role in self.roles.values():
                 self._raise_if_failed(role)
 

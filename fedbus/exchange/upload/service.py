@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from fedbus.bus.base import Payload
+from fedbus.crash import Crash, Point, never
 from fedbus.exchange.station import Station
 from fedbus.exchange.upload.machine import Announce, Effect, Machine, Send, Settled
 from fedbus.messages.subjects import ChunkAddress
@@ -40,12 +41,18 @@ class Upload:
     """One upload to one combiner."""
 
     def __init__(
-        self, station: Station, combiner: str, parcel: Parcel, headers: Mapping[str, str] | None = None
+        self,
+        station: Station,
+        combiner: str,
+        parcel: Parcel,
+        headers: Mapping[str, str] | None = None,
+        crash: Crash = never,
     ) -> None:
         self._station = station
         self._combiner = combiner
         self._parcel = parcel
         self._headers = dict(headers or {})
+        self._crash = crash
         self._machine = Machine(parcel.begin.chunks)
         self._inbox: asyncio.Queue[UploadState] = asyncio.Queue()
         self._outcome: Outcome | None = None
@@ -78,9 +85,12 @@ class Upload:
                 case Announce():
                     subject = self._station.subjects.up(self._combiner, self._station.peer)
                     await self._station.say(subject, self._parcel.begin, self._headers)
+                    self._crash(Point.UPDATE_ANNOUNCED)
                 case Send(first, stop):
                     for chunk in range(first, stop):
                         await self._send(chunk)
+                    if stop == self._parcel.begin.chunks:
+                        self._crash(Point.UPDATE_SENT)
                 case Settled(accepted, reason):
                     self._outcome = Outcome(accepted, reason, self._machine.resent)
                 case _:
