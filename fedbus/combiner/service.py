@@ -72,6 +72,9 @@ Credits keep it far below; it bounds what senders without credit can do.
 JOBS_MAX = 32
 """Chunks folded in one go in the worker thread: a hop costs some 50 us, a chunk of 512 KiB some 300."""
 
+INBOX_MAX = 1024
+"""Events that wait before nothing more is read from the bus, whose subscriptions then bound what is buffered."""
+
 TICK_S = 1.0
 REFRESH_S = 15.0
 """How often orders are read again even if nothing seems to be missed."""
@@ -132,6 +135,8 @@ class Combiner:
         self._traces = traces or Telemetry.off()
         self._crash = crash
         self._inbox: asyncio.Queue[_Told] = asyncio.Queue()
+        self._room = asyncio.Event()
+        self._room.set()
         self._sessions: dict[str, _Session] = {}
         self._uploads: list[Upload] = []
         self._group: asyncio.TaskGroup | None = None
@@ -200,6 +205,7 @@ class Combiner:
 
     async def _hear_begins(self, up: Subscription) -> None:
         async for heard in self._station.hear(up):
+            await self._room.wait()
             self._take_begin(heard)
 
     def _take_begin(self, heard: Heard) -> None:
@@ -216,6 +222,7 @@ class Combiner:
             except BadMessage as error:
                 self._station.refuse(error)
                 continue
+            await self._room.wait()
             self._put(address.session, ChunkArrived(address, message.data))
 
     async def _hear_acks(self, acks: Subscription) -> None:
@@ -237,6 +244,8 @@ class Combiner:
 
     def _put(self, session: str, event: Event, headers: dict[str, str] | None = None) -> None:
         self._inbox.put_nowait(_Told(session, event, headers or {}))
+        if self._inbox.qsize() >= INBOX_MAX:
+            self._room.clear()
 
     # --- deciding ---
 
@@ -245,6 +254,8 @@ class Combiner:
         touched: set[str] = set()
         while True:
             told = await self._inbox.get()
+            if self._inbox.qsize() < INBOX_MAX // 2:
+                self._room.set()
             await self._feed(told)
             touched.add(told.session)
             if self._inbox.empty():
@@ -291,17 +302,7 @@ class Combiner:
         if isinstance(event, Begun):
             key = Key(event.sender, event.begin.round, event.begin.attempt)
             if key in session.machine.uploads and key not in session.spans:
-                attributes: dict[str, telemetry.AttributeValue] = {
-                    telemetry.SESSION: told.session,
-                    telemetry.ROUND: event.begin.round,
-                    telemetry.CLIENT: event.sender.name,
-                    telemetry.BYTES: event.begin.nbytes,
-                    telemetry.MESSAGING_SYSTEM: "nats",
-                    telemetry.MESSAGING_OPERATION_TYPE: "process",
-                }
-                session.spans[key] = self._traces.start_span(
-                    "fold update", parent=event.headers, attributes=attributes, kind=Kind.CONSUMER
-                )
+                session.spans[key] = self._fold_span(told.session, event)
         for key in [k for k in session.spans if self._is_over(session, k)]:
             span = session.spans.pop(key)
             upload = session.machine.uploads.get(key)
@@ -310,6 +311,21 @@ class Combiner:
                 if upload.reason:
                     span.fail(upload.reason)
             span.end()
+
+    def _fold_span(self, session: str, event: Begun) -> Span:
+        sender, begin, me = event.sender, event.begin, self._station.peer.name
+        partial = sender.role == "combiner"
+        attributes: dict[str, telemetry.AttributeValue] = {
+            telemetry.SESSION: session,
+            telemetry.ROUND: begin.round,
+            telemetry.ATTEMPT: begin.attempt,
+            telemetry.COMBINER if partial else telemetry.CLIENT: sender.name,
+            telemetry.BYTES: begin.nbytes,
+            telemetry.CHUNKS: begin.chunks,
+            **telemetry.messaging("fold", "process", self._subjects.up(me, sender), me, begin.chunks),
+        }
+        name = "fold partial" if partial else "fold update"
+        return self._traces.start_span(name, parent=event.headers, attributes=attributes, kind=Kind.CONSUMER)
 
     def _is_over(self, session: _Session, key: Key) -> bool:
         upload = session.machine.uploads.get(key)
@@ -396,6 +412,7 @@ class Combiner:
                     ready = dict(zip(range(first, stop), pieces, strict=True))
                     await self._store.put_chunks(merge.publish, ready, ready.__getitem__)
                 manifest = await self._workers.run(making.manifest)
+                span.set(telemetry.BYTES, manifest.spec.nbytes)
                 self._crash(Point.MODEL_CHUNKS_STORED)
                 await self._store.put_manifest(merge.publish, manifest)
             except BusClosed:
@@ -411,11 +428,14 @@ class Combiner:
     async def _send_partial(self, session: _Session, order: Order) -> None:
         merge = order.merge
         assert merge is not None
-        name = order.session
+        name, me = order.session, self._station.peer
         attributes: dict[str, telemetry.AttributeValue] = {
             telemetry.SESSION: name,
             telemetry.ROUND: order.round,
+            telemetry.ATTEMPT: merge.attempt,
+            telemetry.COMBINER: me.name,
             telemetry.UPDATES: len(merge.counted),
+            **telemetry.messaging("send", "send", self._subjects.up(merge.root, me), me.name, 0),
         }
         with self._traces.span(
             "send partial", parent=session.headers, attributes=attributes, kind=Kind.PRODUCER
@@ -431,6 +451,9 @@ class Combiner:
                 chunks=len(partial.digests),
                 weight=1.0,
             )
+            span.set(telemetry.BYTES, begin.nbytes)
+            span.set(telemetry.CHUNKS, begin.chunks)
+            span.set(telemetry.MESSAGING_BATCH_COUNT, begin.chunks)
             parcel = Parcel(begin, partial.chunk, partial.digests)
             self._crash(Point.PARTIAL_MADE)
             upload = Upload(self._station, merge.root, parcel, span.headers or session.headers)
@@ -439,6 +462,10 @@ class Combiner:
                 outcome = await upload.run()
             finally:
                 self._uploads.remove(upload)
+            span.set(telemetry.RETRANSMITTED, outcome.resent)
+            span.set(telemetry.VERDICT, "accepted" if outcome.accepted else "refused")
+            if not outcome.accepted:
+                span.fail(outcome.reason)
         self._crash(Point.PARTIAL_SENT)
         self._put(name, PartialSent(merge.attempt, outcome.accepted, outcome.reason))
 

@@ -109,6 +109,13 @@ class Catalogue:
 
 
 @dataclass(frozen=True, slots=True)
+class Discard:
+    """Remove a blob that no version is made of."""
+
+    blob: str
+
+
+@dataclass(frozen=True, slots=True)
 class Acknowledge:
     """Tell a peer that its reports need not be repeated."""
 
@@ -116,4 +123,4 @@ class Acknowledge:
     ids: tuple[str, ...]
 
 
-Effect = Append | PostTask | PostOrder | Catalogue | Acknowledge
+Effect = Append | PostTask | PostOrder | Catalogue | Discard | Acknowledge

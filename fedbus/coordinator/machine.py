@@ -40,6 +40,7 @@ from fedbus.coordinator.events import (
     Append,
     Appended,
     Catalogue,
+    Discard,
     Effect,
     Event,
     PostOrder,
@@ -150,6 +151,10 @@ class Machine:
                     effects.append(Catalogue(self._model()))
                 case records.ModelPublished():
                     effects.append(Catalogue(record))
+                case records.RoundClosed() | records.SessionEnded():
+                    effects += [Discard(blob) for blob in self.state.litter]
+                    touched |= before | set(self._participants())
+                    orders = True
                 case records.ClientsMoved():
                     touched |= set(record.moves)
                     orders = True

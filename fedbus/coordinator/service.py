@@ -26,6 +26,7 @@ from fedbus.coordinator.events import (
     Append,
     Appended,
     Catalogue,
+    Discard,
     Effect,
     Event,
     PostOrder,
@@ -365,6 +366,9 @@ class Coordinator:
                     posts.append((self._subjects.order(combiner, name), order))
                 case Catalogue(model):
                     await self._enter(name, model)
+                case Discard(blob):
+                    with suppress(BusUnavailable):  # litter costs room, nothing else
+                        await self._models.remove(blob)
                 case Acknowledge(receiver, ids):
                     await self._station.say(self._subjects.ack(receiver), reports.ReportTaken(reports=ids))
         if posts:

@@ -68,7 +68,7 @@ class EvaluationState:
 
 @dataclass(slots=True)
 class SessionState:
-    """Everything that the journal of a session says."""
+    """Everything that the journal of a session says. ``litter``: blobs of the last round that no version is made of."""
 
     session: str
     phase: Phase = Phase.NEW
@@ -84,6 +84,7 @@ class SessionState:
     metrics: dict[str, float] = field(default_factory=dict)
     failures: int = 0
     attempt: int = 0
+    litter: tuple[str, ...] = ()
     receipts: dict[str, Receipt] = field(default_factory=dict)
     since_at: float = 0.0
     outcome: str = ""
@@ -112,6 +113,7 @@ def _opened(state: SessionState, record: records.RoundOpened, at: float) -> None
     assert state.phase is Phase.GATHERING and record.round == state.rounds_closed + 1
     assert record.attempt > state.attempt
     state.phase, state.attempt = Phase.TRAINING, record.attempt
+    state.litter = state.litter if record.attempt > 1 else ()
     state.round = RoundState(
         number=record.round,
         attempt=record.attempt,
@@ -154,14 +156,22 @@ def _closing(state: SessionState, record: RoundClosing, at: float) -> None:
     assert state.phase in (Phase.TRAINING, Phase.CLOSING) and record.attempt > state.attempt
     state.phase, state.attempt = Phase.CLOSING, record.attempt
     current = state.open_round
+    _litter(state)
     current.attempt, current.closing = record.attempt, record
     current.counting = {client: current.accepted[client] for client in record.counted}
+
+
+def _litter(state: SessionState) -> None:
+    """Note the blob of a closing that comes to nothing: a root may have stored some of it."""
+    if state.round is not None and state.round.closing is not None:
+        state.litter += (state.round.closing.publish,)
 
 
 def _failed(state: SessionState, record: records.RoundFailed, at: float) -> None:
     assert state.phase in (Phase.TRAINING, Phase.CLOSING)
     state.phase, state.since_at, state.reason = Phase.GATHERING, at, record.reason
     state.failures += 1
+    _litter(state)
     state.round = None
 
 
@@ -196,6 +206,7 @@ def _evaluated(state: SessionState, record: records.RoundEvaluated, at: float) -
 
 def _ended(state: SessionState, record: records.SessionEnded, at: float) -> None:
     state.phase, state.outcome, state.reason = Phase.ENDED, record.outcome, record.reason
+    _litter(state)
     state.round = state.evaluation = None
 
 
