@@ -39,8 +39,6 @@ MESSAGING_SYSTEM: Final = "messaging.system"
 MESSAGING_DESTINATION: Final = "messaging.destination.name"
 MESSAGING_OPERATION: Final = "messaging.operation.name"
 MESSAGING_OPERATION_TYPE: Final = "messaging.operation.type"
-MESSAGING_MESSAGE_ID: Final = "messaging.message.id"
-MESSAGING_BODY_SIZE: Final = "messaging.message.body.size"
 MESSAGING_BATCH_COUNT: Final = "messaging.batch.message_count"
 MESSAGING_CLIENT_ID: Final = "messaging.client.id"
 ERROR_TYPE: Final = "error.type"
@@ -63,6 +61,7 @@ VERDICT: Final = "fedbus.verdict"
 REASON: Final = "fedbus.reason"
 WAIT: Final = "fedbus.wait"
 
+
 # Exit may be held up by a collector that does not answer for so long, and not longer.
 SHUTDOWN_S_MAX: Final = 3.0
 
@@ -70,6 +69,23 @@ SHUTDOWN_S_MAX: Final = 3.0
 _TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 _TRACESTATE_CHARS_MAX = 512
 _SAMPLED = 0x01
+
+
+def messaging(operation: str, kind: str, subject: str, who: str, messages: int) -> dict[str, AttributeValue]:
+    """Return what the messaging conventions ask of a span.
+
+    ``operation``: what the role calls it, the beginning of the span's name (the subject does not stand in the name, as
+    the convention would have it: it holds names of clients, and names of spans are to be few). ``kind``: ``send``,
+    ``receive`` or ``process``. ``who``: the role's own name. ``messages``: how many the span covers.
+    """
+    return {
+        MESSAGING_SYSTEM: "nats",
+        MESSAGING_OPERATION: operation,
+        MESSAGING_OPERATION_TYPE: kind,
+        MESSAGING_DESTINATION: subject,
+        MESSAGING_CLIENT_ID: who,
+        MESSAGING_BATCH_COUNT: messages,
+    }
 
 
 class Kind(Enum):

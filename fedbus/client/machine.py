@@ -79,6 +79,7 @@ class Measured:
     version: str
     weight: float
     metrics: dict[str, float]
+    fetched: int
 
 
 Event = TaskSeen | Trained | WorkFailed | Settled | Measured
@@ -267,7 +268,12 @@ class Machine:
             return []
         self.measured, self.phase = (event.round, event.version), Phase.IDLE
         body = reports.Evaluated(
-            session=self.session, round=event.round, version=event.version, weight=event.weight, metrics=event.metrics
+            session=self.session,
+            round=event.round,
+            version=event.version,
+            weight=event.weight,
+            metrics=event.metrics,
+            fetched=event.fetched,
         )
         return [Report(body)]
 

@@ -325,7 +325,9 @@ class Service:
         except Exception as error:  # noqa: BLE001 - as in _train
             self._failed(session, evaluate.round, "evaluate", error)
             return
-        self._tell(session, Measured(evaluate.round, evaluate.version, found.weight, dict(found.metrics)))
+        self._tell(
+            session, Measured(evaluate.round, evaluate.version, found.weight, dict(found.metrics), fetched.nbytes)
+        )
 
     def _failed(self, session: _Session, round_: int, stage: str, error: Exception) -> None:
         """Report why the task could not be done; the traceback stays here, with the owner."""
@@ -355,11 +357,15 @@ class Service:
         self, session: _Session, task: Train | Evaluate, attributes: Mapping[str, telemetry.AttributeValue]
     ) -> Fetched:
         """Fetch the model of a task, unless it is here."""
+        subject = self._subjects.blob(task.blob)
+        messages = telemetry.messaging("fetch", "receive", subject, self._name, 0)
         with self._traces.span(
-            "fetch model", parent=session.headers, attributes=attributes, kind=Kind.CONSUMER
+            "fetch model", parent=session.headers, attributes={**attributes, **messages}, kind=Kind.CLIENT
         ) as span:
             fetched = await self._newest.fetch(self._store, task.blob, task.version)
             span.set(telemetry.BYTES, fetched.nbytes)
+            if fetched.nbytes:
+                span.set(telemetry.MESSAGING_BATCH_COUNT, fetched.manifest.layout.count)
         return fetched
 
     async def _call(self, function: Callable[..., Any], model: Model, task: TrainTask | EvaluateTask) -> object:
@@ -390,8 +396,12 @@ class Service:
             telemetry.ATTEMPT: train.attempt,
             telemetry.CLIENT: self._name,
             telemetry.COMBINER: train.combiner,
+            telemetry.WEIGHT: begin.weight,
             telemetry.BYTES: begin.nbytes,
             telemetry.CHUNKS: begin.chunks,
+            **telemetry.messaging(
+                "upload", "send", self._subjects.up(train.combiner, self._station.peer), self._name, begin.chunks
+            ),
         }
         with self._traces.span("upload", parent=session.headers, attributes=attributes, kind=Kind.PRODUCER) as span:
             headers = span.headers or session.headers
@@ -403,6 +413,7 @@ class Service:
                 if session.upload is upload:
                     session.upload = None
             span.set(telemetry.RETRANSMITTED, outcome.resent)
+            span.set(telemetry.VERDICT, "accepted" if outcome.accepted else "refused")
             if not outcome.accepted:
                 span.fail(outcome.reason)
                 log.warning(

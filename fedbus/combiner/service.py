@@ -398,7 +398,9 @@ class Combiner:
         attributes: dict[str, telemetry.AttributeValue] = {
             telemetry.SESSION: name,
             telemetry.ROUND: order.round,
-            telemetry.UPDATES: len(merge.counted),
+            telemetry.ATTEMPT: merge.attempt,
+            telemetry.COMBINER: self._station.peer.name,
+            telemetry.WEIGHT: merge.weight_sum,
         }
         with self._traces.span("merge", parent=session.headers, attributes=attributes) as span:
             try:

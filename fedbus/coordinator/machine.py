@@ -198,7 +198,9 @@ class Machine:
         if evaluation is None or report.version != evaluation.version or client not in evaluation.clients:
             return
         if report.weight > 0:
-            measured = records.Measured(client=client, weight=report.weight, metrics=report.metrics)
+            measured = records.Measured(
+                client=client, weight=report.weight, metrics=report.metrics, fetched=report.fetched
+            )
             self.measured.setdefault(client, measured)
         else:
             self.unmeasured[client] = f"expected a weight above 0, got {report.weight}"

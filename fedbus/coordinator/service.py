@@ -438,9 +438,12 @@ class Coordinator:
         if not isinstance(record, records.RoundOpened):
             return record
         attributes: dict[str, telemetry.AttributeValue] = {
+            telemetry.WORKSPACE: self._subjects.workspace,
             telemetry.SESSION: name,
             telemetry.ROUND: record.round,
+            telemetry.ATTEMPT: record.attempt,
             telemetry.MODEL_VERSION: record.version,
+            telemetry.STRATEGY: self._machines[name].state.config.strategy,
         }
         self._end_round(name)
         span = self._rounds[name] = self._traces.start_span("round", attributes=attributes)
@@ -464,7 +467,18 @@ class Coordinator:
             case records.RoundEvaluated():
                 self._end_round(name)
             case _:
-                span.event(record.kind)
+                span.event(record.kind, self._event_attributes(name, record) if self._traces.enabled else None)
+
+    def _event_attributes(self, name: str, record: Record) -> dict[str, telemetry.AttributeValue]:
+        """Say why something became true, and what is waited for from then on."""
+        found: dict[str, telemetry.AttributeValue] = {}
+        reason = getattr(record, "reason", "")
+        if reason:
+            found[telemetry.REASON] = reason
+        machine = self._machines.get(name)
+        for wait in machine.waits() if machine is not None else ():
+            found[telemetry.WAIT] = wait.what
+        return found
 
     def _end_round(self, name: str) -> None:
         span = self._rounds.pop(name, None)

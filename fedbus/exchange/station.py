@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from fedbus.bus.base import Bus, Message, Payload, Subscription
 from fedbus.bus.patience import patiently
 from fedbus.clock import Clock
-from fedbus.errors import BadMessage, BusUnavailable
+from fedbus.errors import BadMessage, BusFull, BusUnavailable
 from fedbus.messages.envelope import Body, Envelope, decode, encode
 from fedbus.messages.ids import Peer
 from fedbus.messages.presence import Bye, Hello, WhoIsThere
@@ -82,6 +82,8 @@ class Station:
             await self.bus.publish(subject, data, headers)
         except BusUnavailable as error:
             log.debug("%s: not sent to %s: %s", self.peer.name, subject, error)
+        except BusFull as error:  # more than one message may carry: saying it again would not help
+            log.warning("%s: not sent to %s: %s", self.peer.name, subject, error)
 
     async def listen(self, pattern: str, *, pending_bytes_max: int = PENDING_BYTES_MAX) -> Subscription:
         """Subscribe, however long the bus takes to be there."""
@@ -92,6 +94,7 @@ class Station:
     def read(self, message: Message) -> Heard | None:
         """Decode a message; None, and a log line, where it is not one of ours."""
         try:
+            self.subjects.check(message.subject)  # names of peers are taken from it
             envelope = decode(message.data, message.subject)
         except BadMessage as error:
             self.refuse(error)

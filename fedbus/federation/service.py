@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -155,18 +155,10 @@ class SessionInfo:
     def _evaluate(self, record: records.RoundEvaluated) -> None:
         self.metrics, self.state = dict(record.metrics), f"round {record.round} evaluated"
         if self.rounds and self.rounds[-1].round == record.round:
+            # The model that is evaluated is fetched for it, and is not fetched again for the round that follows.
+            fetched = sum(measured.fetched for measured in record.clients)
             last = self.rounds[-1]
-            self.rounds[-1] = RoundInfo(
-                round=last.round,
-                version=last.version,
-                counted=last.counted,
-                not_counted=last.not_counted,
-                seconds=last.seconds,
-                bytes_up=last.bytes_up,
-                bytes_down=last.bytes_down,
-                train_metrics=last.train_metrics,
-                metrics=record.metrics,
-            )
+            self.rounds[-1] = replace(last, metrics=record.metrics, bytes_down=last.bytes_down + fetched)
 
     @property
     def ended(self) -> bool:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from fedbus.config.session import SessionConfig
 from fedbus.messages.envelope import Body
-from fedbus.messages.ids import Count, Digest, Name, Reason
+from fedbus.messages.ids import Count, Digest, Name, Reason, SessionName
 
 
 class StartSession(Body):
     """Start a session from a model that is already stored as a blob."""
 
-    session: Name
+    session: SessionName
     config: SessionConfig
     blob: Name
     digest: Digest

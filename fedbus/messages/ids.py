@@ -19,6 +19,12 @@ _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 Name = Annotated[str, Field(pattern=NAME)]
 """A workspace, session, client, combiner, blob or version: one token."""
 
+SESSION_CHARS_MAX = 40
+"""Longest name of a session: versions and blobs are named after it, its round and its attempt, and have 64."""
+
+SessionName = Annotated[str, Field(pattern=rf"^[A-Za-z0-9_-]{{1,{SESSION_CHARS_MAX}}}$")]
+"""A new session."""
+
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 """A BLAKE3 digest in hexadecimal."""
 
@@ -31,7 +37,10 @@ Number = Annotated[float, Field(allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=0, lt=2**53)]
 """A whole number from 0 on that survives JSON."""
 
-Metrics = Annotated[dict[Annotated[str, Field(min_length=1, max_length=128)], float], Field(max_length=256)]
+METRICS_MAX = 256
+"""Metrics of one report, and of one mean over clients."""
+
+Metrics = Annotated[dict[Annotated[str, Field(min_length=1, max_length=128)], float], Field(max_length=METRICS_MAX)]
 """Named numbers that a client chose to report; NaN and infinities are allowed and shown as such."""
 
 
@@ -40,6 +49,11 @@ class Peer(NamedTuple):
 
     role: str
     name: str
+
+
+def is_name(value: str) -> bool:
+    """Whether it may be a name."""
+    return _NAME.fullmatch(value) is not None
 
 
 def check_name(what: str, value: object) -> str:

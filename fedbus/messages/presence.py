@@ -18,12 +18,15 @@ Attributes = Annotated[
 ]
 """What a client declares of itself: texts that an engineer can filter by."""
 
+HEARTBEAT_S_MAX = 3600.0
+"""Longest pause between two words of a peer: who promises less often would be known as present for ever."""
+
 
 class Hello(Body):
     """I am here, and shall say so again within ``heartbeat_s``."""
 
     incarnation: Name
-    heartbeat_s: Number
+    heartbeat_s: Annotated[float, Field(gt=0, le=HEARTBEAT_S_MAX)]
     attributes: Attributes = {}
     version: Annotated[str, Field(max_length=64)] = ""
     doing: Annotated[str, Field(max_length=200)] = ""

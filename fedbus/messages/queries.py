@@ -31,7 +31,7 @@ class Seen(Body):
 class Roster(Body):
     """Everybody who is there now."""
 
-    peers: tuple[Seen, ...]
+    peers: Annotated[tuple[Seen, ...], Field(fail_fast=True)]
 
 
 class Wait(Body):
@@ -40,7 +40,7 @@ class Wait(Body):
     session: Name
     round: Count
     what: Reason
-    on: Annotated[tuple[Name, ...], Field(max_length=1000)] = ()
+    on: Annotated[tuple[Name, ...], Field(max_length=1000, fail_fast=True)] = ()
     missing: Count = 0
     since_at: Number
     until_at: Number
@@ -50,7 +50,7 @@ class Wait(Body):
 class Waits(Body):
     """All waits of now."""
 
-    waits: tuple[Wait, ...]
+    waits: Annotated[tuple[Wait, ...], Field(fail_fast=True)]
 
 
 class Refused(Body):

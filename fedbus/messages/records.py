@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from fedbus.config.session import SessionConfig
+from fedbus.errors import BadMessage
 from fedbus.messages.envelope import Body
 from fedbus.messages.ids import Count, Digest, Metrics, Name, Number, Reason
 
-Clients = Annotated[tuple[Name, ...], Field(max_length=200_000)]
+Clients = Annotated[tuple[Name, ...], Field(max_length=200_000, fail_fast=True)]
 Places = Annotated[dict[Name, Name], Field(max_length=200_000)]
 
 
@@ -72,8 +73,8 @@ class UpdatesRecorded(Body):
     """What became of some updates of the open round."""
 
     round: Count
-    accepted: tuple[AcceptedUpdate, ...] = ()
-    refused: tuple[RefusedUpdate, ...] = ()
+    accepted: Annotated[tuple[AcceptedUpdate, ...], Field(fail_fast=True)] = ()
+    refused: Annotated[tuple[RefusedUpdate, ...], Field(fail_fast=True)] = ()
 
 
 class ClientsMoved(Body):
@@ -150,6 +151,7 @@ class Measured(Body):
     client: Name
     weight: Number
     metrics: Metrics
+    fetched: Count = 0
 
 
 class RoundEvaluated(Body):
@@ -161,7 +163,7 @@ class RoundEvaluated(Body):
     round: Count
     version: Name
     metrics: Metrics
-    clients: tuple[Measured, ...] = ()
+    clients: Annotated[tuple[Measured, ...], Field(fail_fast=True)] = ()
     missing: dict[Name, Reason] = {}
 
 
@@ -201,7 +203,7 @@ class Entry(Body):
 
     at: Number
     epoch: Name
-    records: Annotated[tuple[Typed, ...], Field(max_length=100)]
+    records: Annotated[tuple[Typed, ...], Field(max_length=100, fail_fast=True)]
 
     @classmethod
     def of(cls, at: float, epoch: str, records: tuple[Record, ...]) -> Entry:
@@ -210,9 +212,19 @@ class Entry(Body):
         return cls(at=at, epoch=epoch, records=typed)
 
     def unpack(self) -> tuple[Record, ...]:
-        """Return the records; kinds that a newer release added are unknown here and raise KeyError."""
-        return tuple(RECORDS[typed.type].model_validate(typed.data) for typed in self.records)
+        """Return the records; `BadMessage` for a kind that a newer release added, and for what no release wrote."""
+        return tuple(_typed(typed) for typed in self.records)
 
 
 RECORDS: dict[str, type[Record]] = {cls.__name__: cls for cls in Record.__args__}
 """Every kind of record by name."""
+
+
+def _typed(typed: Typed) -> Record:
+    cls = RECORDS.get(typed.type)
+    if cls is None:
+        raise BadMessage(f"journal: expected a known kind of record, got {typed.type!r}; upgrade this side")
+    try:
+        return cls.model_validate(typed.data)
+    except ValidationError as error:
+        raise BadMessage(f"journal: {typed.type} is not valid: {error}") from error

@@ -9,6 +9,9 @@ from pydantic import Field
 from fedbus.messages.envelope import Body
 from fedbus.messages.ids import Count, Digest, Metrics, Name, Number, Reason
 
+REPORTS_MAX = 10_000
+"""Reports that one `ReportTaken` names at most."""
+
 
 class Verdict(Body):
     """What a combiner found of one client's update: folded, or refused with a reason."""
@@ -31,7 +34,7 @@ class UpdatesJudged(Body):
     session: Name
     round: Count
     incarnation: Name
-    verdicts: Annotated[tuple[Verdict, ...], Field(max_length=10_000)]
+    verdicts: Annotated[tuple[Verdict, ...], Field(max_length=10_000, fail_fast=True)]
 
 
 class ModelStored(Body):
@@ -63,6 +66,7 @@ class Evaluated(Body):
     version: Name
     weight: Number
     metrics: Metrics
+    fetched: Count = 0
 
 
 class TaskFailed(Body):
@@ -78,4 +82,4 @@ class TaskFailed(Body):
 class ReportTaken(Body):
     """The coordinator has journalled, or has no use for, these reports: stop repeating them."""
 
-    reports: Annotated[tuple[Annotated[str, Field(max_length=256)], ...], Field(max_length=10_000)]
+    reports: Annotated[tuple[Annotated[str, Field(max_length=256)], ...], Field(max_length=REPORTS_MAX, fail_fast=True)]

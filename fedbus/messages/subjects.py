@@ -2,35 +2,40 @@
 
 ``fb.<workspace>.`` stands before all:
 
-====================================================  =======  ==========================
-=================================== subject                                               carried  who publishes what
-====================================================  =======  ==========================
-=================================== ``journal.<session>``                                 FILE     coordinator
-`records.Entry` ``command.<role>.<name>``                             FILE     engineers `commands.StartSession`,
-``StopSession`` ``task.<client>.<session>``                           MEMORY   coordinator `tasks.Task` (board: newest
-counts) ``order.<combiner>.<session>``                        MEMORY   coordinator `orders.Order` (board)
-``blob.<blob>.manifest``, ``blob.<blob>.<i>``         FILE     combiners, engineers        a model's bytes
-``model.<version>``                                   FILE     coordinator `records.ModelPublished` (board)
-``presence.<role>.<name>``                            plain    everybody `presence.Hello`, ``Bye`` ``whois`` plain
-coordinator `presence.WhoIsThere` ``up.<combiner>.<role>.<name>``                       plain    clients, combiners
-`uploads.UploadBegin` ``chunk.<combiner>.<role>.<name>.<session>`` ``.<round>.<attempt>.<index>.<xxh3>`` plain clients,
-combiners          bytes of one chunk ``down.<role>.<name>.<combiner>``                     plain combiners
-`uploads.UploadState` ``report.<role>.<name>``                              plain clients, combiners `reports.*`
-``ack.<role>.<name>``                                 plain    coordinator `reports.ReportTaken` ``query.<what>`` plain
-anybody (request) `queries.*` ====================================================  ======= ==========================
-===================================
+==============================================  =======  ====================  ========================================
+subject                                         carried  who publishes         what
+==============================================  =======  ====================  ========================================
+``journal.<session>``                           FILE     coordinator           `records.Entry`
+``command.<role>.<name>``                       FILE     engineers             `commands.StartSession`, ``StopSession``
+``task.<client>.<session>``                     MEMORY   coordinator           `tasks.Task` (board: newest counts)
+``order.<combiner>.<session>``                  MEMORY   coordinator           `orders.Order` (board)
+``blob.<blob>.manifest``, ``blob.<blob>.<i>``   FILE     combiners, engineers  a model's bytes
+``model.<version>``                             FILE     coordinator           `records.ModelPublished` (board)
+``presence.<role>.<name>``                      plain    everybody             `presence.Hello`, ``Bye``
+``whois``                                       plain    coordinator           `presence.WhoIsThere`
+``up.<combiner>.<role>.<name>``                 plain    clients, combiners    `uploads.UploadBegin`
+``chunk.<combiner>.<role>.<name>`` (see below)  plain    clients, combiners    bytes of one chunk
+``down.<role>.<name>.<combiner>``               plain    combiners             `uploads.UploadState`
+``report.<role>.<name>``                        plain    clients, combiners    `reports.*`
+``ack.<role>.<name>``                           plain    coordinator           `reports.ReportTaken`
+``query.<what>``                                plain    anybody (request)     `queries.*`
+==============================================  =======  ====================  ========================================
 
-A client's name stands at a fixed place in every subject it may publish on or listen to, so that a broker's permissions
-can be written as patterns.
+Behind a chunk's sender stand ``<session>.<round>.<attempt>.<index>.<xxh3>``. A client's name stands at a fixed place in
+every subject it may publish on or listen to, so that a broker's permissions can be written as patterns.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from fedbus.errors import BadMessage
-from fedbus.messages.ids import Peer, check_name
+from fedbus.messages.ids import Peer, check_name, is_name
+
+_COUNT = re.compile(r"[0-9]{1,16}")
+_XXH3 = re.compile(r"[0-9a-f]{16}")
 
 ROLES = ("client", "combiner", "coordinator", "gateway", "engineer")
 
@@ -132,16 +137,21 @@ class Subjects:
             )
         return tokens[3:]
 
+    def check(self, subject: str) -> None:
+        """Raise `BadMessage` unless every token is a name: a broker lets far more through."""
+        if not all(map(is_name, subject.split("."))):
+            raise BadMessage(f"{subject[:200]!r}: expected tokens of 1 to 64 of the characters A-Z a-z 0-9 _ -")
+
     def sender(self, subject: str, family: str, count: int, at: int) -> Peer:
         """Return who published on a subject whose role and name stand ``at`` and behind it."""
         tokens = self.tokens(subject, family, count)
+        self.check(subject)
         return Peer(tokens[at], tokens[at + 1])
 
     def address(self, subject: str) -> ChunkAddress:
         """Parse the subject of a chunk."""
         _, role, name, session, round_, attempt, index, digest = self.tokens(subject, "chunk", 8)
-        try:
-            numbers = int(round_), int(attempt), int(index), int(digest, 16)
-        except ValueError as error:
-            raise BadMessage(f"{subject[:200]}: expected whole numbers as round, attempt and index") from error
-        return ChunkAddress(Peer(role, name), session, *numbers)
+        self.check(subject)
+        if not all(map(_COUNT.fullmatch, (round_, attempt, index))) or not _XXH3.fullmatch(digest):
+            raise BadMessage(f"{subject[:200]}: expected whole numbers as round, attempt and index, then a digest")
+        return ChunkAddress(Peer(role, name), session, int(round_), int(attempt), int(index), int(digest, 16))
