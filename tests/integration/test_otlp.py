@@ -2,12 +2,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as WireSpan
 
 from fedbus import telemetry
@@ -15,67 +12,18 @@ from fedbus.telemetry import Kind, setup
 from fedbus.version import __version__
 
 
-class Collector:
-    """A collector of OTLP/HTTP that decodes what it is sent; with ``silent`` it takes everything and never answers."""
-
-    def __init__(self, *, silent=False):
-        self.requests = []
-        self._release = threading.Event()
-        collector = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self):
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                collector.requests.append((self.path, self.headers["Content-Type"], body))
-                if silent:
-                    collector._release.wait(20)
-                self.send_response(200)
-                self.send_header("Content-Type", "application/x-protobuf")
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-
-            def log_message(self, *args):
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
-
-    def __enter__(self):
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self._release.set()
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
-
-    def decoded(self):
-        """Return {span name: (resource attributes, span)} of all that came."""
-        found = {}
-        for _, _, body in self.requests:
-            for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
-                about = {pair.key: pair.value.string_value for pair in resource.resource.attributes}
-                for scope in resource.scope_spans:
-                    found |= {span.name: (about, span) for span in scope.spans}
-        return found
-
-
-def test_two_roles_make_one_trace_by_headers_alone():
+def test_two_roles_make_one_trace_by_headers_alone(collector):
     """Real OTLP/HTTP, decoded: the client's span is the child of the coordinator's, though only headers went across."""
-    with Collector() as collector:
-        environ = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url + "/"}
-        coordinator = setup("coordinator", "c-1", environ)
-        client = setup("client", "site-1", environ)
-        with coordinator.telemetry.span("round", attributes={telemetry.ROUND: 3}) as parent:
-            sent = dict(parent.headers)
-        with client.telemetry.span("train", parent=sent, kind=Kind.CONSUMER) as child:
-            child.set(telemetry.BYTES, 4096)
-            child.event("stored", {telemetry.CHUNKS: 2})
-        assert coordinator.shutdown()
-        assert client.shutdown()
+    environ = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url + "/"}
+    coordinator = setup("coordinator", "c-1", environ)
+    client = setup("client", "site-1", environ)
+    with coordinator.telemetry.span("round", attributes={telemetry.ROUND: 3}) as parent:
+        sent = dict(parent.headers)
+    with client.telemetry.span("train", parent=sent, kind=Kind.CONSUMER) as child:
+        child.set(telemetry.BYTES, 4096)
+        child.event("stored", {telemetry.CHUNKS: 2})
+    assert coordinator.shutdown()
+    assert client.shutdown()
 
     assert {(path, kind) for path, kind, _ in collector.requests} == {("/v1/traces", "application/x-protobuf")}
     decoded = collector.decoded()
@@ -91,15 +39,15 @@ def test_two_roles_make_one_trace_by_headers_alone():
     assert about_train["service.version"] == __version__
 
 
-def test_shutdown_is_bounded_when_the_collector_never_answers():
+def test_shutdown_is_bounded_when_the_collector_never_answers(make_collector):
     """A collector that takes the connection and falls silent holds up the exit for the bound, not for half a minute."""
-    with Collector(silent=True) as collector:
-        tracing = setup("client", "site-1", {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": collector.url})
-        tracing.telemetry.start_span("train").end()
-        begun = time.monotonic()
-        assert not tracing.shutdown(timeout_s=0.3)
-        assert 0.2 < time.monotonic() - begun < 2
-        assert telemetry.SHUTDOWN_S_MAX <= 3
+    collector = make_collector(silent=True)
+    tracing = setup("client", "site-1", {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": collector.url})
+    tracing.telemetry.start_span("train").end()
+    begun = time.monotonic()
+    assert not tracing.shutdown(timeout_s=0.3)
+    assert 0.2 < time.monotonic() - begun < 2
+    assert telemetry.SHUTDOWN_S_MAX <= 3
 
 
 @pytest.mark.parametrize(
