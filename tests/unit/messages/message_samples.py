@@ -1,0 +1,151 @@
+"""One body of every kind, with every field set: what all tests of messages are put through."""
+
+from __future__ import annotations
+
+import importlib
+import math
+import pkgutil
+
+import fedbus.messages
+from fedbus.config.session import SessionConfig
+from fedbus.messages import commands, envelope, orders, presence, queries, records, reports, tasks, uploads
+
+for module in pkgutil.iter_modules(fedbus.messages.__path__):
+    importlib.import_module(f"fedbus.messages.{module.name}")
+
+DIGEST = "0123456789abcdef" * 4
+CONFIG = SessionConfig(train_config={"lr": 0.1, "layers": [1, 2], "note": "ü", "none": None}, seed=2**62)
+METRICS = {"loss": math.inf, "accuracy": 0.5}
+
+TRAIN = tasks.Train(
+    round=3,
+    attempt=2,
+    version="s-2",
+    blob="s-2-1",
+    combiner="k-1",
+    config={"a": [1]},
+    seed=7,
+    deadline_at=1.5,
+    weight_max=2.0,
+)
+EVALUATE = tasks.Evaluate(round=3, version="s-2", blob="b", config={"a": {}}, seed=2**52, deadline_at=2.5)
+RECEIPT = tasks.Receipt(round=2, counted=False, reason="late")
+MERGE = orders.Merge(root="k-0", attempt=4, counted={"c-1": 2}, partials={"k-1": 4}, weight_sum=3.5, publish="s-3-4")
+ACCEPTED = records.AcceptedUpdate(
+    client="c-1", attempt=2, weight=1.5, nbytes=10, fetched=9, norm=0.25, digest=DIGEST, metrics=METRICS
+)
+REFUSED = records.RefusedUpdate(client="c-2", by="k-0", stage="update", reason="NaN")
+MEASURED = records.Measured(client="c-1", weight=2.0, metrics=METRICS, fetched=5)
+VERDICT = reports.Verdict(
+    client="c-1",
+    attempt=1,
+    accepted=True,
+    reason="r",
+    weight=2.0,
+    nbytes=3,
+    fetched=4,
+    norm=0.5,
+    digest=DIGEST,
+    metrics=METRICS,
+)
+SEEN = queries.Seen(
+    role="client",
+    name="c-1",
+    incarnation="i",
+    attributes={"site": "Köln"},
+    version="1",
+    doing="x",
+    since_at=1.0,
+    seen_at=2.0,
+)
+WAIT = queries.Wait(session="s", round=1, what="w", on=("c-1",), missing=1, since_at=1.0, until_at=2.0, then="it fails")
+MODEL = records.ModelPublished(
+    round=1, version="s-1", parent="s-0", session="s", blob="s-1-2", digest=DIGEST, nbytes=12, at=3.0
+)
+
+SAMPLES: list[envelope.Body] = [
+    commands.StartSession(session="s", config=CONFIG, blob="s-0-x", digest=DIGEST, nbytes=2**52),
+    commands.StopSession(session="s", reason="enough"),
+    orders.Order(
+        session="s",
+        revision=9,
+        incarnation="k-0-1",
+        state="merge",
+        round=3,
+        version="s-2",
+        blob="b",
+        weight_max=8.0,
+        value_floor=64.0,
+        headroom=64.0,
+        strategy="fedavg",
+        options={"x": 1},
+        uploads={"c-1": 2},
+        merge=MERGE,
+    ),
+    MERGE,
+    presence.Hello(incarnation="i", heartbeat_s=2.0, attributes={"gpu": "yes"}, version="0.1", doing="idle"),
+    presence.Bye(incarnation="i"),
+    presence.WhoIsThere(spread_s=0.5),
+    queries.Ask(),
+    SEEN,
+    queries.Roster(peers=(SEEN,)),
+    WAIT,
+    queries.Waits(waits=(WAIT,)),
+    queries.Refused(reason="no", status="busy"),
+    records.SessionStarted(config=CONFIG, version="s-0", blob="b", digest=DIGEST, nbytes=1, by="eve"),
+    records.RoundOpened(
+        round=1,
+        attempt=1,
+        version="s-0",
+        blob="b",
+        clients={"c-1": "k-0"},
+        incarnations={"k-0": "i"},
+        target=1,
+        deadline_at=5.0,
+        traceparent="00-ab",
+    ),
+    ACCEPTED,
+    REFUSED,
+    records.UpdatesRecorded(round=1, accepted=(ACCEPTED,), refused=(REFUSED,)),
+    records.ClientsMoved(round=1, attempt=2, moves={"c-1": "k-1"}, incarnations={"k-1": "i"}, reason="lost"),
+    records.RoundClosing(
+        round=1, attempt=3, counted=("c-1",), root="k-1", publish="s-1-3", reason="enough", deadline_at=9.0
+    ),
+    records.RoundFailed(round=1, attempt=3, reason="quorum"),
+    MODEL,
+    records.RoundClosed(
+        round=1, counted=1, metrics=METRICS, bytes_up=3, bytes_down=4, opened_at=1.0, not_counted={"c-2": "NaN"}
+    ),
+    records.EvaluationOpened(round=1, version="s-1", blob="b", clients=("c-1",), deadline_at=9.0),
+    MEASURED,
+    records.RoundEvaluated(round=1, version="s-1", metrics=METRICS, clients=(MEASURED,), missing={"c-2": "left"}),
+    records.SessionEnded(outcome="completed", reason="done", version="s-1", digest=DIGEST),
+    records.Typed(type="RoundFailed", data={"round": 1}),
+    records.Entry.of(1.5, "epoch-1", (MODEL, REFUSED)),
+    VERDICT,
+    reports.UpdatesJudged(session="s", round=1, incarnation="i", verdicts=(VERDICT,)),
+    reports.ModelStored(session="s", round=1, revision=3, blob="b", digest=DIGEST, nbytes=4, bytes_up=5),
+    reports.MergeFailed(session="s", round=1, revision=3, reason="disk"),
+    reports.Evaluated(session="s", round=1, version="s-1", weight=2.0, metrics=METRICS, fetched=5),
+    reports.TaskFailed(session="s", round=1, attempt=2, stage="train", reason="ValueError"),
+    reports.ReportTaken(reports=("i-r1", "i-r2")),
+    TRAIN,
+    EVALUATE,
+    RECEIPT,
+    tasks.Task(session="s", revision=4, state="train", train=TRAIN, evaluate=EVALUATE, receipt=RECEIPT),
+    uploads.UploadBegin(
+        session="s",
+        round=1,
+        attempt=2,
+        spec=DIGEST,
+        digest=DIGEST,
+        nbytes=8,
+        chunks=1,
+        weight=1.5,
+        metrics=METRICS,
+        fetched=3,
+    ),
+    uploads.UploadState(
+        session="s", round=1, attempt=2, next_chunk=3, credit=8, resend=True, verdict="refused", reason="NaN"
+    ),
+]
