@@ -89,7 +89,9 @@ def orders_for(state: SessionState, combiners: dict[str, str]) -> dict[str, Orde
     for name, incarnation in combiners.items():
         own: dict[str, object] = {"incarnation": incarnation, "uploads": uploads.get(name, {})}
         if merging:
-            own |= {"state": "merge", "merge": merges[name]} if name in merges else {"state": "rest"}
+            # Resting, it must not say that the round is closed: it may be given clients of a lost one yet.
+            rest = {"state": "rest", "round": state.rounds_closed}
+            own |= {"state": "merge", "merge": merges[name]} if name in merges else rest
         else:
             own |= {"state": "fold"}
         orders[name] = Order.model_validate(common | own)
