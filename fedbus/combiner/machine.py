@@ -211,8 +211,8 @@ class Machine:
         self.receiving.discard(key)
         if key in self.queue:
             self.queue.remove(key)
-        undone = upload.standing is Standing.REFUSED or upload.next_chunk == 0
-        return [] if undone else [Undo(key)]
+        # Refused, it was undone then. Else always: the fold may know an upload of which it has no chunk (all damaged).
+        return [] if upload.standing is Standing.REFUSED else [Undo(key)]
 
     def _prepared(self, event: Prepared, now: float) -> list[Effect]:
         if self.phase is not Phase.PREPARING or self.order is None or event.round != self.order.round:
@@ -272,7 +272,9 @@ class Machine:
         attempts = [known.attempt for known in self.allowed if known.sender == key.sender]
         if attempts and key.attempt < attempts[0]:
             return [self._refusal(key, f"attempt {key.attempt} was replaced by attempt {attempts[0]}")]
-        if key.sender.role == "client" and order.state == "merge" and not attempts:
+        # A later attempt is of a client that was moved here: the order that allows it is on its way.
+        fixed = order.merge is not None and key.attempt < order.merge.attempt
+        if key.sender.role == "client" and fixed and not attempts:
             return [self._refusal(key, f"round {order.round} has closed without this update")]
         return [self._wait(key)]
 
