@@ -104,7 +104,7 @@ class Folder:
 
     def _fold(self, job: Fold) -> Event | None:  # noqa: PLR0911 - each return is one thing that a chunk may be
         """Fold one chunk; None where an earlier chunk of its upload was left out, so that it must come again too."""
-        if self._sums is None:
+        if self._sums is None or self._manifest is None:
             return None
         upload = self._uploads.get(job.key)
         if upload is None or upload.serial != job.serial:
@@ -112,7 +112,7 @@ class Folder:
             upload = self._uploads[job.key] = _Upload(job.serial, job.weight)
         if job.chunk != upload.folded:
             return None
-        if not job.data:  # a model of no bytes has no chunks
+        if not job.data and not self._manifest.layout.count:  # a model of no bytes has no chunks
             return Folded(job.key, job.serial, job.chunk, upload.hasher.hexdigest(), 0.0)
         if chunk_digest(job.data) != job.digest:
             return Damaged(job.key, job.serial, job.chunk)
