@@ -89,6 +89,7 @@ class Machine:
         self.pause_s, self.due = SILENCE_S, now + SILENCE_S
         if state.resend:
             self.sent = min(state.next_chunk, self.chunks)
+            self.highest = max(self.highest, self.sent)  # an earlier process of ours may have sent it
             self.credit = state.credit
         self.credit = min(max(self.credit, state.credit), self.chunks)
         return self._send()
