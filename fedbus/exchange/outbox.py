@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 from fedbus.exchange.station import Station
@@ -64,11 +65,12 @@ class Outbox:
         """Repeat what is due; runs until cancelled, asleep while nothing waits."""
         loop = asyncio.get_running_loop()
         while True:
-            if not self._waiting:
-                self._wake.clear()
-                await self._wake.wait()
-            soonest = min(waiting.due for waiting in self._waiting.values())
-            await asyncio.sleep(max(soonest - loop.time(), 0.01))
+            self._wake.clear()
+            soonest = min((waiting.due for waiting in self._waiting.values()), default=None)
+            pause_s = None if soonest is None else max(soonest - loop.time(), 0.01)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause_s):
+                    await self._wake.wait()  # a new report is due before those that have waited for long
             for id_, waiting in list(self._waiting.items()):
                 if waiting.due <= loop.time() and id_ in self._waiting:
                     waiting.pause_s = min(waiting.pause_s * 2, REPEAT_S_MAX)
