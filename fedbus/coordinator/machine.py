@@ -33,7 +33,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from math import fsum, isfinite
+from fractions import Fraction
+from math import fsum, inf, isfinite
 
 from fedbus.coordinator.events import (
     Acknowledge,
@@ -56,7 +57,7 @@ from fedbus.coordinator.posts import orders_for, task_for
 from fedbus.coordinator.selection import place, select
 from fedbus.coordinator.state import Phase, SessionState, apply
 from fedbus.messages import records, reports
-from fedbus.messages.ids import Peer
+from fedbus.messages.ids import METRICS_MAX, Peer
 from fedbus.messages.queries import Wait
 from fedbus.messages.records import AcceptedUpdate, Record, RefusedUpdate
 
@@ -86,6 +87,7 @@ class Machine:
     measured: dict[str, records.Measured] = field(default_factory=dict)
     unmeasured: dict[str, str] = field(default_factory=dict)
     acknowledge: list[tuple[Peer, str]] = field(default_factory=list)
+    measuring: list[tuple[Peer, str]] = field(default_factory=list)
     ordered: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -176,27 +178,58 @@ class Machine:
 
     def _reported(self, event: Reported, now: float) -> list[Effect]:
         report, name = event.report, event.sender.name
-        self.acknowledge.append((event.sender, event.id))
         match report:
-            case reports.UpdatesJudged():
+            case reports.UpdatesJudged() if self.state.round is not None:
                 self.verdicts.append((name, report))
-            case reports.TaskFailed() if report.stage == "evaluate" or self.state.phase is Phase.EVALUATING:
-                if self.state.evaluation is not None and report.round == self.state.evaluation.round:
+            case reports.TaskFailed() if report.stage == "evaluate":
+                evaluation = self.state.evaluation
+                if evaluation is not None and report.round == evaluation.round and name in evaluation.clients:
                     self.unmeasured[name] = report.reason
-            case reports.TaskFailed():
+                    return self._keep(event)
+            case reports.TaskFailed() if self.state.round is not None:
                 self.failures.append((name, report))
-            case reports.ModelStored():
+            case reports.ModelStored() if self._is_of_root(name, report):
                 self.stored = report
-            case reports.MergeFailed():
+            case reports.MergeFailed() if self._is_of_closing(report):
                 self.merge_failed = report
-            case reports.Evaluated():
+            case reports.Evaluated() if self._is_awaited(name, report):
                 self._measured(name, report)
+                return self._keep(event)
+            case _:
+                pass  # of no use, or not any more
+        self.acknowledge.append((event.sender, event.id))
         return []
 
-    def _measured(self, client: str, report: reports.Evaluated) -> None:
+    def _keep(self, event: Reported) -> list[Effect]:
+        """Acknowledge a report only when the evaluation that it is part of is journalled: it may be lost with us."""
+        said = (event.sender, event.id)
+        if said not in self.measuring:
+            self.measuring.append(said)
+        return []
+
+    def _is_of_root(self, name: str, report: reports.ModelStored) -> bool:
+        """Whether a report is the one that the round waits for; an older one must not take its place."""
+        closing = self.state.round.closing if self.state.round else None
+        return (
+            closing is not None
+            and self._is_of_closing(report)
+            and (name, report.blob) == (closing.root, closing.publish)
+        )
+
+    def _is_of_closing(self, report: reports.ModelStored | reports.MergeFailed) -> bool:
+        current = self.state.round
+        closing = current.closing if current else None
+        return (
+            current is not None
+            and closing is not None
+            and (report.round, report.revision) == (current.number, closing.attempt)
+        )
+
+    def _is_awaited(self, client: str, report: reports.Evaluated) -> bool:
         evaluation = self.state.evaluation
-        if evaluation is None or report.version != evaluation.version or client not in evaluation.clients:
-            return
+        return evaluation is not None and report.version == evaluation.version and client in evaluation.clients
+
+    def _measured(self, client: str, report: reports.Evaluated) -> None:
         if report.weight > 0:
             measured = records.Measured(
                 client=client, weight=report.weight, metrics=report.metrics, fetched=report.fetched
@@ -297,17 +330,10 @@ class Machine:
         recorded = self._record_updates()
         if recorded:
             return recorded
-        stored = self.stored
-        if (
-            stored
-            and stored.round == current.number
-            and stored.revision == closing.attempt
-            and stored.blob == closing.publish
-        ):
-            return self._publish(now, stored)
-        failed = self.merge_failed
-        if failed and failed.round == current.number and failed.revision == closing.attempt:
-            return self._fail(f"the root combiner {closing.root} could not make the model: {failed.reason}")
+        if self.stored and self._is_of_root(closing.root, self.stored):
+            return self._publish(now, self.stored)
+        if self.merge_failed and self._is_of_closing(self.merge_failed):
+            return self._fail(f"the root combiner {closing.root} could not make the model: {self.merge_failed.reason}")
         moved = self._move_lost("its combiner was lost while closing")
         if moved:
             return moved
@@ -413,14 +439,15 @@ class Machine:
             and current.places.get(client) == combiner
             and current.attempts.get(client) == verdict.attempt
             and client not in current.accepted
-            and (verdict.accepted or client not in current.refused)
+            and (_is_sound(verdict) if verdict.accepted else client not in current.refused)
             and (self.state.phase is not Phase.CLOSING or client in self._counted())
         )
 
     def _is_current_failure(self, client: str, failure: reports.TaskFailed) -> bool:
         current = self.state.open_round
         known = client in current.accepted or client in current.refused
-        return failure.round == current.number and client in current.places and not known
+        # One of an earlier attempt, said again, must not refuse what the client trains or sends now.
+        return failure.round == current.number and current.attempts.get(client) == failure.attempt and not known
 
     def _counted(self) -> tuple[str, ...]:
         closing = self.state.open_round.closing
@@ -566,11 +593,18 @@ class Machine:
 
     def _acknowledgements(self) -> list[Effect]:
         """Acknowledge every report that is journalled by now, or of no use."""
+        if self.state.evaluation is None:
+            self.acknowledge += self.measuring
+            self.measuring = []
         by_peer: dict[Peer, list[str]] = {}
         for peer, report in self.acknowledge:
             by_peer.setdefault(peer, []).append(report)
         self.acknowledge = []
-        return [Acknowledge(peer, tuple(ids)) for peer, ids in by_peer.items()]
+        return [
+            Acknowledge(peer, tuple(ids[first : first + reports.REPORTS_MAX]))
+            for peer, ids in by_peer.items()
+            for first in range(0, len(ids), reports.REPORTS_MAX)
+        ]
 
     # --- what waits ---
 
@@ -641,7 +675,7 @@ class Machine:
 def weighted_mean(measured: Mapping[str, tuple[float, Mapping[str, float]]]) -> dict[str, float]:
     """Return each metric's mean, weighted, over those that reported a finite value.
 
-    Summed exactly, so that order does not matter.
+    Summed exactly, so that order does not matter. Of more than `METRICS_MAX` names those that most have reported stay.
     """
     terms: dict[str, list[tuple[float, float]]] = {}
     for client in sorted(measured):
@@ -649,7 +683,26 @@ def weighted_mean(measured: Mapping[str, tuple[float, Mapping[str, float]]]) -> 
         for name, value in metrics.items():
             if isfinite(value):
                 terms.setdefault(name, []).append((weight, value))
-    return {name: fsum(w * v for w, v in pairs) / fsum(w for w, _ in pairs) for name, pairs in sorted(terms.items())}
+    kept = sorted(terms, key=lambda name: (-len(terms[name]), name))[:METRICS_MAX]
+    return {name: _mean(terms[name]) for name in sorted(kept)}
+
+
+def _mean(pairs: list[tuple[float, float]]) -> float:
+    """Return a weighted mean of finite values with finite weights above 0: finite, as it lies between them."""
+    try:
+        mean = fsum(w * v for w, v in pairs) / fsum(w for w, _ in pairs)
+    except (OverflowError, ValueError):
+        mean = inf
+    if isfinite(mean):
+        return mean
+    # Only products or sums beyond the range of a float come here: whole numbers have no such end.
+    exact = sum((Fraction(w) * Fraction(v) for w, v in pairs), Fraction(0)) / sum(Fraction(w) for w, _ in pairs)
+    return float(exact)
+
+
+def _is_sound(verdict: reports.Verdict) -> bool:
+    """Whether an accepted update may be journalled: no combiner of ours accepts another weight."""
+    return isfinite(verdict.weight) and verdict.weight > 0
 
 
 def _sort_verdict(
