@@ -1,0 +1,46 @@
+"""Code as users write it against the public face; mypy checks it strictly (it is never run)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+import fedbus
+
+app = fedbus.ClientApp()
+
+
+@app.train
+def train(model: fedbus.Model, task: fedbus.TrainTask) -> fedbus.Update:
+    arrays = {name: array + task.round for name, array in model.items()}
+    return fedbus.Update(arrays, weight=1.0, metrics={"loss": float(task.config["loss"])})
+
+
+@app.evaluate
+async def evaluate(model: fedbus.Model, task: fedbus.EvaluateTask) -> fedbus.Evaluation:
+    return fedbus.Evaluation(weight=10, metrics={"accuracy": len(model) / task.round})
+
+
+async def data_owner() -> fedbus.Model | None:
+    async with fedbus.Client("nats://127.0.0.1:4222", app, name="site-1", attributes={"region": "north"}) as client:
+        await client.run()
+        return client.model
+
+
+async def engineer(arrays: Mapping[str, np.ndarray[Any, Any]]) -> Mapping[str, np.ndarray[Any, Any]]:
+    async with fedbus.connect("nats://127.0.0.1:4222", credentials=None) as federation:
+        config = fedbus.SessionConfig(rounds=10, strategy="fedavg", clients_min=3, target_metric="accuracy>=0.9")
+        session = await federation.start_session(config, model=arrays)
+        async for event in session.events():
+            kind: str = event.kind
+            print(kind, event.at)
+        result: fedbus.SessionResult = await session.wait()
+        digest: str = result.digest
+        print(digest, result.metrics["accuracy"])
+        return await federation.models.get(result.model_version)
+
+
+if __name__ == "__main__":
+    reveal: fedbus.FedbusError = fedbus.FedbusError("no")
