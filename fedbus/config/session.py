@@ -10,7 +10,14 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-_TARGET = re.compile(r"(?P<name>[\w./-]{1,128})\s*(?P<op>>=|<=)\s*(?P<value>-?[0-9.]+(?:[eE]-?\d+)?)")
+_NUMBER = r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?"
+_TARGET = re.compile(rf"(?P<name>[\w./-]{{1,128}})\s*(?P<op>>=|<=)\s*(?P<value>{_NUMBER})")
+
+OPTIONS_CHARS_MAX = 65_536
+"""Most characters of ``train_config``: it travels to every client in every round, and stands in the journal."""
+
+OPTIONS_DEPTH_MAX = 32
+"""Deepest nesting of it: what packs and prints it goes some hundred deep."""
 
 
 class SessionConfig(BaseModel):
@@ -84,6 +91,13 @@ class SessionConfig(BaseModel):
     headroom: Annotated[float, Field(ge=1.0, le=2.0**64)] = 64.0
     """How far an array may grow in one round, as a multiple of its largest value. More than that has diverged."""
 
+    @field_validator("strategy_options", "train_config")
+    @classmethod
+    def _values(cls, value: dict[str, Any]) -> dict[str, Any]:
+        if _weigh(value, 0) > OPTIONS_CHARS_MAX:
+            raise ValueError(f"expected at most {OPTIONS_CHARS_MAX} characters as JSON")
+        return value
+
     @field_validator("target_metric")
     @classmethod
     def _target(cls, value: str | None) -> str | None:
@@ -111,3 +125,23 @@ class SessionConfig(BaseModel):
             return False
         value, bound = metrics[match["name"]], float(match["value"])
         return value >= bound if match["op"] == ">=" else value <= bound
+
+
+def _weigh(value: object, depth: int) -> int:
+    """Return about how many characters a value has as JSON; ValueError where it is none, or nests too deep."""
+    if depth > OPTIONS_DEPTH_MAX:
+        raise ValueError(f"expected lists and maps at most {OPTIONS_DEPTH_MAX} deep")
+    if isinstance(value, dict):
+        if not all(isinstance(key, str) for key in value):
+            raise ValueError("expected texts as names")
+        return 2 + sum(len(key) + 4 + _weigh(item, depth + 1) for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return 2 + sum(2 + _weigh(item, depth + 1) for item in value)
+    if isinstance(value, str):
+        value.encode()  # a lone surrogate has no UTF-8, and UnicodeEncodeError is a ValueError
+        return len(value) + 2
+    if isinstance(value, int) and not -(2**63) <= value < 2**64:
+        raise ValueError(f"expected whole numbers of 64 bits, got one of {value.bit_length()}")
+    if value is None or type(value) in (bool, int, float):
+        return 8
+    raise ValueError(f"expected JSON values (texts, numbers, lists, maps), got {type(value).__name__}")
