@@ -1,4 +1,4 @@
-"""Every word that travels: goes there and back unchanged, is frozen, and has a bound on all that a stranger may fill."""
+"""Every word that travels goes there and back unchanged, is frozen, and bounds all that a stranger may fill."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ NO_NAMES = ["", ".", "a.b", "a b", "*", ">", "a\0", "a\n", "ä", "x" * 65, "a/b"
 
 @pytest.mark.parametrize("name", NO_NAMES)
 def test_what_is_no_name_is_refused(name):
-    """Dots, spaces, wildcards, NUL, line ends, accents and 65 characters are no names: they would bend subjects and paths."""
+    """Dots, spaces, wildcards, NUL, line ends, accents and 65 characters would bend subjects and paths."""
     raw = wire(presence.Bye(incarnation="i"))
     raw["body"]["incarnation"] = name
     with pytest.raises(BadMessage, match="incarnation"):
