@@ -13,7 +13,7 @@ BATCH = 50
 
 @pytest.mark.parametrize("first", range(0, WORLDS, BATCH))
 def test_no_update_is_lost_none_counts_twice_and_every_round_ends(first):
-    """Worlds drawn from their seeds end with the exact sum of the updates, whoever is killed and whatever is lost.
+    """Worlds drawn from seeds end with the exact sum of the updates, whoever is killed and whatever is lost.
 
     A failure names its seed: `fedbus.testing.world.simulate(seed)` lives through the same story again.
     """
@@ -22,7 +22,7 @@ def test_no_update_is_lost_none_counts_twice_and_every_round_ends(first):
 
 
 def test_worlds_are_as_harsh_as_they_claim():
-    """Among the worlds of the test above many see crashes, deaths at named points, restarts of the broker, and refusals."""
+    """Many of the worlds above see crashes, deaths at named points, restarts of the broker, and refusals."""
     reports = [simulate(seed) for seed in range(100)]
     assert sum(report.crashes for report in reports) > 150
     assert sum(bool(report.plan.deaths) for report in reports) > 20
@@ -52,7 +52,7 @@ def test_the_digest_does_not_depend_on_the_number_of_combiners(combiners):
 @pytest.mark.parametrize("nth", [1, 2, 3])
 @pytest.mark.parametrize("point", list(Point))
 def test_a_death_at_any_border_between_two_writes_changes_nothing(point, nth, combiners):
-    """Killed at a named point of the order of writes and born again, a role leaves the digest of the undisturbed run."""
+    """Killed at a named point of the order of writes and born again, a role leaves the digest as it would be."""
     calm = simulate(11, Plan(11, clients=4, combiners=combiners, rounds=2))
     plan = Plan(11, clients=4, combiners=combiners, rounds=2, deaths=((point, nth),))
     disturbed = simulate(11, plan)

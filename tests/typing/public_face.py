@@ -14,31 +14,35 @@ app = fedbus.ClientApp()
 
 @app.train
 def train(model: fedbus.Model, task: fedbus.TrainTask) -> fedbus.Update:
+    """Sync functions may train."""
     arrays = {name: array + task.round for name, array in model.items()}
     return fedbus.Update(arrays, weight=1.0, metrics={"loss": float(task.config["loss"])})
 
 
 @app.evaluate
 async def evaluate(model: fedbus.Model, task: fedbus.EvaluateTask) -> fedbus.Evaluation:
+    """Async functions may too."""
     return fedbus.Evaluation(weight=10, metrics={"accuracy": len(model) / task.round})
 
 
 async def data_owner() -> fedbus.Model | None:
+    """A client is a coroutine, its model a mapping."""
     async with fedbus.Client("nats://127.0.0.1:4222", app, name="site-1", attributes={"region": "north"}) as client:
         await client.run()
         return client.model
 
 
 async def engineer(arrays: Mapping[str, np.ndarray[Any, Any]]) -> Mapping[str, np.ndarray[Any, Any]]:
+    """A session is started, watched and waited for."""
     async with fedbus.connect("nats://127.0.0.1:4222", credentials=None) as federation:
         config = fedbus.SessionConfig(rounds=10, strategy="fedavg", clients_min=3, target_metric="accuracy>=0.9")
         session = await federation.start_session(config, model=arrays)
         async for event in session.events():
             kind: str = event.kind
-            print(kind, event.at)
+            assert kind, event.at
         result: fedbus.SessionResult = await session.wait()
         digest: str = result.digest
-        print(digest, result.metrics["accuracy"])
+        assert digest, result.metrics["accuracy"]
         return await federation.models.get(result.model_version)
 
 

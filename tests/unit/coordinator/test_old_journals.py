@@ -1,4 +1,4 @@
-"""Journals that releases of fedbus have written, replayed by today's code: what was journalled once is understood for ever."""
+"""Journals that releases have written, replayed by today's code: what was journalled once is understood for ever."""
 
 from __future__ import annotations
 
