@@ -403,7 +403,9 @@ class Coordinator:
             self._trace_end(name, record)
 
     async def _reread(self, name: str) -> None:
-        machine = self._machines[name] = Machine(name)
+        before = self._machines[name]
+        # What was asked stays asked: its command is removed once this machine has decided.
+        machine = self._machines[name] = Machine(name, start=before.start, stop=before.stop)
         for journalled in await self._journal.read(name):
             machine.handle(Replayed(journalled.entry, journalled.sequence), journalled.entry.at)
         changed = RosterChanged(self._roster.names("client"), self._roster.names("combiner"))

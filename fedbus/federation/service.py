@@ -185,7 +185,7 @@ class Session:
         """Return the session as it stands; `NotFound` when there is no such session."""
         info = SessionInfo(self.name)
         entries = await self._federation.journal.read(self.name)
-        if not entries:
+        if not any(journalled.entry.records for journalled in entries):
             raise NotFound(f"session {self.name}: no such session; `fedbus session list` shows those that exist")
         for journalled in entries:
             for record in journalled.entry.unpack():
@@ -327,7 +327,7 @@ class Federation:
         return session
 
     async def _is_known(self, name: str) -> bool:
-        return await self.bus.pending(self.subjects.stream("journal"), self.subjects.journal(name)) > 0
+        return any(journalled.entry.records for journalled in await self.journal.read(name))
 
     async def _await_start(self, session: Session) -> None:
         try:
@@ -350,8 +350,8 @@ class Federation:
         """Return all sessions in the order of their start."""
         found: dict[str, SessionInfo] = {}
         for journalled in await self.journal.read():
-            info = found.setdefault(journalled.session, SessionInfo(journalled.session))
             for record in journalled.entry.unpack():
+                info = found.setdefault(journalled.session, SessionInfo(journalled.session))
                 info.apply(record, journalled.entry.at)
         return list(found.values())
 

@@ -2,20 +2,24 @@
 
 `append` is exactly-once for its caller: it repeats itself while the bus is away, and when its own entry turns out to be
 stored already it says so instead of `Conflict`. `Conflict` means that somebody else wrote: the caller's state is
-behind.
+behind. What is no entry (nobody but the coordinator may write here, but permissions may be wrong) is read as one
+without records.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
-from fedbus.bus.base import Bus, Subscription
+from fedbus.bus.base import Bus, Message, Subscription
 from fedbus.bus.patience import patiently
 from fedbus.errors import BadMessage, Conflict
 from fedbus.messages.envelope import Envelope, decode, encode
 from fedbus.messages.records import Entry
 from fedbus.messages.subjects import Subjects
+
+log = logging.getLogger("fedbus.store")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +87,20 @@ class Journal:
 
     async def _decoded(self, subscription: Subscription) -> AsyncIterator[Journalled]:
         async for message in subscription:
-            envelope = decode(message.data, message.subject)
-            if not isinstance(envelope.body, Entry):
-                raise BadMessage(f"{message.subject}: expected an Entry in the journal, got {envelope.body.kind}")
             (name,) = self._subjects.tokens(message.subject, "journal", 1)
-            yield Journalled(name, envelope.body, message.sequence, message.pending)
+            yield Journalled(name, _entry(message), message.sequence, message.pending)
+
+
+def _entry(message: Message) -> Entry:
+    """Return what stands in a message; where somebody else has written garbage, an entry that says nothing.
+
+    It keeps its place: the next append has to name its sequence, or the session could never go on.
+    """
+    try:
+        body = decode(message.data, message.subject).body
+        if isinstance(body, Entry):
+            return body
+        raise BadMessage(f"{message.subject}: expected an Entry in the journal, got {body.kind}")
+    except BadMessage as error:
+        log.warning("message %d of the journal is passed over: %s", message.sequence, error)
+        return Entry(at=0.0, epoch="unreadable", records=())
