@@ -491,10 +491,16 @@ class Coordinator:
 
     async def _answer(self, asked: Subscription) -> None:
         async for message in asked:
-            if message.reply:
-                (what,) = self._subjects.tokens(message.subject, "query", 1)
-                answer = self._answer_to(what)
-                await self._station.send(message.reply, encode(self._station.envelope(answer)))
+            if not message.reply:
+                continue
+            (what,) = self._subjects.tokens(message.subject, "query", 1)
+            answer = encode(self._station.envelope(self._answer_to(what)))
+            try:
+                # The asker names where to answer: never a subject on which it may not publish but we may.
+                self._subjects.check_foreign(message.reply)
+                await self._station.send(message.reply, answer)
+            except (BadMessage, ConfigError) as error:
+                self._station.refuse(BadMessage(f"{message.subject}: the answer cannot be sent: {error}"))
 
     def _answer_to(self, what: str) -> Body:
         roles = {"clients": "client", "combiners": "combiner", "coordinators": "coordinator"}

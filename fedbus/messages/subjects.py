@@ -128,6 +128,11 @@ class Subjects:
         """Where the coordinator answers questions."""
         return self._of("query", what)
 
+    def check_foreign(self, subject: str) -> None:
+        """Raise `BadMessage` where a subject is one of fedbus's own."""
+        if subject.startswith("fb."):
+            raise BadMessage(f"{subject[:200]}: expected a subject outside of fb.>")
+
     def tokens(self, subject: str, family: str, count: int) -> list[str]:
         """Return the tokens behind ``family`` of a received subject; `BadMessage` where it has another form."""
         tokens = subject.split(".")
