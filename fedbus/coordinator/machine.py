@@ -576,8 +576,8 @@ class Machine:
 
     def _post_orders(self) -> list[Effect]:
         """Post the orders that differ from what was posted last."""
-        if self.state.phase is Phase.NEW:
-            return []
+        if not self.state.version:
+            return []  # not begun, or refused: there is no model to give orders about
         here = dict(self.combiners)
         current = self.state.round
         if current is not None:
