@@ -98,9 +98,10 @@ def _entry(message: Message) -> Entry:
     """
     try:
         body = decode(message.data, message.subject).body
-        if isinstance(body, Entry):
-            return body
-        raise BadMessage(f"{message.subject}: expected an Entry in the journal, got {body.kind}")
+        reason = "" if isinstance(body, Entry) else f"expected an Entry, got {body.kind}"
     except BadMessage as error:
-        log.warning("message %d of the journal is passed over: %s", message.sequence, error)
-        return Entry(at=0.0, epoch="unreadable", records=())
+        body, reason = None, str(error)
+    if isinstance(body, Entry):
+        return body
+    log.warning("%s: message %d of the journal is passed over: %s", message.subject, message.sequence, reason)
+    return Entry(at=0.0, epoch="unreadable", records=())

@@ -7,6 +7,7 @@ against its digest.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import TypeVar
@@ -26,6 +27,8 @@ from fedbus.tensors.manifest import Manifest
 from fedbus.tensors.spec import Arrays
 from fedbus.together import together
 from fedbus.workers import Workers
+
+log = logging.getLogger("fedbus.store")
 
 T = TypeVar("T")
 
@@ -158,7 +161,10 @@ class ModelStore:
         subscription = await self._bus.follow(self._models, pattern)
         try:
             async for message in subscription:
-                found.append(_entry(message))
+                try:
+                    found.append(_entry(message))
+                except BadMessage as error:
+                    log.warning("an entry of the catalogue is passed over: %s", error)
                 if not message.pending:
                     break
         finally:
