@@ -100,7 +100,7 @@ async def take_part(
             traces=traces,
         )
         async with client:
-            log.info("connected to %s; waiting for tasks", place.workspace)
+            log.info("%s is connected, workspace %s; waiting for tasks", name, place.workspace)
             await client.run()
 
 

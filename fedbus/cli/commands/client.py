@@ -31,7 +31,7 @@ def run_client(
     from fedbus.cli.loading import load_app, pairs
     from fedbus.cli.roles import Place, take_part
 
-    setup_log(log_level, name)
+    setup_log(log_level, "client")
     attributes = pairs("--attribute", attribute or [])
     client_app = load_app(target)
     run(take_part(Place(nats, workspace, credentials), client_app, name, attributes), terminated=DONE)
