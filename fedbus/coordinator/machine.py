@@ -33,8 +33,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from fractions import Fraction
-from math import fsum, inf, isfinite
+from math import fsum
 
 from fedbus.coordinator.events import (
     Acknowledge,
@@ -53,13 +52,17 @@ from fedbus.coordinator.events import (
     StartAsked,
     StopAsked,
 )
+from fedbus.coordinator.metrics import weighted_mean
 from fedbus.coordinator.posts import orders_for, task_for
 from fedbus.coordinator.selection import place, select
 from fedbus.coordinator.state import Phase, SessionState, apply
+from fedbus.coordinator.verdicts import record_of
+from fedbus.coordinator.waits import closing as closing_wait
+from fedbus.coordinator.waits import gathering, wait_of
 from fedbus.messages import records, reports
-from fedbus.messages.ids import METRICS_MAX, Peer
+from fedbus.messages.ids import Peer
 from fedbus.messages.queries import Wait
-from fedbus.messages.records import AcceptedUpdate, Record, RefusedUpdate
+from fedbus.messages.records import Record
 
 Decision = tuple[Record, ...]
 
@@ -277,7 +280,11 @@ class Machine:
         if len(self.clients) >= config.clients_min and self.combiners:
             return self._open_round(now)
         if now >= state.since_at + config.gather_deadline_s:
-            return (self._ended("failed", f"{self._gathering_wait().what}: not within {config.gather_deadline_s:g} s"),)
+            return (
+                self._ended(
+                    "failed", f"{gathering(self.state, self.clients).what}: not within {config.gather_deadline_s:g} s"
+                ),
+            )
         return ()
 
     def _open_round(self, now: float) -> Decision:
@@ -313,7 +320,7 @@ class Machine:
             if len(current.accepted) >= self.state.config.quorum_effective:
                 return self._close(now, "every client has answered")
             return self._fail(f"{self._quorum_text()}, and every client has answered: {self._refusals()}")
-        return self._training_deadline(now, f"missing: {', '.join(self._missing()[:10])}")
+        return self._training_deadline(now, f"missing: {', '.join(self.state.open_round.missing[:10])}")
 
     def _training_deadline(self, now: float, why: str) -> Decision:
         current = self.state.open_round
@@ -342,7 +349,7 @@ class Machine:
             if len(counted) < len(closing.counted) and len(counted) >= self.state.config.quorum_effective:
                 return self._close(now, f"only {len(counted)} of {len(closing.counted)} updates could be recovered")
             return self._fail(
-                f"not merged within {self.state.config.close_deadline_s:g} s: {self._closing_wait().what}"
+                f"not merged within {self.state.config.close_deadline_s:g} s: {closing_wait(self.state).what}"
             )
         recovered = all(client in current.accepted for client in closing.counted)
         if self._reopened() and recovered and not self._lost():
@@ -411,52 +418,15 @@ class Machine:
     # --- pieces of decisions ---
 
     def _record_updates(self) -> Decision:
-        """Turn reported verdicts and failures into one record."""
-        accepted: dict[str, AcceptedUpdate] = {}
-        refused: dict[str, RefusedUpdate] = {}
-        for combiner, report in self.verdicts:
-            for verdict in report.verdicts:
-                if self._is_current(combiner, report, verdict):
-                    _sort_verdict(combiner, verdict, accepted, refused)
-        for client, failure in self.failures:
-            if self._is_current_failure(client, failure) and client not in accepted:
-                refused[client] = RefusedUpdate(client=client, by=client, stage=failure.stage, reason=failure.reason)
+        """Turn what was reported of updates into one record."""
+        recorded = record_of(self.state, self.verdicts, self.failures)
         self.verdicts, self.failures = [], []
-        if not accepted and not refused:
-            return ()
-        number = self.state.open_round.number
-        return (
-            records.UpdatesRecorded(round=number, accepted=tuple(accepted.values()), refused=tuple(refused.values())),
-        )
-
-    def _is_current(self, combiner: str, report: reports.UpdatesJudged, verdict: reports.Verdict) -> bool:
-        """Whether a verdict is of the open round, of the client's present attempt and place, and still unknown."""
-        current = self.state.open_round
-        client = verdict.client
-        return (
-            report.round == current.number
-            and current.incarnations.get(combiner) == report.incarnation
-            and current.places.get(client) == combiner
-            and current.attempts.get(client) == verdict.attempt
-            and client not in current.accepted
-            and (_is_sound(verdict) if verdict.accepted else client not in current.refused)
-            and (self.state.phase is not Phase.CLOSING or client in self._counted())
-        )
-
-    def _is_current_failure(self, client: str, failure: reports.TaskFailed) -> bool:
-        current = self.state.open_round
-        known = client in current.accepted or client in current.refused
-        # One of an earlier attempt, said again, must not refuse what the client trains or sends now.
-        return failure.round == current.number and current.attempts.get(client) == failure.attempt and not known
-
-    def _counted(self) -> tuple[str, ...]:
-        closing = self.state.open_round.closing
-        return closing.counted if closing else ()
+        return recorded
 
     def _lost(self) -> list[str]:
         """Return the clients whose combiner is gone, or is another incarnation, and took their update with it."""
         current = self.state.open_round
-        clients: Iterable[str] = self._counted() if self.state.phase is Phase.CLOSING else current.places
+        clients: Iterable[str] = self.state.counted if self.state.phase is Phase.CLOSING else current.places
         gone = {n for n in set(current.places.values()) if self.combiners.get(n) != current.incarnations.get(n)}
         return [client for client in clients if current.places[client] in gone] if gone else []
 
@@ -610,58 +580,7 @@ class Machine:
 
     def waits(self) -> list[Wait]:
         """Return what this session waits for: on whom, since when, until when, and what happens then."""
-        wait = _WAITS.get(self.state.phase)
-        return [wait(self)] if wait else []
-
-    def _gathering_wait(self) -> Wait:
-        state, config = self.state, self.state.config
-        missing = max(0, config.clients_min - len(self.clients))
-        what = f"waiting for {missing} of {config.clients_min} clients" if missing else "waiting for a combiner"
-        until = state.since_at + config.gather_deadline_s
-        return self._wait(what, (), missing, state.since_at, until, "the session fails")
-
-    def _training_wait(self) -> Wait:
-        current = self.state.open_round
-        missing = self._missing()
-        what = f"waiting for updates of {len(missing)} of {len(current.places)} clients"
-        then = f"the round closes with {self.state.config.quorum_effective} updates or more, else it fails"
-        return self._wait(what, missing, len(missing), current.opened_at, current.deadline_at, then)
-
-    def _closing_wait(self) -> Wait:
-        current = self.state.open_round
-        closing = current.closing
-        assert closing is not None
-        missing = [client for client in closing.counted if client not in current.accepted]
-        what, on = f"waiting for {closing.root} to merge and store the model", [closing.root]
-        if missing:
-            what, on = f"waiting for {len(missing)} clients to send again what a lost combiner held", missing
-        since = closing.deadline_at - self.state.config.close_deadline_s
-        then = "the set of updates is decided anew, or the round fails"
-        return self._wait(what, on, len(missing), since, closing.deadline_at, then)
-
-    def _evaluating_wait(self) -> Wait:
-        evaluation = self.state.evaluation
-        assert evaluation is not None
-        missing = [c for c in evaluation.clients if c not in self.measured and c not in self.unmeasured]
-        what = f"waiting for metrics of {len(missing)} of {len(evaluation.clients)} clients"
-        then = "the round goes on without them"
-        return self._wait(what, missing, len(missing), evaluation.opened_at, evaluation.deadline_at, then)
-
-    def _wait(self, what: str, on: Iterable[str], missing: int, since: float, until: float, then: str) -> Wait:
-        return Wait(
-            session=self.session,
-            round=self.state.rounds_closed + (self.state.phase is not Phase.EVALUATING),
-            what=what,
-            on=tuple(on)[:1000],
-            missing=missing,
-            since_at=since,
-            until_at=until,
-            then=then,
-        )
-
-    def _missing(self) -> list[str]:
-        current = self.state.open_round
-        return [c for c in sorted(current.places) if c not in current.accepted and c not in current.refused]
+        return wait_of(self.state, self.clients, self.measured.keys() | self.unmeasured.keys())
 
     def _quorum_text(self) -> str:
         accepted = len(self.state.open_round.accepted)
@@ -670,59 +589,6 @@ class Machine:
     def _refusals(self) -> str:
         refused = self.state.open_round.refused
         return "; ".join(f"{name}: {refused[name].reason}" for name in sorted(refused)[:5])
-
-
-def weighted_mean(measured: Mapping[str, tuple[float, Mapping[str, float]]]) -> dict[str, float]:
-    """Return each metric's mean, weighted, over those that reported a finite value.
-
-    Summed exactly, so that order does not matter. Of more than `METRICS_MAX` names those that most have reported stay.
-    """
-    terms: dict[str, list[tuple[float, float]]] = {}
-    for client in sorted(measured):
-        weight, metrics = measured[client]
-        for name, value in metrics.items():
-            if isfinite(value):
-                terms.setdefault(name, []).append((weight, value))
-    kept = sorted(terms, key=lambda name: (-len(terms[name]), name))[:METRICS_MAX]
-    return {name: _mean(terms[name]) for name in sorted(kept)}
-
-
-def _mean(pairs: list[tuple[float, float]]) -> float:
-    """Return a weighted mean of finite values with finite weights above 0: finite, as it lies between them."""
-    try:
-        mean = fsum(w * v for w, v in pairs) / fsum(w for w, _ in pairs)
-    except (OverflowError, ValueError):
-        mean = inf
-    if isfinite(mean):
-        return mean
-    # Only products or sums beyond the range of a float come here: whole numbers have no such end.
-    exact = sum((Fraction(w) * Fraction(v) for w, v in pairs), Fraction(0)) / sum(Fraction(w) for w, _ in pairs)
-    return float(exact)
-
-
-def _is_sound(verdict: reports.Verdict) -> bool:
-    """Whether an accepted update may be journalled: no combiner of ours accepts another weight."""
-    return isfinite(verdict.weight) and verdict.weight > 0
-
-
-def _sort_verdict(
-    combiner: str, verdict: reports.Verdict, accepted: dict[str, AcceptedUpdate], refused: dict[str, RefusedUpdate]
-) -> None:
-    """Put a verdict among the accepted or the refused."""
-    if verdict.accepted:
-        accepted[verdict.client] = AcceptedUpdate(
-            client=verdict.client,
-            attempt=verdict.attempt,
-            weight=verdict.weight,
-            nbytes=verdict.nbytes,
-            fetched=verdict.fetched,
-            norm=verdict.norm,
-            digest=verdict.digest,
-            metrics=verdict.metrics,
-        )
-    else:
-        reason = verdict.reason or "no reason given"
-        refused[verdict.client] = RefusedUpdate(client=verdict.client, by=combiner, stage="update", reason=reason)
 
 
 _ABSORB: dict[type[Event], Callable[..., list[Effect]]] = {
@@ -742,11 +608,4 @@ _DECIDE: dict[Phase, Callable[[Machine, float], Decision]] = {
     Phase.CLOSING: Machine._closing,
     Phase.EVALUATING: Machine._evaluating,
     Phase.ENDED: Machine._nothing,
-}
-
-_WAITS: dict[Phase, Callable[[Machine], Wait]] = {
-    Phase.GATHERING: Machine._gathering_wait,
-    Phase.TRAINING: Machine._training_wait,
-    Phase.CLOSING: Machine._closing_wait,
-    Phase.EVALUATING: Machine._evaluating_wait,
 }

@@ -53,6 +53,11 @@ class RoundState:
     closing: RoundClosing | None = None
     counting: dict[str, AcceptedUpdate] = field(default_factory=dict)
 
+    @property
+    def missing(self) -> list[str]:
+        """The clients of which nothing is known yet, sorted."""
+        return [c for c in sorted(self.places) if c not in self.accepted and c not in self.refused]
+
 
 @dataclass(slots=True)
 class EvaluationState:
@@ -96,6 +101,12 @@ class SessionState:
         """The round under way; asserts that there is one."""
         assert self.round is not None, f"{self.session}: no round is under way"
         return self.round
+
+    @property
+    def counted(self) -> tuple[str, ...]:
+        """The clients whose updates count in the round under way; none before that is decided."""
+        closing = self.open_round.closing
+        return closing.counted if closing else ()
 
 
 def apply(state: SessionState, record: Record, at: float) -> None:
