@@ -80,7 +80,9 @@ class Attacker:
         for _ in range(60):
             try:
                 state = await self.until(lambda: self.states and self.states.pop(0), within_s=0.25)
-            except TimeoutError:  # not announced yet, or told to wait: how things stand is the answer to an announcement
+            except (
+                TimeoutError
+            ):  # not announced yet, or told to wait: how things stand is the answer to an announcement
                 await self.say(f"up.{train['combiner']}.client.{self.name}", begin)
                 continue
             if state["verdict"] != "pending":

@@ -79,6 +79,7 @@ async def test_updates_out_of_place_change_nothing(house, honest, attacker, make
     await house.operate()
     await honest()
     liar = await attacker("liar")
+    await liar.hello()
     parcel = make_parcel({name: array + array.dtype.type(100) for name, array in zeros.items()}, weight=4.0)
     index, data, digest = parcel.chunks[0]
 

@@ -1,0 +1,37 @@
+"""One role of the operator's side as a process of its own, to be killed: ROLE NAME URL SPOOL-DIRECTORY.
+
+Says ``ready`` on stdout when it listens.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import sys
+from pathlib import Path
+
+from fedbus.bus.nats import connect
+from fedbus.clock import SystemClock
+from fedbus.combiner.service import Combiner
+from fedbus.coordinator.service import Coordinator
+from fedbus.store.spool import Directory
+from fedbus.workers import Threads
+
+
+async def main(role: str, name: str, url: str, spool: Path) -> None:
+    """Run the role until killed."""
+    incarnation, clock, workers = secrets.token_hex(8), SystemClock(), Threads(2, name)
+    async with await connect(url, name=name) as bus:
+        common = {"name": name, "incarnation": incarnation, "workspace": "default", "clock": clock, "workers": workers}
+        if role == "coordinator":
+            running = Coordinator(bus, **common).run()
+        else:
+            running = Combiner(bus, make_spool=lambda session: Directory(spool / session), **common).run()
+        print("ready", flush=True)  # noqa: T201 - the parent waits for it
+        await running
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format=f"%(asctime)s {sys.argv[2]} %(levelname)s %(message)s")
+    asyncio.run(main(*sys.argv[1:4], Path(sys.argv[4])))

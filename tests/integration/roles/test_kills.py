@@ -1,0 +1,238 @@
+"""Roles as processes that are killed with -9 in the midst of a round: the model is that of the undisturbed run."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import fedbus
+from fedbus.bus.embedded.child import die_with
+from fedbus.bus.nats import connect
+from fedbus.messages import records
+from fedbus.tensors import model_digest
+
+SCRIPT = Path(__file__).with_name("role_process.py")
+ROUNDS = 2
+CLIENTS = 3
+MODEL = {"w": np.zeros((1024, 1280), np.float32), "b": np.zeros(10, np.float64)}
+"""5 MB: ten chunks, more than a window."""
+
+
+class Processes:
+    """The operator's side as processes; they die with the test's."""
+
+    def __init__(self, url, directory):
+        self.url = url
+        self.directory = directory
+        self.running = {}
+
+    async def start(self, role, name):
+        """Start a role, and wait until it listens."""
+        command = [sys.executable, str(SCRIPT), role, name, self.url, str(self.directory / name)]
+        with (self.directory / f"{name}.log").open("ab") as log:  # noqa: ASYNC230 - a line of a test
+            process = await asyncio.create_subprocess_exec(
+                *command, stdout=asyncio.subprocess.PIPE, stderr=log, preexec_fn=die_with(os.getpid())
+            )
+        self.running[name] = process
+        async with asyncio.timeout(20):
+            assert await process.stdout.readline() == b"ready\n", (self.directory / f"{name}.log").read_text()
+
+    def signal(self, name, number):
+        """Send a role a signal."""
+        self.running[name].send_signal(number)
+
+    async def kill(self, name):
+        """Kill a role as with -9."""
+        process = self.running.pop(name)
+        process.kill()
+        await process.wait()
+
+    async def end(self):
+        """Kill all; those that died by themselves are a defect."""
+        died = {name: process.returncode for name, process in self.running.items() if process.returncode is not None}
+        for name in [*self.running]:
+            with contextlib.suppress(ProcessLookupError):
+                await self.kill(name)
+        assert not died, "\n".join((self.directory / f"{name}.log").read_text()[-3000:] for name in died)
+
+
+@pytest.fixture
+async def processes(broker, tmp_path):
+    """A coordinator and two combiners."""
+    processes = Processes(broker.url, tmp_path)
+    try:
+        await asyncio.gather(
+            processes.start("coordinator", "coordinator"),
+            processes.start("combiner", "combiner-1"),
+            processes.start("combiner", "combiner-2"),
+        )
+        yield processes
+    finally:
+        await processes.end()
+
+
+class Clients:
+    """Clients that train for a while; ``training`` is set when all of them do, ``pause_s`` is how long."""
+
+    def __init__(self):
+        self.pause_s = 0.0
+        self.count = 0
+        self.training = asyncio.Event()
+
+    def app(self, number):
+        """The app of one: adds a number that the round decides, so that no round looks like another."""
+        app = fedbus.ClientApp()
+
+        @app.train
+        async def train(model, task):
+            self.count += 1
+            if self.count % CLIENTS == 0:
+                self.training.set()
+            await asyncio.sleep(self.pause_s)
+            rng = np.random.default_rng((task.round, number))
+            grown = {name: a + rng.normal(size=a.shape).astype(a.dtype) for name, a in model.items()}
+            return fedbus.Update(grown, weight=1.0 + number)
+
+        return app
+
+
+@pytest.fixture
+async def clients(house, processes):
+    """Three clients in this process, known to the coordinator."""
+    clients = Clients()
+    for number in range(CLIENTS):
+        await house.client(f"site-{number}", clients.app(number))
+    await house.present(CLIENTS)
+    await house.present(2, "combiners")
+    return clients
+
+
+CONFIG = {"rounds": ROUNDS, "clients_min": CLIENTS, "evaluate_every": 0, "seed": 3}
+
+
+async def undisturbed(house):
+    """The digest that a run has when nobody is killed."""
+    result, _, arrays = await house.run(MODEL, name="undisturbed", **CONFIG)
+    assert model_digest(arrays) == result.digest
+    return result.digest
+
+
+async def disturbed(house, clients, disturb, within_s=50.0):
+    """Run the same session and disturb it; returns its digest and what the journal says."""
+    clients.training.clear()
+    running = asyncio.create_task(house.run(MODEL, name="disturbed", within_s=within_s, **CONFIG))
+    disturbing = asyncio.create_task(disturb())
+    done, _ = await asyncio.wait({running, disturbing}, return_when=asyncio.FIRST_EXCEPTION)
+    for task in (disturbing, running):
+        if task not in done:
+            task.cancel()
+    await disturbing
+    result, facts, _ = await running
+    closed = [fact for fact in facts if isinstance(fact, records.RoundClosed)]
+    assert [fact.counted for fact in closed] == [CLIENTS] * ROUNDS
+    assert result.outcome == "completed"
+    return result.digest, facts
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", ["combiner-1", "coordinator", "broker"])
+async def test_killed_while_clients_train(house, broker, processes, clients, victim):
+    """-9 in the midst of training in the first round, and started again: the digest of the undisturbed run."""
+    expected = await undisturbed(house)
+    clients.pause_s = 1.0
+
+    async def disturb():
+        await clients.training.wait()
+        await kill_and_start(victim, broker, processes)
+
+    digest, _ = await disturbed(house, clients, disturb)
+    assert digest == expected
+
+
+async def kill_and_start(victim, broker, processes):
+    """Kill with -9 and start again, the broker on its port and store."""
+    if victim == "broker":
+        await broker.kill()
+        await broker.start()
+        return
+    await processes.kill(victim)
+    await processes.start(victim.partition("-")[0], victim)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", ["combiner-1", "coordinator", "broker"])
+async def test_killed_in_the_midst_of_uploads(house, broker, processes, clients, victim, hear_chunks):
+    """-9 when a few chunks of an upload are on their way: the digest of the undisturbed run."""
+    expected = await undisturbed(house)
+
+    async def disturb():
+        async with hear_chunks("disturbed", 4):
+            await kill_and_start(victim, broker, processes)
+
+    digest, _ = await disturbed(house, clients, disturb)
+    assert digest == expected
+
+
+@pytest.fixture
+def hear_chunks(broker):
+    """``async with hear_chunks(session, count)``: entered when so many of a session's chunks were seen on the bus."""
+
+    @contextlib.asynccontextmanager
+    async def hear(session, count):
+        async with await connect(broker.url, name="ear") as bus:
+            chunks = await bus.subscribe(f"fb.default.chunk.*.client.*.{session}.>")
+            seen = 0
+            async for _ in chunks:
+                seen += 1
+                if seen == count:
+                    break
+            yield
+
+    return hear
+
+
+@pytest.mark.slow
+async def test_a_combiner_that_stands_still_is_replaced_and_comes_back(house, processes, clients):
+    """SIGSTOP for ten seconds while clients train: its clients send to the other one; what it says later counts once."""
+    expected = await undisturbed(house)
+    clients.pause_s = 0.5
+
+    async def disturb():
+        await clients.training.wait()
+        processes.signal("combiner-1", signal.SIGSTOP)
+        try:
+            await asyncio.sleep(10)
+        finally:
+            processes.signal("combiner-1", signal.SIGCONT)
+
+    digest, facts = await disturbed(house, clients, disturb)
+    assert digest == expected
+    moved = [fact for fact in facts if isinstance(fact, records.ClientsMoved)]
+    assert moved and set(moved[0].moves.values()) == {"combiner-2"}
+
+
+@pytest.mark.slow
+async def test_everything_killed_at_once(house, broker, processes, clients):
+    """A power failure of the operator's side in mid-training: coordinator, combiners and broker, all with -9."""
+    expected = await undisturbed(house)
+    clients.pause_s = 1.0
+
+    async def disturb():
+        await clients.training.wait()
+        await asyncio.gather(broker.kill(), *(processes.kill(name) for name in list(processes.running)))
+        await broker.start()
+        await asyncio.gather(
+            processes.start("coordinator", "coordinator"),
+            processes.start("combiner", "combiner-1"),
+            processes.start("combiner", "combiner-2"),
+        )
+
+    digest, _ = await disturbed(house, clients, disturb)
+    assert digest == expected
