@@ -1,4 +1,4 @@
-"""Those who do not keep to the protocol: they speak to the broker by nats-py and msgpack, with nothing of ours between."""
+"""Those who do not keep to the protocol: they speak by nats-py and msgpack, with nothing of ours between."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ class Parcel:
 
 @pytest.fixture
 async def attacker(broker):
-    """``await attacker(name)``: one of them."""
+    """One of them: ``await attacker(name)``."""
     async with contextlib.AsyncExitStack() as stack:
 
         async def make(name):

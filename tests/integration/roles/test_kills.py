@@ -36,7 +36,7 @@ class Processes:
     async def start(self, role, name):
         """Start a role, and wait until it listens."""
         command = [sys.executable, str(SCRIPT), role, name, self.url, str(self.directory / name)]
-        with (self.directory / f"{name}.log").open("ab") as log:  # noqa: ASYNC230 - a line of a test
+        with (self.directory / f"{name}.log").open("ab") as log:
             process = await asyncio.create_subprocess_exec(
                 *command, stdout=asyncio.subprocess.PIPE, stderr=log, preexec_fn=die_with(os.getpid())
             )
@@ -182,7 +182,7 @@ async def test_killed_in_the_midst_of_uploads(house, broker, processes, clients,
 
 @pytest.fixture
 def hear_chunks(broker):
-    """``async with hear_chunks(session, count)``: entered when so many of a session's chunks were seen on the bus."""
+    """Enter ``async with hear_chunks(session, count)`` when so many of a session's chunks were on the bus."""
 
     @contextlib.asynccontextmanager
     async def hear(session, count):
@@ -200,7 +200,7 @@ def hear_chunks(broker):
 
 @pytest.mark.slow
 async def test_a_combiner_that_stands_still_is_replaced_and_comes_back(house, processes, clients):
-    """SIGSTOP for ten seconds while clients train: its clients send to the other one; what it says later counts once."""
+    """SIGSTOP for ten seconds while clients train: its clients go to the other; what it says later counts once."""
     expected = await undisturbed(house)
     clients.pause_s = 0.5
 
