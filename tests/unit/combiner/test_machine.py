@@ -1,0 +1,541 @@
+"""The combiner's decisions: who may send, how much, what counts, and when the round is merged."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from round_driver import MODEL, Driver, Parcel, client, folded, merging, order
+
+from fedbus.combiner import events
+from fedbus.combiner.machine import DAMAGES_MAX, STALL_S, VERDICTS_MAX, Phase, Standing
+from fedbus.messages import reports
+from fedbus.messages.ids import Peer
+
+A, B, C = Parcel("a"), Parcel("b"), Parcel("c")
+
+
+def both():
+    """A round of a and b, in which nothing has come yet."""
+    return Driver().open({"a": 1, "b": 1})
+
+
+def test_an_update_is_folded_and_judged():
+    """Announced, credited, sent, accepted: the sender hears it, the coordinator hears all that it journals."""
+    driver = both()
+    (state,) = driver.begin(A)
+    assert (state.next_chunk, state.credit, state.resend, state.verdict) == (0, 2, True, "pending")
+    granted = [state.credit for i in range(4) for state in driver.step(A.arrival(i))]
+    assert granted == [3, 4, 4], "credit grows as chunks are folded"
+    assert driver.last.verdict == "accepted"
+    (report,) = driver.reported
+    (verdict,) = report.verdicts
+    assert (report.session, report.round, report.incarnation) == ("s", 1, "k0-1")
+    assert (verdict.client, verdict.weight, verdict.nbytes, verdict.fetched) == ("a", 2.0, 104, 7)
+    squares = sum(float((v.astype("f8") ** 2).sum()) for v in A.arrays.values())
+    assert verdict.norm == pytest.approx(math.sqrt(squares)) and verdict.digest == A.begin.digest
+    assert verdict.metrics == {"loss": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"weight": 0.0}, "weight above 0"),
+        ({"weight": -1.0}, "weight above 0"),
+        ({"weight": math.nan}, "weight above 0"),
+        ({"weight": math.inf}, "weight above 0"),
+        ({"weight": 1024.5}, "at most 1024"),
+        ({"weight": 2.0**-21}, "at least"),
+        ({"spec": "0" * 64}, "names, shapes or dtypes"),
+        ({"nbytes": 103}, "expected 104 bytes in 4 chunks"),
+        ({"chunks": 3}, "announced were 104 in 3"),
+        ({"chunks": 0}, "announced were 104 in 0"),
+        ({"chunks": 2**50, "nbytes": 2**52}, "announced were"),
+    ],
+    ids=str,
+)
+def test_an_update_that_cannot_be_is_refused_when_announced(change, reason):
+    """Before a byte of it travels, with the reason for its owner and for the journal; again, the same answer."""
+    driver = both()
+    parcel = Parcel("a", **change)
+    (state,) = driver.begin(parcel)
+    assert state.verdict == "refused" and reason in state.reason
+    assert [(c, ok) for c, _, ok, _ in driver.verdicts()] == [("a", False)] and reason in driver.verdicts()[0][3]
+    (again,) = driver.begin(parcel)
+    assert (again.verdict, again.reason) == (state.verdict, state.reason)
+    assert len(driver.verdicts()) == 1, "a repeat is no second verdict"
+    assert driver.send(B).verdict == "accepted" and driver.sums() == folded(B)
+
+
+def test_a_refused_client_may_come_again_with_another_update():
+    """What was refused leaves no trace; the sound one counts."""
+    driver = both()
+    bad = Parcel("a", seed=5)
+    bad.chunks[3] = b"\xff" * 8
+    assert "finite" in driver.send(bad).reason
+    assert driver.send(A).verdict == "accepted"
+    assert driver.sums() == folded(A)
+
+
+def test_wrong_bytes_are_refused_and_undone():
+    """Chunks that are whole but not what was announced: the digest over all of them tells."""
+    driver = both()
+    driver.send(B)
+    liar = Parcel("a", digest="1" * 64)
+    state = driver.send(liar)
+    assert state.verdict == "refused" and f"expected the digest {'1' * 64}, got {A.begin.digest}" in state.reason
+    assert driver.sums() == folded(B)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 1e30])
+def test_values_that_cannot_count_refuse_the_update(value):
+    """NaN, infinities and what is out of range, in the last chunk: undone whole, the others unharmed."""
+    driver = both()
+    driver.send(B)
+    bad = Parcel("a", model={"w": MODEL["w"], "b": MODEL["b"]})
+    import struct
+
+    bad.chunks[3] = struct.pack("<d", value)
+    state = driver.send(bad)
+    assert state.verdict == "refused" and "array 'b'" in state.reason
+    assert driver.sums() == folded(B)
+
+
+@pytest.mark.parametrize("data", [b"", b"x", bytes(31), bytes(33), bytes(1000)], ids=len)
+def test_chunks_of_another_length_are_refused(data):
+    """Shorter or longer than the layout says - with a right digest of its own - the upload is refused."""
+    driver = both()
+    driver.begin(A)
+    bad = Parcel("a")
+    bad.chunks[0] = data
+    driver.step(bad.arrival(0))
+    assert driver.last.verdict == "refused" and "expected 32 bytes" in driver.last.reason
+    assert driver.sums() == bytes(23 * 8)
+
+
+def test_an_empty_update_in_place_of_a_model_is_not_accepted():
+    """One chunk, announced with the digest of no bytes and sent empty, once counted as an update of zeros."""
+    from fedbus.tensors import Hasher
+
+    model = {"w": MODEL["w"][:4]}
+    driver = Driver(model=model).open({"a": 1})
+    nothing = Parcel("a", model=model, digest=Hasher().hexdigest())
+    nothing.chunks = [b""]
+    state = driver.send(nothing)
+    assert state.verdict == "refused" and "expected 16 bytes, got 0" in state.reason
+
+
+def test_a_model_without_bytes():
+    """No chunks: the announcement alone is the update, and it is judged."""
+    import numpy as np
+
+    model = {"empty": np.zeros((0, 3), np.float32)}
+    driver = Driver(model=model).open({"a": 1, "b": 1})
+    driver.begin(Parcel("a", model=model))
+    driver.begin(Parcel("b", model=model, digest="2" * 64))
+    assert [(c, ok) for c, _, ok, _ in driver.verdicts()] == [("a", True), ("b", False)]
+    driver.step(events.OrderSeen(order("merge", revision=2, uploads={"a": 1}, merge=merging({"a": 1}))))
+    assert [type(e) for e in driver.done] == [events.Store]
+
+
+# --- chunks: gaps, repeats, damage ---
+
+
+def test_a_gap_is_asked_for_once():
+    """A missing chunk is named; those behind it are dropped until it comes, and no flood of answers follows."""
+    driver = Driver(window=4).open({"a": 1})
+    driver.begin(A)
+    driver.step(A.arrival(0))
+    (state,) = driver.step(A.arrival(2))
+    assert (state.next_chunk, state.resend) == (1, True)
+    assert driver.step(A.arrival(3), A.arrival(2)) == []
+    for i in (1, 2, 3):
+        driver.step(A.arrival(i))
+    assert driver.last.verdict == "accepted" and driver.sums() == folded(A)
+
+
+def test_a_gap_that_was_not_heard_is_told_when_asked():
+    """The answer to a gap may be lost: the sender's next announcement gets the same."""
+    driver = Driver(window=4).open({"a": 1})
+    driver.begin(A)
+    driver.step(A.arrival(0), A.arrival(2))
+    (state,) = driver.begin(A)
+    assert (state.next_chunk, state.resend, state.credit) == (1, True, 4)
+
+
+def test_repeats_are_ignored():
+    """A chunk twice, also after the verdict, is folded once."""
+    driver = both()
+    driver.begin(A)
+    for i in (0, 0, 1, 0, 1, 2, 2, 3, 3, 0):
+        driver.step(A.arrival(i))
+    assert driver.last.verdict == "accepted" and driver.sums() == folded(A)
+
+
+def test_a_damaged_chunk_is_asked_for_again():
+    """Flipped bits are found by the chunk's digest; what came behind it is sent again too."""
+    driver = Driver(window=4, lazy=True).open({"a": 1})
+    driver.work()
+    driver.begin(A)
+    driver.step(A.arrival(0), A.arrival(1, bytes(32)), A.arrival(2), A.arrival(3))
+    driver.work()
+    assert (driver.last.next_chunk, driver.last.resend, driver.last.verdict) == (1, True, "pending")
+    driver.step(A.arrival(1), A.arrival(2), A.arrival(3))
+    driver.work()
+    assert driver.last.verdict == "accepted" and driver.sums() == folded(A)
+
+
+def test_a_line_that_damages_everything_is_refused():
+    """Bits that flip so often are not chance: the upload ends with that reason."""
+    driver = both()
+    driver.begin(A)
+    for _ in range(DAMAGES_MAX):
+        driver.step(A.arrival(0, bytes(32)))
+    assert driver.last.verdict == "pending"
+    driver.step(A.arrival(0, bytes(32)))
+    assert driver.last.verdict == "refused" and "damaged" in driver.last.reason
+
+
+def test_an_upload_whose_first_chunk_was_damaged_may_be_replaced():
+    """A client that was restarted and trained again announces other bytes: this once ended the combiner."""
+    driver = both()
+    driver.begin(A)
+    driver.step(A.arrival(0, bytes(32)))
+    other = Parcel("a", seed=1)
+    assert driver.send(other).verdict == "accepted"
+    assert driver.sums() == folded(other)
+
+
+def test_chunks_that_nobody_asked_for_are_dropped():
+    """Beyond the credit, before the announcement, of another round or attempt, of a stranger: no memory, no answer."""
+    driver = both()
+    assert driver.step(A.arrival(0)) == []
+    driver.begin(A)
+    strange = Parcel("z")
+    for parcel, index in ((A, 2), (A, 3), (Parcel("a", attempt=2), 0), (Parcel("a", round_=2), 0), (strange, 0)):
+        assert driver.step(parcel.arrival(index)) == []
+    assert driver.machine.uploads[A.key].next_chunk == 0 and driver.jobs == []
+
+
+# --- clients that are restarted ---
+
+
+def test_a_restarted_client_goes_on_where_it_was():
+    """The same bytes are not sent twice."""
+    driver = both()
+    driver.begin(A)
+    driver.step(A.arrival(0), A.arrival(1))
+    (state,) = driver.begin(A)
+    assert (state.next_chunk, state.credit, state.resend) == (2, 4, True)
+
+
+def test_a_restarted_client_with_other_bytes_begins_anew():
+    """What was folded of the first is undone; the second counts once."""
+    driver = Driver(lazy=True).open({"a": 1, "b": 1})
+    driver.work()
+    driver.begin(A)
+    driver.step(A.arrival(0), A.arrival(1))
+    driver.work(1)
+    other = Parcel("a", seed=1)
+    driver.begin(other)
+    driver.lazy = False
+    driver.step()
+    for i in range(4):
+        driver.step(other.arrival(i))
+    assert driver.last.verdict == "accepted" and driver.sums() == folded(other)
+
+
+def test_an_accepted_update_is_not_replaced():
+    """A client that was restarted after its verdict and trained again, not bit for bit the same: the first counts."""
+    driver = both()
+    driver.send(A)
+    (state,) = driver.begin(Parcel("a", seed=1))
+    assert state.verdict == "accepted" and driver.sums() == folded(A)
+
+
+# --- slots and stalls ---
+
+
+def test_slots_bound_what_is_under_way():
+    """Two receive, the third waits without credit, and is told when a slot is free."""
+    driver = Driver(slots=2).open(dict.fromkeys("abc", 1))
+    driver.begin(A)
+    driver.begin(B)
+    (state,) = driver.begin(C)
+    assert (state.credit, state.verdict) == (0, "pending")
+    assert driver.step(C.arrival(0)) == []
+    for i in range(4):
+        driver.step(A.arrival(i))
+    assert driver.told[-1][0] == client("c") and driver.last.credit == 2
+    assert driver.machine.receiving == {B.key, C.key}
+
+
+def test_a_stalled_sender_gives_its_slot_away_and_resumes():
+    """Nobody blocks others by silence; what it has sent is kept."""
+    driver = Driver(slots=1).open({"a": 1, "b": 1})
+    driver.begin(A)
+    driver.step(A.arrival(0))
+    driver.begin(B)
+    driver.now = STALL_S
+    driver.step(events.Ticked())
+    assert driver.machine.receiving == {A.key}
+    driver.now += 0.1
+    driver.step(events.Ticked())
+    assert driver.machine.receiving == {B.key}
+    assert driver.step(A.arrival(1)) == [], "it has no credit while it waits"
+    for i in range(4):
+        driver.step(B.arrival(i))
+    assert driver.told[-1][0] == client("a")
+    assert (driver.last.next_chunk, driver.last.resend, driver.last.credit) == (1, True, 3)
+    for i in (1, 2, 3):
+        driver.step(A.arrival(i))
+    assert driver.last.verdict == "accepted" and driver.sums() == folded(A, B)
+
+
+def test_silence_costs_nothing_while_nobody_waits():
+    """A slow sender keeps its slot when no other wants it."""
+    driver = Driver(slots=1).open({"a": 1, "b": 1})
+    driver.begin(A)
+    driver.now = 100 * STALL_S
+    driver.step(events.Ticked())
+    assert driver.machine.receiving == {A.key}
+
+
+def test_chunks_under_way_to_the_fold_are_no_stall():
+    """A slot is not taken while the fold is what is slow."""
+    driver = Driver(slots=1, lazy=True).open({"a": 1, "b": 1})
+    driver.work()
+    driver.begin(A)
+    driver.step(A.arrival(0))
+    driver.begin(B)
+    driver.now = 100 * STALL_S
+    driver.step(events.Ticked())
+    assert driver.machine.receiving == {A.key}
+
+
+# --- who may send ---
+
+
+def test_who_comes_before_the_order_waits():
+    """Nothing is refused that an order under way may allow: none yet, not prepared, a round or an attempt ahead."""
+    driver = Driver(lazy=True)
+    assert driver.begin(A)[0].verdict == "pending"
+    driver.open({"a": 1})
+    assert driver.begin(A)[0].verdict == "pending", "the base model is not here yet"
+    driver.work()
+    for early in (Parcel("a", round_=2), Parcel("a", attempt=2), Parcel("z")):
+        (state,) = driver.begin(early)
+        assert (state.verdict, state.credit) == ("pending", 0)
+
+
+def test_who_comes_too_late_is_refused():
+    """A closed round and a replaced attempt never come back: the sender is told so."""
+    driver = Driver().open({"a": 3}, round_=2)
+    assert "round 1 is closed; round 2 is under way" in driver.begin(A)[0].reason
+    assert "attempt 2 was replaced by attempt 3" in driver.begin(Parcel("a", round_=2, attempt=2))[0].reason
+    driver.step(events.OrderSeen(order("rest", round_=2, revision=2)))
+    assert "round 2 is closed" in driver.begin(Parcel("a", round_=2, attempt=3))[0].reason
+    assert driver.begin(Parcel("a", round_=3))[0].verdict == "pending"
+
+
+def test_a_set_that_is_fixed_refuses_the_others_but_not_the_moved():
+    """Not counted: refused. Moved here from a lost combiner, before the order that allows it came: told to wait."""
+    driver = Driver().open({"a": 1, "b": 1})
+    driver.send(A)
+    driver.step(events.OrderSeen(order("merge", revision=2, uploads={"a": 1}, merge=merging({"a": 1}))))
+    assert "has closed without this update" in driver.begin(B)[0].reason
+    (state,) = driver.begin(Parcel("c", attempt=10))
+    assert (state.verdict, state.credit) == ("pending", 0)
+
+
+def test_a_resting_combiner_lets_the_moved_wait():
+    """While others merge, a client that was moved here may come before its order: its round is not closed."""
+    driver = Driver()
+    driver.step(events.OrderSeen(order("rest", round_=0, revision=2)))
+    assert driver.begin(Parcel("a", attempt=10))[0].verdict == "pending"
+
+
+# --- orders ---
+
+
+def test_orders_of_another_incarnation_and_older_ones_are_ignored():
+    """What a former self was told supposes what it held; what was replaced does not come back."""
+    driver = Driver()
+    driver.step(events.OrderSeen(order(uploads={"a": 1}, incarnation="k0-0")))
+    assert driver.machine.order is None and driver.machine.phase is Phase.IDLE
+    driver.open({"a": 1, "b": 1}, revision=5)
+    driver.open({"a": 7}, revision=4)
+    assert driver.machine.allowed == {A.key, B.key}
+
+
+def test_the_same_order_twice_changes_nothing():
+    """Orders are repeated at will."""
+    driver = both()
+    driver.send(A)
+    before = len(driver.told), len(driver.reported), driver.sums()
+    driver.open({"a": 1, "b": 1})
+    driver.open({"a": 1, "b": 1}, revision=2)
+    assert (len(driver.told), len(driver.reported), driver.sums()) == before
+
+
+def test_what_no_longer_counts_is_undone_and_nothing_else():
+    """Accepted, half received, and waiting: all that the order leaves out is gone, bit for bit."""
+    driver = Driver(slots=3, lazy=True).open(dict.fromkeys("abcd", 1))
+    driver.lazy = False
+    driver.step()
+    driver.send(A)
+    driver.send(B)
+    driver.begin(C)
+    driver.step(C.arrival(0), C.arrival(1))
+    driver.lazy = True
+    driver.step(C.arrival(2))
+    driver.open({"a": 1}, revision=2)
+    driver.work()
+    assert driver.sums() == folded(A)
+    assert set(driver.machine.uploads) == {A.key} and not driver.machine.receiving
+
+
+def test_a_higher_attempt_replaces_a_lower():
+    """A client that sends again to the same combiner counts once."""
+    driver = both()
+    driver.send(A)
+    driver.open({"a": 2, "b": 1}, revision=2)
+    again = Parcel("a", attempt=2)
+    assert driver.send(again).verdict == "accepted"
+    assert driver.sums() == folded(again)
+
+
+def test_a_new_round_begins_empty():
+    """Nothing of a round is in the next, nor after a rest in the same."""
+    driver = both()
+    driver.send(A)
+    driver.open({"a": 1, "b": 1}, revision=2, round_=2)
+    assert driver.sums() == bytes(23 * 8) and driver.machine.uploads == {}
+    driver.send(Parcel("a", round_=2))
+    driver.step(events.OrderSeen(order("rest", round_=1, revision=3)))
+    assert driver.machine.phase is Phase.IDLE
+    driver.open({"a": 5}, revision=4, round_=2)
+    assert driver.sums() == bytes(23 * 8)
+
+
+def test_a_base_model_that_cannot_be_had_is_everybodys_refusal():
+    """The coordinator hears it for each client, so that the round does not wait."""
+    driver = Driver(lazy=True).open({"a": 1, "b": 2})
+    driver.jobs.clear()
+    driver.step(events.PrepareFailed(1, "no such model"))
+    assert driver.verdicts() == [("a", 1, False, "no such model"), ("b", 2, False, "no such model")]
+
+
+# --- merging ---
+
+
+def test_a_root_alone_stores_once_when_all_is_there():
+    """Not before the last update that counts, and only once."""
+    driver = both()
+    driver.send(A)
+    driver.step(events.OrderSeen(order("merge", revision=2, uploads={"a": 1, "b": 1}, merge=merging({"a": 1, "b": 1}))))
+    assert driver.done == []
+    driver.send(B)
+    driver.begin(B)
+    assert [type(e) for e in driver.done] == [events.Store] and driver.machine.phase is Phase.MERGED
+    driver.step(events.Stored(8, "ab" * 32, 104))
+    assert len(driver.reported) == 2, "of another attempt: nobody is told"
+    driver.step(events.Stored(9, "ab" * 32, 104))
+    assert driver.reported[-1] == reports.ModelStored(
+        session="s", round=1, revision=9, blob="s-1-9", digest="ab" * 32, nbytes=104
+    )
+
+
+def test_a_root_waits_for_the_partials_of_the_others():
+    """The sum of own updates and partials is that of all updates folded in one place."""
+    other = Driver().open({"b": 1, "c": 1})
+    other.send(B)
+    other.send(C)
+    other.step(
+        events.OrderSeen(
+            order("merge", revision=2, uploads={"b": 1, "c": 1}, merge=merging({"b": 1, "c": 1}, root="k9"))
+        )
+    )
+    assert [type(e) for e in other.done] == [events.SendPartial]
+    partial = other.folder.partial()
+    root = Driver().open({"a": 1})
+    root.send(A)
+    merge = merging({"a": 1}, partials={"k1": 9})
+    root.step(events.OrderSeen(order("merge", revision=2, uploads={"a": 1}, merge=merge)))
+    assert root.done == []
+    parcel = Parcel("k1", attempt=9, spec=partial.spec, digest=partial.digest, nbytes=partial.nbytes)
+    parcel.sender = Peer("combiner", "k1")
+    parcel.chunks = [partial.chunk(i) for i in range(len(partial.digests))]
+    parcel.begin = parcel.begin.model_copy(update={"chunks": len(parcel.chunks), "weight": math.nan})
+    assert root.send(parcel).verdict == "accepted"
+    assert [type(e) for e in root.done] == [events.Store]
+    assert root.sums() == folded(A, B, C)
+    root.open({"a": 1}, revision=3)
+    assert root.sums() == folded(A), "a partial that no longer counts is taken out exactly"
+
+
+def test_a_partial_that_is_refused_fails_the_merge():
+    """The coordinator hears why, with the attempt; an answer to an earlier attempt is ignored."""
+    driver = both()
+    driver.send(A)
+    merge = merging({"a": 1}, root="k9")
+    driver.step(events.OrderSeen(order("merge", revision=2, uploads={"a": 1}, merge=merge)))
+    driver.step(events.PartialSent(8, accepted=False, reason="old"))
+    assert len(driver.reported) == 1
+    driver.step(events.PartialSent(9, accepted=False, reason="full"))
+    failed = driver.reported[-1]
+    assert isinstance(failed, reports.MergeFailed)
+    assert (failed.revision, failed.reason) == (9, "k9 refused our partial: full")
+
+
+def test_a_store_that_fails_is_reported():
+    """With the attempt that it was for."""
+    driver = both()
+    driver.send(A)
+    driver.step(events.OrderSeen(order("merge", revision=2, uploads={"a": 1}, merge=merging({"a": 1}))))
+    driver.step(events.StoreFailed(8, "old"), events.StoreFailed(9, "disk full"))
+    assert [body.reason for body in driver.reported[1:]] == ["disk full"]
+
+
+def test_a_change_of_mind_after_the_merge():
+    """The partial under way is given up, what no longer counts is undone, and what is new is merged."""
+    driver = both()
+    driver.send(A)
+    driver.send(B)
+    ab = {"a": 1, "b": 1}
+    driver.step(events.OrderSeen(order("merge", revision=2, uploads=ab, merge=merging(ab, root="k9"))))
+    driver.open(ab | {"c": 5}, revision=3)
+    assert [type(e) for e in driver.done] == [events.SendPartial, events.StopPartial]
+    assert driver.machine.phase is Phase.FOLDING
+    moved = Parcel("c", attempt=5)
+    driver.send(moved)
+    ac = {"a": 1, "c": 5}
+    driver.step(events.OrderSeen(order("merge", revision=4, uploads=ac, merge=merging(ac, attempt=12))))
+    assert isinstance(driver.done[-1], events.Store) and driver.done[-1].order.merge.attempt == 12
+    assert driver.sums() == folded(A, moved)
+
+
+def test_verdicts_travel_in_batches():
+    """No report is larger than a message."""
+    driver = Driver()
+    driver.open({"a": 1})
+    verdict = reports.Verdict(client="a", attempt=1, accepted=False)
+    driver.machine.verdicts = [verdict] * (2 * VERDICTS_MAX + 1)
+    driver.step()
+    assert [len(body.verdicts) for body in driver.reported] == [VERDICTS_MAX, VERDICTS_MAX, 1]
+
+
+def test_results_of_a_dropped_upload_are_ignored():
+    """A fold that ends after its upload was replaced says nothing about the new one."""
+    driver = both()
+    driver.begin(A)
+    before = driver.machine.uploads[A.key].folded
+    for late in (
+        events.Folded(A.key, 99, 3, "0" * 64, 1.0),
+        events.Damaged(A.key, 99, 0),
+        events.Unfit(A.key, 99, 0, "no"),
+        events.Folded(B.key, 1, 0),
+    ):
+        assert driver.step(late) == []
+    assert driver.machine.uploads[A.key].folded == before
+    assert driver.machine.uploads[A.key].standing is Standing.RECEIVING
