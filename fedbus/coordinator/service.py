@@ -264,6 +264,9 @@ class Coordinator:
             if self._bus.reconnects != seen:
                 seen = self._bus.reconnects
                 log.warning("the bus was away; asking who is there, posting everything again")
+                # A broker that was restarted has no board. A post would not find that out: clients that listen on its
+                # subject take it, so the broker does not say that nobody does, and each post would wait for an answer.
+                await self._ensure()
                 self._roster.excuse(now)
                 self._unposted |= set(self._machines)
                 await self._ask_who_is_there()

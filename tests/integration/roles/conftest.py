@@ -125,7 +125,7 @@ class Parcel:
 
 @pytest.fixture
 async def attacker(broker):
-    """One of them: ``await attacker(name)``."""
+    """Make attackers by name; await each."""
     async with contextlib.AsyncExitStack() as stack:
 
         async def make(name):

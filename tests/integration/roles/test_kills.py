@@ -124,7 +124,7 @@ async def undisturbed(house):
     return result.digest
 
 
-async def disturbed(house, clients, disturb, within_s=50.0):
+async def disturbed(house, clients, disturb, within_s=20.0):
     """Run the same session and disturb it; returns its digest and what the journal says."""
     clients.training.clear()
     running = asyncio.create_task(house.run(MODEL, name="disturbed", within_s=within_s, **CONFIG))
@@ -182,7 +182,7 @@ async def test_killed_in_the_midst_of_uploads(house, broker, processes, clients,
 
 @pytest.fixture
 def hear_chunks(broker):
-    """Enter ``async with hear_chunks(session, count)`` when so many of a session's chunks were on the bus."""
+    """Make a context that is entered when so many of a session's chunks were seen on the bus."""
 
     @contextlib.asynccontextmanager
     async def hear(session, count):
@@ -212,7 +212,7 @@ async def test_a_combiner_that_stands_still_is_replaced_and_comes_back(house, pr
         finally:
             processes.signal("combiner-1", signal.SIGCONT)
 
-    digest, facts = await disturbed(house, clients, disturb)
+    digest, facts = await disturbed(house, clients, disturb, within_s=40.0)
     assert digest == expected
     moved = [fact for fact in facts if isinstance(fact, records.ClientsMoved)]
     assert moved and set(moved[0].moves.values()) == {"combiner-2"}
