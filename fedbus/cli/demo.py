@@ -1,8 +1,8 @@
 """`fedbus demo`: a real broker, a coordinator, combiners and clients with their own digits; then the figures.
 
 The roles are coroutines of this process, each with a connection of its own: nothing passes between them but by the
-broker. Each client trains on its own share only. The held-out digits are dealt out among the clients for evaluation: the
-federation's weighted accuracy is then the accuracy on all of them. The last figure does not trust it: the published
+broker. Each client trains on its own share only. The held-out digits are dealt out among the clients for evaluation, so
+the federation's weighted accuracy is the accuracy on all of them. The last figure does not trust it: the published
 model is fetched and measured here.
 """
 
@@ -75,7 +75,6 @@ class Demo:
 
     async def _federate(self, place: Path, data: digits.Digits) -> tuple[SessionResult, SessionInfo, digits.Arrays]:
         up = Up(Place(""), place, combiners=self._combiners, quiet=True)
-        # ten clients train in ten threads of one interpreter: without traces of their own they would differ in nothing
         async with up.running(processes=False), asyncio.TaskGroup() as group:
             clients = [
                 group.create_task(
@@ -91,7 +90,7 @@ class Demo:
                 model = await federation.models.get(result.model_version)
             for client in clients:
                 client.cancel()
-        return result, progress.info, model  # type: ignore[return-value]  # the model is of the type that was sent
+        return result, progress.info, model
 
     def _introduce(self, data: digits.Digits) -> None:
         shares = [len(share) for share in data.clients]

@@ -146,7 +146,8 @@ class _Examination:
                 middle = (sent + time.time()) / 2
                 self._clocks["broker"] = _epoch(info["ts"]) - middle
         if missing:
-            advice = f"a coordinator of workspace {self._subjects.workspace} makes them: `fedbus up`, or `fedbus coordinator`"
+            who = f"a coordinator of workspace {self._subjects.workspace}"
+            advice = f"{who} makes them: `fedbus up`, or `fedbus coordinator`"
             raise _BrokenError(f"not there: {names_text(missing)}", advice)
         return f"all there, {size(held)}"
 

@@ -1,14 +1,13 @@
 """The clients of `fedbus bench echo`, many in one process, and what their federation must come to.
 
-Client ``i`` adds ``0.01 * i`` to every number and has the weight ``1 + i``. So a round moves every number by the weighted
-mean of these shifts, whatever the model: an update that is lost or counted twice is seen at once.
+Client ``i`` adds ``0.01 * i`` to every number and has the weight ``1 + i``. So a round moves every number by the
+weighted mean of these shifts, whatever the model: an update that is lost or counted twice is seen at once.
 
     python -m fedbus.cli.echo FIRST COUNT        runs clients FIRST .. FIRST + COUNT - 1 against FEDBUS_URL
 """
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -59,8 +58,8 @@ def shift_mean(clients: int) -> float:
 def error_bound(model: Arrays, clients: int, rounds: int, weight_max: float) -> float:
     """Return how far a number may be from the float64 expectation after ``rounds`` rounds.
 
-    A round rounds three times to float32 (the shift, a client's sum, the new model), each by at most 2^-24 of the value,
-    and adds what `docs/explanation/exactness.md` allows the ring: 0.625 * n * 2^-k / W + 2^-51 of the value.
+    A round rounds three times to float32 (the shift, a client's sum, the new model), each by at most 2^-24 of the
+    value, and adds what `docs/explanation/exactness.md` allows the ring: 0.625 * n * 2^-k / W + 2^-51 of the value.
     """
     largest = max((float(np.abs(array).max(initial=0.0)) for array in model.values()), default=0.0)
     top = largest + rounds * shift_mean(clients) + SHIFT * clients

@@ -1,4 +1,4 @@
-"""What a user names on the command line, made into values: `MODULE:APP`, ``key=value``, a model's file, a session's settings."""
+"""What a user names on the command line, as values: `MODULE:APP`, ``key=value``, models, settings of a session."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def load_app(target: str) -> ClientApp:
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
             raise ConfigError(f"{module_name} imports {error.name}, which is not installed here") from error
         raise ConfigError(f"no module {error.name!r} in {here} nor among what is installed") from error
-    except Exception as error:  # noqa: BLE001 - a user's module may raise anything when it is imported
+    except Exception as error:
         raise ConfigError(f"{module_name} cannot be imported: {type(error).__name__}: {error}") from error
     for part in path.split("."):
         if not hasattr(found, part):

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import orjson
-
 from pydantic import BaseModel
 
 KILO = 1000.0

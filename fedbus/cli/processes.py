@@ -1,7 +1,7 @@
 """Child processes that run fedbus: started, watched, stopped, measured; none outlives us.
 
-The kernel tells a child that its parent has died (`fedbus.bus.embedded.child`); it then leaves as at SIGTERM, in bounded
-time. Its standard streams are ours, so its log lines stand among ours.
+The kernel tells a child that its parent has died (`fedbus.bus.embedded.child`); it then leaves as at SIGTERM, in
+bounded time. Its standard streams are ours, so its log lines stand among ours.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Process:
             env={**environ(), **(env or {})},
             limit=OUTPUT_LINE_BYTES_MAX,
             start_new_session=True,  # a Ctrl-C in the terminal is for us: roles are stopped in their order
-            preexec_fn=die_with(os.getpid()) if sys.platform == "linux" else None,  # noqa: PLW1509 - see there
+            preexec_fn=die_with(os.getpid()) if sys.platform == "linux" else None,
         )
         return cls(process)
 

@@ -1,7 +1,7 @@
 """What the broker moves when nothing else is done: one publisher, one subscriber, plain messages, no federation.
 
-The figure that `fedbus bench` measures itself against. The subscriber confirms every `CONFIRM` messages and the publisher
-keeps at most `WINDOW_BYTES` unconfirmed, or the broker would cut off whoever is slower.
+The figure that `fedbus bench` measures itself against. The subscriber confirms every `CONFIRM` messages and the
+publisher keeps at most `WINDOW_BYTES` unconfirmed, or the broker would cut off whoever is slower.
 
     python -m fedbus.cli.raw subscribe           says `ready`, then `<bytes> <seconds>` when the publisher has ended
     python -m fedbus.cli.raw publish BYTES CHUNK
@@ -31,7 +31,7 @@ DEADLINE_S = 40.0
 
 
 async def measure(url: str, nbytes: int, chunk_bytes: int) -> float:
-    """Return the bytes a second that go from one process to another, in chunks of this size; about ``nbytes`` are sent."""
+    """Return the bytes a second that go from one process to another in such chunks; about ``nbytes`` are sent."""
     env = {"FEDBUS_URL": url}
     listening = await Process.start(["subscribe"], env=env, piped=True, module="fedbus.cli.raw")
     try:

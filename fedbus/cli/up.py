@@ -1,8 +1,8 @@
 """The operator's side on one machine: broker, coordinator, combiners, kept alive until somebody stops them.
 
-Each role is a process of its own by default, so that one may be killed and comes back; they leave before the broker does,
-so that they can say `Bye`. The ready file appears when the coordinator answers and knows every combiner, and is written
-anew whenever a pid changes.
+Each role is a process of its own by default, so that one may be killed and comes back; they leave before the broker
+does, so that they can say `Bye`. The ready file appears when the coordinator answers and knows every combiner, and is
+written anew whenever a pid changes.
 """
 
 from __future__ import annotations
@@ -189,6 +189,7 @@ class Up:
     def _announce(self) -> None:
         count = len(self._combiners)
         print(
-            f"ready at {self.place.url}: coordinator, {count} combiner{'s' if count > 1 else ''}; data in {self._data_dir}"
+            f"ready at {self.place.url}: coordinator, {count} combiner{'s' if count > 1 else ''}; "
+            f"data in {self._data_dir}"
         )
         print("next:  fedbus client run MODULE:APP --name site-1   (Ctrl-C here stops everything)", flush=True)

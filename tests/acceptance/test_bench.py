@@ -7,7 +7,20 @@ pytestmark = pytest.mark.slow
 
 def test_the_echo_is_correct_and_measured(shell):
     """Every figure is there and possible, for clients in several processes and two combiners."""
-    asked = ("--clients", "5", "--model-mb", "3", "--arrays", "4", "--rounds", "3", "--processes", "2", "--combiners", "2")
+    asked = (
+        "--clients",
+        "5",
+        "--model-mb",
+        "3",
+        "--arrays",
+        "4",
+        "--rounds",
+        "3",
+        "--processes",
+        "2",
+        "--combiners",
+        "2",
+    )
     figures = shell.json("bench", "echo", *asked)
     assert figures["correct"]
     assert 0 < figures["error_max"] <= figures["error_bound"]

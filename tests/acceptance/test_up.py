@@ -56,7 +56,7 @@ def test_from_up_to_a_downloaded_model(shell):
 
 @pytest.mark.parametrize("victim", ["combiner-1", "coordinator", "broker"])
 def test_who_is_killed_in_mid_round_comes_back_and_the_model_is_the_same(shell, victim):
-    """kill -9 of a role in the middle of a round changes its pid and nothing else: same digest, all updates counted."""
+    """Kill -9 of a role in the middle of a round changes its pid and nothing else: same digest, all updates counted."""
     shell.up()
     shell.clients(3)
     slow = ("--rounds", "3", "--train-config", "sleep_s=0.8", "--seed", "5")
@@ -88,7 +88,7 @@ def test_sigterm_is_a_clean_end(shell):
 
 
 def test_no_orphans_when_up_is_killed(shell):
-    """kill -9 of `up` ends the broker and the roles within seconds."""
+    """Kill -9 of `up` ends the broker and the roles within seconds."""
     up = shell.up()
     pids = shell.ready()["pids"]
     assert shell.end(up, signal.SIGKILL) == -signal.SIGKILL
@@ -120,7 +120,17 @@ def test_a_session_can_be_left_and_stopped(shell):
     shell.up("--in-process")
     shell.clients(1)
     watching = shell.start(
-        "session", "start", "model.npz", "--rounds", "500", "--name", "long", "--train-config", "sleep_s=0.2", "--evaluate-every", "0"
+        "session",
+        "start",
+        "model.npz",
+        "--rounds",
+        "500",
+        "--name",
+        "long",
+        "--train-config",
+        "sleep_s=0.2",
+        "--evaluate-every",
+        "0",
     )
     shell.until("two rounds", lambda: "round   2" in shell.said())
     assert shell.end(watching, signal.SIGINT) == 130

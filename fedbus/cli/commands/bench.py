@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from fedbus.cli.environment import Json, setup_log
+from fedbus.cli.environment import setup_log
 from fedbus.cli.running import run
 
 app = typer.Typer(help="Measure.", no_args_is_help=True)

@@ -20,7 +20,8 @@ def _option(what: str, kind: str = "N") -> object:
 
 
 @app.command("start")
-def start(  # noqa: PLR0913 - every setting of a session is an option; a test compares them
+def start(
+    *,
     model_file: Annotated[
         Path,
         typer.Argument(
@@ -57,6 +58,8 @@ def start(  # noqa: PLR0913 - every setting of a session is an option; a test co
     evaluate_deadline_s: Annotated[float | None, _option("Longest evaluation (300).", "SECONDS")] = None,
     target_metric: Annotated[str | None, _option("Stop when reached: 'accuracy>=0.95'.", "TEXT")] = None,
     weight_max: Annotated[float | None, _option("Largest weight of an update (1048576).", "X")] = None,
+    value_floor: Annotated[float | None, _option("Every array may hold values up to it (64).", "X")] = None,
+    headroom: Annotated[float | None, _option("Growth of an array in a round (64), as a multiple.", "X")] = None,
     watch: Annotated[bool, typer.Option("--watch/--no-watch", help="Stay and show progress.")] = True,
     nats: Nats = URL,
     workspace: Workspace = "default",

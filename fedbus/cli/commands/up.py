@@ -15,6 +15,7 @@ PORT = 4222
 
 
 def up(
+    *,
     data_dir: Annotated[
         Path, typer.Option("--data-dir", metavar="DIR", help="Journals, models, spools; made when it is not there.")
     ] = Path("fedbus-data"),
