@@ -47,9 +47,10 @@ class TaskSeen:
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """The update of a round is made and held."""
+    """The update of a round is made and held; ``work`` is that of the `StartTraining` that asked for it."""
 
     round: int
+    work: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,7 @@ class WorkFailed:
     round: int
     stage: str
     reason: str
+    work: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +91,10 @@ Event = TaskSeen | Trained | WorkFailed | Settled | Measured
 
 @dataclass(frozen=True, slots=True)
 class StartTraining:
-    """Fetch the model and train; then say `Trained` or `WorkFailed`."""
+    """Fetch the model and train; then say `Trained` or `WorkFailed` with the same ``work``."""
 
     train: Train
+    work: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +152,7 @@ class Machine:
     held: int | None = None
     failed: tuple[int, int] | None = None
     measured: tuple[int, str] | None = None
+    work: int = 0
 
     def handle(self, event: Event) -> list[Effect]:
         """Take note of an event; returns what is to be done."""
@@ -195,7 +199,8 @@ class Machine:
         effects = self._stop()
         effects += self._forget(counted=False, reason="a later round has begun")
         self.train, self.phase = train, Phase.TRAINING
-        return [*effects, StartTraining(train)]
+        self.work += 1
+        return [*effects, StartTraining(train, self.work)]
 
     def _measure(self, evaluate: Evaluate) -> list[Effect]:
         known, self.evaluate = self.evaluate, evaluate
@@ -234,16 +239,18 @@ class Machine:
         return [Release(held, counted, reason)]
 
     def _trained(self, event: Trained) -> list[Effect]:
-        if self.phase is not Phase.TRAINING or self.train is None or self.train.round != event.round:
+        # The round alone would not tell: given up and opened again, a second training of it may be under way.
+        if self.phase is not Phase.TRAINING or self.train is None or event.work != self.work:
             return [Release(event.round, counted=False, reason="it was made for a round that is over")]
         self.held, self.phase = event.round, Phase.SENDING
         return [StartSending(self.train)]
 
     def _work_failed(self, event: WorkFailed) -> list[Effect]:
-        if self.phase is Phase.EVALUATING and self.evaluate is not None and self.evaluate.round == event.round:
+        evaluating = self.phase is Phase.EVALUATING and event.stage == "evaluate"
+        if evaluating and self.evaluate is not None and self.evaluate.round == event.round:
             self.measured, self.phase = (event.round, self.evaluate.version), Phase.IDLE
             return [self._failure(event, 0)]
-        if self.phase is Phase.TRAINING and self.train is not None and self.train.round == event.round:
+        if self.phase is Phase.TRAINING and self.train is not None and event.work == self.work:
             self.failed, self.phase = (event.round, self.train.attempt), Phase.IDLE
             return [self._failure(event, self.train.attempt)]
         return []

@@ -243,8 +243,8 @@ class Service:
         group = self._group
         assert group is not None
         match effect:
-            case StartTraining(train):
-                session.work = group.create_task(self._train(session, train))
+            case StartTraining(train, work):
+                session.work = group.create_task(self._train(session, train, work))
             case StartEvaluating(evaluate):
                 session.work = group.create_task(self._evaluate(session, evaluate))
             case StopWork():
@@ -277,7 +277,7 @@ class Service:
 
     # --- working ---
 
-    async def _train(self, session: _Session, train: Train) -> None:
+    async def _train(self, session: _Session, train: Train, work: int) -> None:
         """Fetch, train, prepare the update."""
         name = session.machine.session
         stage = "fetch"
@@ -299,11 +299,11 @@ class Service:
         except BusClosed:
             raise  # terminal: the client ends, nobody retries
         except Exception as error:  # noqa: BLE001 - the one broad except: the owner's function may raise anything
-            self._failed(session, train.round, stage, error)
+            self._failed(session, train.round, stage, error, work)
             return
         session.held = held
         self._crash(Point.UPDATE_MADE)
-        self._tell(session, Trained(train.round))
+        self._tell(session, Trained(train.round, work))
 
     async def _evaluate(self, session: _Session, evaluate: Evaluate) -> None:
         """Fetch, evaluate, report."""
@@ -329,7 +329,7 @@ class Service:
             session, Measured(evaluate.round, evaluate.version, found.weight, dict(found.metrics), fetched.nbytes)
         )
 
-    def _failed(self, session: _Session, round_: int, stage: str, error: Exception) -> None:
+    def _failed(self, session: _Session, round_: int, stage: str, error: Exception, work: int = 0) -> None:
         """Report why the task could not be done; the traceback stays here, with the owner."""
         ours = isinstance(error, FedbusError)
         reason = str(error) if ours else f"{type(error).__name__}: {error}"
@@ -344,7 +344,7 @@ class Service:
             reason,
             exc_info=None if ours else error,
         )
-        self._tell(session, WorkFailed(round_, stage, reason[:2000]))
+        self._tell(session, WorkFailed(round_, stage, reason[:2000], work))
 
     def _function(self, what: str) -> Callable[..., Any]:
         """Return one of the owner's functions."""
