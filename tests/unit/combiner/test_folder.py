@@ -214,6 +214,6 @@ class Rounds(RuleBasedStateMachine):
         assert self.driver.sums() == folded(*wanted)
 
 
-Rounds.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+Rounds.TestCase.settings = settings(max_examples=300, stateful_step_count=50, deadline=None)
 test_any_interleaving_folds_exactly_what_counts = Rounds.TestCase
 """Whenever a round is merged, its accumulator has the bits of the updates that count, folded once each."""
