@@ -132,6 +132,11 @@ class House:
         self.clients[name] = client
         return client
 
+    async def dismiss(self, name):
+        """Stop a client and close its connection."""
+        await self.stop(name)
+        await self.clients.pop(name).__aexit__(None, None, None)
+
     async def operate(self, combiners=1, **how):
         """Start a coordinator and some combiners, and wait until they take commands."""
         await self.coordinator(**how)
