@@ -23,7 +23,7 @@ OPTIONS_DEPTH_MAX = 32
 class SessionConfig(BaseModel):
     """How a session runs. Frozen; out-of-range values are refused with the name of the setting and its range."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     rounds: Annotated[int, Field(ge=1, le=1_000_000)] = 10
     """Rounds to run."""
