@@ -240,7 +240,8 @@ class Machine:
 
     def _trained(self, event: Trained) -> list[Effect]:
         # The round alone would not tell: given up and opened again, a second training of it may be under way.
-        if self.phase is not Phase.TRAINING or self.train is None or event.work != self.work:
+        made = self.train is not None and (self.train.round, self.work) == (event.round, event.work)
+        if self.phase is not Phase.TRAINING or self.train is None or not made:
             return [Release(event.round, counted=False, reason="it was made for a round that is over")]
         self.held, self.phase = event.round, Phase.SENDING
         return [StartSending(self.train)]

@@ -1,4 +1,4 @@
-"""The client's decisions: train once, hold until the receipt, send where the task says, in whatever order tasks come."""
+"""The client's decisions: train once, hold until the receipt, send where the newest task says."""
 
 from __future__ import annotations
 

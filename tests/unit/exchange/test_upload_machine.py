@@ -92,7 +92,7 @@ counts = st.integers(0, 40)
     ),
 )
 def test_no_receiver_leads_it_astray(chunks, story):
-    """Whatever is said: only chunks that exist are sent, only below a credit that was given, and the invariants hold."""
+    """Only chunks that exist are sent, only below a credit that was given, and the invariants hold."""
     machine, given_credit, now = Machine(chunks), 0, 0.0
     machine.start(now)
     for heard in story:

@@ -1,0 +1,263 @@
+"""What a role says and hears over a bus that loses, repeats and carries garbage: under virtual time, in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import pytest
+
+from fedbus.bus.memory import Faults, MemoryBroker, MemoryBus
+from fedbus.errors import BadMessage
+from fedbus.exchange.outbox import REPEAT_S_MAX, Outbox
+from fedbus.exchange.station import Station
+from fedbus.exchange.upload.service import Parcel, Upload
+from fedbus.messages.envelope import Envelope, encode
+from fedbus.messages.ids import Peer
+from fedbus.messages.presence import Bye, Hello, WhoIsThere
+from fedbus.messages.reports import MergeFailed, ReportTaken
+from fedbus.messages.subjects import Subjects
+from fedbus.messages.uploads import UploadBegin, UploadState
+from fedbus.tensors import chunk_digest
+from fedbus.testing.loop import VirtualClock, run_virtual
+
+OURS = Subjects("default")
+REPORT = MergeFailed(session="s", round=1, revision=1, reason="no")
+
+
+def station(broker, role="combiner", name="k0", heartbeat_s=2.0):
+    """A role on its own bus."""
+    bus = MemoryBus(broker, name)
+    return Station(bus, "default", Peer(role, name), f"{name}-1", VirtualClock(), heartbeat_s=heartbeat_s)
+
+
+async def hear(bus, pattern, into):
+    """Note the time of each message of a pattern."""
+    subscription = await bus.subscribe(pattern)
+
+    async def listen():
+        async for message in subscription:
+            into.append((round(asyncio.get_running_loop().time(), 3), message))
+
+    return asyncio.create_task(listen())
+
+
+def test_a_report_is_repeated_until_it_is_taken():
+    """At 0, 1, 3, 7, 15, 23 seconds and so on with the same id; then never again."""
+
+    async def main():
+        broker, heard = MemoryBroker(), []
+        one = station(broker)
+        await hear(MemoryBus(broker, "coordinator"), OURS.report(), heard)
+        outbox = Outbox(one)
+        running = asyncio.create_task(outbox.run())
+        await outbox.put(REPORT)
+        await asyncio.sleep(32)
+        assert [at for at, _ in heard] == pytest.approx([0, 2 - 1, 3, 7, 15, 23, 31], abs=0.1)
+        assert len({message.data for _, message in heard}) == 1, "a repeat is the same report"
+        outbox.taken(ReportTaken(reports=("another", "k0-1-r1")))
+        assert len(outbox) == 0
+        await asyncio.sleep(100)
+        assert len(heard) == 7
+        running.cancel()
+
+    run_virtual(main())
+
+
+def test_a_new_report_does_not_wait_for_the_pause_of_an_old_one():
+    """Each has its own pause: a second report is repeated after a second, not when the first one's eight are over."""
+
+    async def main():
+        broker, heard = MemoryBroker(), []
+        one = station(broker)
+        outbox = Outbox(one)
+        running = asyncio.create_task(outbox.run())
+        await outbox.put(REPORT)
+        await asyncio.sleep(7 + REPEAT_S_MAX + 0.5)
+        await hear(MemoryBus(broker, "coordinator"), OURS.report(), heard)
+        await outbox.put(REPORT.model_copy(update={"revision": 2}))
+        await asyncio.sleep(1.5)
+        assert [at for at, _ in heard] == pytest.approx([15.5, 16.5], abs=0.1)
+        running.cancel()
+
+    run_virtual(main())
+
+
+def test_an_outbox_is_bounded(monkeypatch):
+    """The oldest are forgotten: their round is long over."""
+    monkeypatch.setattr("fedbus.exchange.outbox.REPORTS_MAX", 3)
+
+    async def main():
+        outbox = Outbox(station(MemoryBroker()))
+        for revision in range(5):
+            await outbox.put(REPORT.model_copy(update={"revision": revision}))
+        assert [waiting.body.revision for waiting in outbox._waiting.values()] == [2, 3, 4]
+
+    run_virtual(main())
+
+
+def test_garbage_does_not_end_a_role_nor_flood_its_log(caplog):
+    """Bytes, other workspaces and subjects that are no names are dropped; of thousands, some are logged."""
+    caplog.set_level(logging.WARNING, "fedbus")
+
+    async def main():
+        broker = MemoryBroker()
+        one, stranger = station(broker), MemoryBus(broker, "stranger")
+        subscription = await one.listen(OURS.report())
+        good = encode(Envelope("i", "default", "c", REPORT))
+        foreign = encode(Envelope("i", "other", "c", REPORT))
+        for _ in range(400):
+            for data in (b"", b"\xff\x00", foreign):
+                await stranger.publish(OURS.report(Peer("client", "c")), data)
+        await stranger.publish("fb.default.report.client.c$1", good)
+        await stranger.publish("fb.default.report.client." + "x" * 100, good)
+        await stranger.publish(OURS.report(Peer("client", "c")), good)
+        async for heard in one.hear(subscription):
+            assert heard.envelope.body == REPORT and heard.message.subject.endswith(".c")
+            break
+
+    run_virtual(main())
+    lines = [record.getMessage() for record in caplog.records]
+    assert 100 < len(lines) < 130 and all("combiner k0 refused a message" in line for line in lines)
+
+
+def test_a_message_that_is_too_large_does_not_end_a_role(caplog):
+    """It is not sent, and that is logged."""
+
+    async def main():
+        broker = MemoryBroker(payload_max=1000)
+        await station(broker).send(OURS.whois(), bytes(2000))
+
+    run_virtual(main())
+    assert "not sent to fb.default.whois" in caplog.text
+
+
+def test_presence():
+    """Hello at once, at every heartbeat, when asked within the spread, and when the bus comes back; Bye at the end."""
+
+    async def main():
+        broker, heard = MemoryBroker(), []
+        one, other = station(broker, heartbeat_s=10.0), station(broker, "coordinator", "eve")
+        listening = await other.listen(OURS.presence())
+        loop = asyncio.get_running_loop()
+
+        async def listen():
+            async for message in other.hear(listening):
+                heard.append((loop.time(), message.envelope.body))  # noqa: PERF401 - each as it comes
+
+        task = asyncio.create_task(listen())
+        present = asyncio.create_task(one.present())
+        await asyncio.sleep(25)
+        assert [at for at, _ in heard] == pytest.approx([0, 10, 20], abs=0.1)
+        await other.say(OURS.whois(), WhoIsThere(spread_s=0.2))
+        await asyncio.sleep(1)
+        assert len(heard) == 4 and heard[-1][0] <= 25.3
+        broker.restart()
+        await asyncio.sleep(2)
+        assert len(heard) == 5
+        present.cancel()
+        await one.leave()
+        await asyncio.sleep(1)
+        assert isinstance(heard[-1][1], Bye) and all(isinstance(body, Hello) for _, body in heard[:-1])
+        task.cancel()
+
+    run_virtual(main())
+
+
+async def receive(bus, chunks, window, found):
+    """A combiner in short: takes chunks in order, grants credit, asks for what is missing."""
+    begins, arrivals = await bus.subscribe(OURS.up("k0")), await bus.subscribe(OURS.chunks("k0"))
+    next_chunk = 0
+
+    async def tell(*, resend):
+        verdict = "accepted" if next_chunk == chunks else "pending"
+        state = UploadState(
+            session="s",
+            round=1,
+            attempt=1,
+            next_chunk=next_chunk,
+            credit=min(chunks, next_chunk + window),
+            resend=resend,
+            verdict=verdict,
+        )
+        await bus.publish(OURS.down(Peer("client", "c"), "k0"), encode(Envelope("i", "default", "k0", state)))
+
+    async def hear_begins():
+        async for _ in begins:
+            await tell(resend=True)
+
+    async def hear_chunks():
+        nonlocal next_chunk
+        async for message in arrivals:
+            address = OURS.address(message.subject)
+            assert address.digest == chunk_digest(message.data)
+            if address.chunk == next_chunk:
+                found.append(message.data)
+                next_chunk += 1
+                await tell(resend=False)
+
+    return [asyncio.create_task(hear_begins()), asyncio.create_task(hear_chunks())]
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("chunks", [0, 1, 30])
+def test_an_upload_arrives_whole_over_a_bad_line(seed, chunks):
+    """Losses, repeats, delays, mixed order, and a broker that restarts: every chunk arrives, the verdict is heard."""
+    faults = Faults(loss=0.2, repetition=0.2, reordering=0.2, reordering_s_max=2.0, delay_s=(0.0, 0.1))
+
+    async def main():
+        broker, found = MemoryBroker(seed, faults), []
+        one = station(broker, "client", "c")
+        down = await one.listen(OURS.down(one.peer))
+        tasks = await receive(MemoryBus(broker, "k0"), chunks, 4, found)
+        data = [b"%d" % i * 10 for i in range(chunks)]
+        digest = "ab" * 32
+        begin = UploadBegin(
+            session="s", round=1, attempt=1, spec=digest, digest=digest, nbytes=1, chunks=chunks, weight=1.0
+        )
+        upload = Upload(one, "k0", Parcel(begin, data.__getitem__, tuple(map(chunk_digest, data))))
+
+        async def hear_states():
+            async for heard in one.hear(down):
+                upload.hear(heard.envelope.body)
+                upload.hear(heard.envelope.body.model_copy(update={"attempt": 2, "verdict": "refused"}))
+
+        tasks.append(asyncio.create_task(hear_states()))
+        running = asyncio.create_task(upload.run())
+        await asyncio.sleep(1.0)
+        broker.restart()
+        async with asyncio.timeout(3600):
+            outcome = await running
+        assert outcome.accepted and found == data
+        for task in tasks:
+            task.cancel()
+
+    run_virtual(main())
+
+
+def test_a_refusal_ends_an_upload_with_its_reason():
+    """The sender does not go on, and the reason reaches the owner."""
+
+    async def main():
+        one = station(MemoryBroker(), "client", "c")
+        digest = "ab" * 32
+        begin = UploadBegin(session="s", round=1, attempt=1, spec=digest, digest=digest, nbytes=1, chunks=1, weight=1.0)
+        upload = Upload(one, "k0", Parcel(begin, lambda _: b"x", (1,)))
+        upload.hear(
+            UploadState(session="s", round=1, attempt=1, next_chunk=0, credit=0, verdict="refused", reason="NaN in 'w'")
+        )
+        outcome = await upload.run()
+        assert (outcome.accepted, outcome.reason) == (False, "NaN in 'w'")
+
+    run_virtual(main())
+
+
+def test_what_a_role_refuses_names_the_sender(caplog):
+    """The log line says from where the message came."""
+    one = run_virtual(_made())
+    one.refuse(BadMessage("fb.default.report.client.c: expected X"))
+    assert "fb.default.report.client.c" in caplog.text
+
+
+async def _made():
+    return station(MemoryBroker())
