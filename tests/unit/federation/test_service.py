@@ -1,0 +1,279 @@
+"""What an engineer sees: sessions as their journals tell them, and errors that say what to do."""
+
+from __future__ import annotations
+
+import asyncio
+
+import numpy as np
+import pytest
+
+from fedbus.bus.memory import MemoryBroker, MemoryBus
+from fedbus.client.app import ClientApp, Evaluation, Update
+from fedbus.client.client import Client
+from fedbus.combiner.service import Combiner
+from fedbus.config.session import SessionConfig
+from fedbus.coordinator.service import Coordinator
+from fedbus.errors import BadMessage, BusUnavailable, ConfigError, NotFound, SessionFailed
+from fedbus.federation.service import Federation
+from fedbus.messages import commands
+from fedbus.messages.envelope import Envelope, encode
+from fedbus.messages.ids import Peer
+from fedbus.messages.presence import Hello
+from fedbus.messages.reports import TaskFailed
+from fedbus.messages.subjects import Subjects
+from fedbus.store.spool import Memory
+from fedbus.store.streams import ensure_streams
+from fedbus.testing.loop import VirtualClock, run_virtual
+from fedbus.workers import Inline
+
+OURS = Subjects("default")
+MODEL = {"w": np.zeros(3, np.float32)}
+CONFIG = SessionConfig(rounds=2, clients_min=2)
+
+
+class House:
+    """A whole federation in memory."""
+
+    def __init__(self):
+        self.broker = MemoryBroker()
+        self.clock = VirtualClock()
+        self.tasks = []
+
+    def live(self, work):
+        """Let a role live."""
+        self.tasks.append(asyncio.create_task(work))
+
+    def coordinator(self):
+        """A coordinator."""
+        bus = MemoryBus(self.broker, "coordinator")
+        fields = {"incarnation": "co-1", "workspace": "default", "clock": self.clock, "workers": Inline()}
+        self.live(Coordinator(bus, name="co", **fields).run())
+
+    def combiner(self):
+        """A combiner."""
+        bus = MemoryBus(self.broker, "k0")
+        fields = {"incarnation": "k0-1", "workspace": "default", "clock": self.clock, "workers": Inline()}
+        self.live(Combiner(bus, name="k0", make_spool=lambda _: Memory(), **fields).run())
+
+    def client(self, name, app):
+        """A client."""
+        client = Client(
+            MemoryBus(self.broker, name), app, name=name, clock=self.clock, workers=Inline(), incarnation="1"
+        )
+
+        async def run():
+            async with client:
+                await client.run()
+
+        self.live(run())
+
+    def check(self):
+        """Nobody has ended by himself."""
+        for task in self.tasks:
+            assert not task.done(), task
+
+    def federation(self):
+        """An engineer."""
+        return Federation(MemoryBus(self.broker, "eve"), name="eve", workers=Inline())
+
+
+def app(step=1.0, *, fails=False):
+    """An app that adds a step."""
+    made = ClientApp()
+
+    @made.train
+    async def train(model, task):
+        if fails:
+            raise ValueError("no data today")
+        return Update({"w": model["w"] + step}, weight=1.0, metrics={"loss": step})
+
+    @made.evaluate
+    async def evaluate(model, task):
+        return Evaluation(1.0, {"first": float(model["w"][0])})
+
+    return made
+
+
+def in_house(test, *, roles=True):
+    """Run a coroutine function in a fresh house."""
+
+    async def main():
+        house = House()
+        async with house.federation() as federation:
+            await ensure_streams(federation.bus, OURS)
+            if roles:
+                house.coordinator()
+                house.combiner()
+            await test(house, federation)
+        house.check()
+        for task in house.tasks:
+            task.cancel()
+        await asyncio.wait(house.tasks) if house.tasks else None
+
+    run_virtual(main())
+
+
+def test_a_session_from_start_to_result():
+    """Start, events, info, result, catalogue, models: all tell the same, and a second start finds the first."""
+
+    async def main(house, federation):
+        house.client("a", app(1.0))
+        house.client("b", app(3.0))
+        session = await federation.start_session(CONFIG, model=MODEL, name="s")
+        same = await federation.start_session(CONFIG, model=MODEL, name="s")
+        assert same.name == "s"
+        kinds = [event.kind async for event in session.events()]
+        assert kinds[0] == "SessionStarted" and kinds[-1] == "SessionEnded" and kinds.count("RoundClosed") == 2
+        result = await session.wait()
+        assert (result.outcome, result.model_version, result.rounds) == ("completed", "s-2", 2)
+        assert result.metrics == {"first": 4.0}
+        info = await session.info()
+        assert info.ended and info.state == "completed" and info.by == "eve"
+        assert [(r.round, r.counted, r.version, dict(r.metrics)) for r in info.rounds] == [
+            (1, 2, "s-1", {"first": 2.0}),
+            (2, 2, "s-2", {"first": 4.0}),
+        ]
+        assert info.rounds[0].train_metrics == {"loss": 2.0} and info.rounds[0].bytes_up == 24
+        assert [(await federation.models.get(f"s-{i}"))["w"][0] for i in range(3)] == [0.0, 2.0, 4.0]
+        assert [model.version for model in await federation.models.list()] == ["s-0", "s-1", "s-2"]
+        assert [one.session for one in await federation.sessions()] == ["s"]
+        assert [seen.name for seen in await federation.clients()] == ["a", "b"]
+        assert [seen.name for seen in await federation.combiners()] == ["k0"]
+        assert await federation.waits() == []
+
+    in_house(main)
+
+
+def test_a_client_whose_app_raises_is_named_and_the_round_goes_on():
+    """The reason stands in the journal, in the words of the error."""
+
+    async def main(house, federation):
+        house.client("a", app())
+        house.client("b", app(fails=True))
+        config = SessionConfig(rounds=1, clients_min=2, quorum=1, evaluate_every=0)
+        session = await federation.start_session(config, model=MODEL, name="s")
+        await session.wait()
+        info = await session.info()
+        assert info.refused == [(1, "b", "ValueError: no data today")]
+        assert info.rounds[0].not_counted == {"b": "train: ValueError: no data today"}
+
+    in_house(main)
+
+
+def test_what_waits_is_told_and_a_stop_ends_it():
+    """A session without clients says what it waits for; stopped, it says so; `wait` returns, it does not raise."""
+
+    async def main(house, federation):
+        session = await federation.start_session(CONFIG, model=MODEL, name="s")
+        (wait,) = await federation.waits()
+        assert (wait.session, wait.what) == ("s", "waiting for 2 of 2 clients")
+        await session.stop("no clients")
+        result = await session.wait()
+        assert (result.outcome, result.reason, result.model_version) == ("stopped", "no clients (eve)", "s-0")
+
+    in_house(main)
+
+
+def test_a_session_that_fails_raises_with_its_reason():
+    """SessionFailed carries what the journal says."""
+
+    async def main(house, federation):
+        config = SessionConfig(clients_min=3, gather_deadline_s=5)
+        session = await federation.start_session(config, model=MODEL, name="s")
+        with pytest.raises(SessionFailed, match="session s failed: waiting for 3 of 3 clients: not within 5 s"):
+            await session.wait()
+
+    in_house(main)
+
+
+def test_without_a_coordinator_the_error_says_what_to_start():
+    """Nothing hangs: a start gives up after its deadline, a question at once."""
+
+    async def main(house, federation):
+        with pytest.raises(BusUnavailable, match="no coordinator took the command within 30 s"):
+            await federation.start_session(CONFIG, model=MODEL, name="s")
+        with pytest.raises(BusUnavailable, match="no coordinator answers"):
+            await federation.clients()
+
+    in_house(main, roles=False)
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        ({"name": "a.b"}, "session name"),
+        ({"name": "x" * 41}, "at most 40 characters"),
+        ({"model": {}}, "expected names and arrays"),
+        ({"model": {"w": np.array(["text"])}}, "array 'w'"),
+        ({"config": SessionConfig(strategy="magic")}, "magic"),
+        ({"config": SessionConfig(strategy_options={"x": 1})}, "unknown option 'x'"),
+    ],
+    ids=str,
+)
+def test_what_cannot_run_is_refused_before_anything_is_sent(fields, text):
+    """ConfigError names the argument; no command, no blob is left behind."""
+
+    async def main(house, federation):
+        with pytest.raises(ConfigError, match=text):
+            await federation.start_session(**({"config": CONFIG, "model": MODEL, "name": "s"} | fields))
+        assert await federation.bus.pending(OURS.stream("command"), OURS.command()) == 0
+        assert await federation.bus.pending(OURS.stream("blob"), OURS.blob()) == 0
+
+    in_house(main, roles=False)
+
+
+def test_unknown_things_are_not_found():
+    """By name, with where to look."""
+
+    async def main(house, federation):
+        with pytest.raises(NotFound, match="session nobody"):
+            await federation.session("nobody").info()
+        with pytest.raises(NotFound, match="model s-9"):
+            await federation.models.get("s-9")
+        with pytest.raises(ConfigError):
+            await federation.models.get("../etc")
+        with pytest.raises(ConfigError):
+            federation.session("a b")
+        await asyncio.sleep(5)
+        with pytest.raises(BadMessage, match="expected StartSession, got Refused"):
+            await federation._ask("nonsense", commands.StartSession)
+
+    in_house(main)
+
+
+def test_strangers_cannot_end_a_role():
+    """Garbage, names that are none, reports of the wrong role, and too long a session's name, on every subject."""
+
+    async def main(house, federation):
+        stranger = MemoryBus(house.broker, "stranger")
+        hello = encode(Envelope("i", "default", "x", Hello(incarnation="i", heartbeat_s=1.0)))
+        failed = encode(
+            Envelope("i", "default", "x", TaskFailed(session="s", round=1, attempt=1, stage="train", reason="x"))
+        )
+        long = commands.StartSession(session="y" * 40, config=CONFIG, blob="b", digest="ab" * 32, nbytes=1)
+        start = encode(Envelope("i", "default", "x", long)).replace(b"\xd9\x28" + b"y" * 40, b"\xd9\x40" + b"y" * 64)
+        await asyncio.sleep(5)
+        for subject in (
+            *("presence.client.a$b", "presence.client." + "x" * 200, "presence.client.c", "whois", "query.waits"),
+            *("report.client.a$b", "report.combiner.k0", "report.client.c", "ack.combiner.k0", "up.k0.client.c"),
+            *(
+                "order.k0.s",
+                "down.combiner.k0.k0",
+                "chunk.k0.client.c.s.1.1.0.0",
+                "chunk.k0.x",
+                "chunk.k0.a.b.c.d.e.f.g",
+            ),
+        ):
+            for data in (b"", b"\xff", b"\x91" * 3000, hello, failed):
+                await stranger.publish(f"fb.default.{subject}", data)
+        await federation.bus.append(OURS.stream("command"), OURS.command(Peer("engineer", "x")), start)
+        await federation.bus.append(OURS.stream("command"), OURS.command(Peer("engineer", "x")), b"garbage")
+        await asyncio.sleep(10)
+        house.check()
+        assert await federation.bus.pending(OURS.stream("command"), OURS.command()) == 0
+        house.client("a", app())
+        house.client("b", app())
+        session = await federation.start_session(CONFIG, model=MODEL, name="s")
+        assert (await session.wait()).outcome == "completed"
+
+    in_house(main)
