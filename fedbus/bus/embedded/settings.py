@@ -23,8 +23,8 @@ class BrokerSettings:
     """For all MEMORY streams: they hold tasks, which are small; the default would be three quarters of the machine."""
 
     file_bytes_max: int = 0
-    """For all FILE streams; 0 means 80 % of what is free on the disk at the start: `BusFull` is a better word than a full
-    disk, under which everything else on the machine suffers too."""
+    """For all FILE streams; 0 means 80 % of what is free on the disk at the start: `BusFull` is a better word than a
+    full disk, under which everything else on the machine suffers too."""
 
     outgoing_bytes_max: int = 64 * MIB
     """For each client: what waits for one that does not read; the slowest must not take the memory of all."""
