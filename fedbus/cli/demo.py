@@ -134,9 +134,8 @@ class Demo:
         print(f"  local        {reached.local_mean:6.1%}   each owner alone, the mean of {self._clients}")
         print(f"  federated    {federated:6.1%}   together, and no digit left its owner")
         print(f"  centralised  {reached.centralised:6.1%}   had all digits been given away")
-        print(
-            f"\nmoved  {size(up + down)}: {size(up)} up, {size(down)} down; giving the digits away: {size(pooled)}, once"
-        )
+        print(f"\nmoved  {size(up + down)}: {size(up)} up, {size(down)} down")
+        print(f"       {size(pooled)} would have moved, once, had all digits been given away")
         print(f"model  {result.digest}")
         print(f"took   {duration(wall_s)}")
 
