@@ -60,6 +60,7 @@ FOREVER_S = 10**9
 """For nats-py's flush, which must not be given up."""
 
 _VIOLATION = re.compile(r'permissions violation for (publish|subscription) to "([^"]*)"')
+_SCHEMES = ("nats", "tls", "ws", "wss")
 _REFUSALS = ("authorization violation", "authentication expired", "authentication revoked", "authorization timeout")
 
 
@@ -105,6 +106,7 @@ class Connection:
         self, *, credentials: str | None, tls: ssl.SSLContext | None, inbox_prefix: str, deadline_s: float
     ) -> None:
         """Connect; raises `BusDenied`, `BusUnavailable`, `ConfigError`."""
+        _check_urls(self._urls)
         if credentials is not None:
             await asyncio.to_thread(_check_credentials, credentials)
         attempt = asyncio.create_task(self._connect(credentials, tls, inbox_prefix))
@@ -368,6 +370,21 @@ def _check_credentials(path: str) -> None:
         raise ConfigError(f"credentials {path!r} hold no user JWT with its seed: is it a .creds file?")
     if find_spec("nkeys") is None:
         raise ConfigError(f"credentials {path!r} need the package nkeys: pip install 'nats-py[nkeys]'")
+
+
+def _check_urls(urls: list[str]) -> None:
+    """Say what is wrong with an address before nats-py does: for none at all it looks without end, and never yields."""
+    if not urls:
+        raise ConfigError("expected the address of a broker, for example nats://127.0.0.1:4222, got none")
+    for url in urls:
+        try:
+            pieces = urlsplit(url if "://" in url else f"nats://{url}")
+            fits = pieces.scheme in _SCHEMES and bool(pieces.hostname) and pieces.port != 0
+        except ValueError:  # the port is no number, or none that there is
+            fits = False
+        if not fits:
+            shown = url.rpartition("@")[2]
+            raise ConfigError(f"expected an address like nats://127.0.0.1:4222, got {shown!r}")
 
 
 def _without_secrets(url: str) -> str:
