@@ -422,6 +422,7 @@ class Combiner:
             except (FedbusError, MemoryError, OSError) as error:
                 span.fail(str(error))
                 log.warning("%s: round %d: the model could not be stored: %s", name, order.round, error)
+                await self._store.discard(merge.publish)
                 self._put(name, StoreFailed(merge.attempt, str(error) or type(error).__name__))
             else:
                 self._crash(Point.MODEL_STORED)

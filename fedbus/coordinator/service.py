@@ -70,6 +70,10 @@ POSTS_MAX = 64
 """Posts under way at once: a post takes a round trip, a thousand clients must not wait for a thousand of them."""
 
 POST_DEADLINE_S = 3.0
+
+FULL_RETRY_S = 1.0
+"""How often a full journal is tried again: who makes room wants to see it go on, and the log is to stay short."""
+
 FORGET_S = 600.0
 """How long the boards say that a session has ended, for clients that were away."""
 
@@ -392,7 +396,7 @@ class Coordinator:
         entry = Entry.of(now, self._station.incarnation, tuple(self._traced(name, record) for record in decided))
         self._crash(Point.DECIDED)
         try:
-            sequence = await self._journal.append(name, entry, expected_last)
+            sequence = await self._append_when_there_is_room(name, entry, expected_last)
         except Conflict:
             log.warning("%s: another coordinator has written the journal; reading it again", name)
             await self._reread(name)
@@ -404,6 +408,15 @@ class Coordinator:
         self._crash(Point.POSTED)
         for record in decided:
             self._trace_end(name, record)
+
+    async def _append_when_there_is_room(self, name: str, entry: Entry, expected_last: int) -> int:
+        """Append; where the broker's store is full, say so and wait: without the journal nothing may go on."""
+        while True:
+            try:
+                return await self._journal.append(name, entry, expected_last)
+            except BusFull as error:
+                log.error("%s: waiting for room in the journal: %s", name, error)  # noqa: TRY400 - it says all there is
+                await asyncio.sleep(FULL_RETRY_S)
 
     async def _reread(self, name: str) -> None:
         before = self._machines[name]

@@ -16,7 +16,7 @@ import msgpack
 
 from fedbus.bus.base import Bus, Message, Payload
 from fedbus.bus.patience import patiently
-from fedbus.errors import BadMessage, NotFound
+from fedbus.errors import BadMessage, FedbusError, NotFound
 from fedbus.messages.envelope import Envelope, decode, encode
 from fedbus.messages.records import ModelPublished
 from fedbus.messages.subjects import Subjects
@@ -61,8 +61,12 @@ class ModelStore:
         """Store arrays as a blob; returns its manifest once everything is stored."""
         manifest = await self._workers.run(Manifest.of, arrays, chunk_bytes)
         source = Source(manifest.layout, arrays)
-        await self.put_chunks(blob, range(manifest.layout.count), source.chunk)
-        await self.put_manifest(blob, manifest)
+        try:
+            await self.put_chunks(blob, range(manifest.layout.count), source.chunk)
+            await self.put_manifest(blob, manifest)
+        except FedbusError:
+            await self.discard(blob)
+            raise
         return manifest
 
     async def put_chunks(self, blob: str, indices: Iterable[int], chunk: Callable[[int], Payload]) -> None:
@@ -130,6 +134,16 @@ class ModelStore:
             message = await self.chunk(blob, index)
             manifest.check_chunk(index, message.data)
             yield message.data
+
+    async def discard(self, blob: str) -> None:
+        """Remove what there is of a blob that could not be stored whole, as far as that succeeds.
+
+        A store that is full of half a model has no room for the journal either.
+        """
+        try:
+            await self.remove(blob)
+        except FedbusError as error:
+            log.warning("blob %s: what was stored of it stays: %s", blob, error)
 
     async def remove(self, blob: str) -> None:
         """Remove a blob."""
