@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import aclosing
 
 import numpy as np
 import pytest
 
 import fedbus
+from fedbus.bus.embedded import BrokerSettings, EmbeddedBroker
+from fedbus.errors import BusFull, SessionFailed
 from fedbus.messages import records
+from fedbus.store.spool import Memory
 
 
 @pytest.fixture
@@ -363,3 +367,127 @@ async def _until(session, kind):
         if isinstance(event.data, kind):
             yield event
             return
+
+
+def app_that(returns):
+    """An app whose train returns (or raises) what a function of the model gives."""
+    app = fedbus.ClientApp()
+
+    @app.train
+    def train(model, task):
+        return returns(model)
+
+    return app
+
+
+def fail(model):
+    """Raise, as an owner's code may."""
+    raise ValueError("no data today")
+
+
+BAD_APPS = {
+    "raises": (fail, "ValueError: no data today"),
+    "nothing": (lambda model: None, "train returned NoneType; expected fedbus.Update"),
+    "dictionary": (lambda model: {"w": 1}, "train returned dict; expected fedbus.Update"),
+    "shape": (lambda model: fedbus.Update({"w": np.zeros((7, 5), np.float32), "b": model["b"]}), "w"),
+    "dtype": (lambda model: fedbus.Update({"w": model["w"].astype(np.float64), "b": model["b"]}), "w"),
+    "missing": (lambda model: fedbus.Update({"w": model["w"]}), "b"),
+    "extra": (lambda model: fedbus.Update({**model, "c": np.zeros(1)}), "c"),
+    "nan": (lambda model: fedbus.Update({k: a * np.nan for k, a in model.items()}), "expected finite values, got nan"),
+    "weight": (lambda model: fedbus.Update(dict(model), weight=-9.0), "weight above 0, got -9"),
+    "weight-nan": (lambda model: fedbus.Update(dict(model), weight=float("nan")), "weight above 0, got nan"),
+    "weight-inf": (lambda model: fedbus.Update(dict(model), weight=float("inf")), "weight of at most"),
+}
+
+
+async def test_apps_that_fail_are_told_and_left_out(house, honest, zeros, caplog):
+    """Whatever an owner's function raises or returns: its log and the journal say why, the others' model is exact."""
+    await house.operate()
+    await honest()
+    for name, (returns, _) in BAD_APPS.items():
+        await house.client(name, app_that(returns))
+    result, facts, arrays = await house.run(
+        zeros, rounds=2, clients_min=2 + len(BAD_APPS), quorum=2, evaluate_deadline_s=10.0
+    )
+    found = refusals(facts)
+    assert {name: found.get(name) for name, (_, why) in BAD_APPS.items() if why not in found[name][2]} == {}
+    assert found.keys() == BAD_APPS.keys()
+    assert found["raises"][:2] == ("raises", "train")
+    assert found["nan"][:2] == ("combiner-1", "update")
+    assert_grown(arrays, zeros, 10)
+    assert result.metrics == {"first": 10.0}
+    for name, (_, _, reason) in found.items():
+        assert any(
+            record.name == "fedbus.client" and record.getMessage().startswith(f"{name}: ") and reason in record.message
+            for record in caplog.records
+        ), name
+
+
+async def test_a_full_spool_refuses_and_the_others_go_on(house, make_app, zeros):
+    """Of two combiners one has no room: its clients hear it, the round is made of the other's, exactly."""
+    await house.coordinator()
+    await house.combiner("combiner-1", make_spool=lambda session: Memory(100))
+    await house.combiner("combiner-2")
+    await house.present(2, "combiners")
+    for name in ("a", "b", "c", "d"):
+        await house.client(name, make_app(2.0))
+    _, facts, arrays = await house.run(zeros, rounds=1, clients_min=4, quorum=2, evaluate_every=0)
+    (opened,) = [fact for fact in facts if isinstance(fact, records.RoundOpened)]
+    full = {client for client, combiner in opened.clients.items() if combiner == "combiner-1"}
+    assert len(full) == 2
+    assert refusals(facts).keys() == full
+    for by, _, reason in refusals(facts).values():
+        assert (by, reason) == ("combiner-1", "the spool in memory has room for 100 bytes, 164 came")
+    assert_grown(arrays, zeros, 2)
+
+
+MIB = 2**20
+
+
+async def test_a_broker_too_small_for_the_first_model_says_so(tmp_path, make_house):
+    """A model that the broker's store cannot take: an error that says what is full and how to help, at once."""
+    settings = BrokerSettings(file_bytes_max=2 * MIB)
+    async with EmbeddedBroker(tmp_path, settings=settings) as broker, aclosing(make_house(broker.url)) as house:
+        await house.operate()
+        with pytest.raises(BusFull, match="free room or raise the limit"):
+            await house.run({"w": np.zeros(MIB, np.float32)}, within_s=10, rounds=1)
+        house.check()
+
+
+@pytest.mark.slow
+async def test_a_broker_that_fills_up_fails_the_session_with_the_reason(tmp_path, make_house, make_app):
+    """The first model fits, the next does not: the session fails and names what is full; nobody hangs or dies."""
+    settings = BrokerSettings(file_bytes_max=6 * MIB)
+    async with EmbeddedBroker(tmp_path, settings=settings) as broker, aclosing(make_house(broker.url)) as house:
+        await house.operate()
+        await house.client("site-1", make_app(1.0))
+        with pytest.raises(SessionFailed, match=r"could not make the model: .*free room or raise the limit"):
+            await house.run({"w": np.zeros(MIB, np.float32)}, rounds=3, evaluate_every=0, round_attempts_max=2)
+        house.check()
+        async with fedbus.connect(house.url) as federation:
+            assert len(await federation.clients()) == 1
+
+
+async def test_a_full_journal_waits_for_room_and_goes_on(tmp_path, make_house, make_app, zeros):
+    """Not even the journal has room: the coordinator lives, says it, and goes on once there is room again."""
+    settings = BrokerSettings(file_bytes_max=3 * MIB)
+    async with EmbeddedBroker(tmp_path, settings=settings) as broker, aclosing(make_house(broker.url)) as house:
+        await house.operate()
+        begun = asyncio.Event()
+        await house.client("site-1", make_app(1.0, pause_s=1.0, started=begun))
+        running = asyncio.create_task(house.run(zeros, rounds=1, evaluate_every=0))
+        await begun.wait()
+        async with fedbus.connect(house.url) as federation:
+            size, number = MIB // 2, 0
+            while size:
+                try:
+                    await federation.bus.append("fb-default-blob", f"fb.default.blob.ballast.{number}", bytes(size))
+                    number += 1
+                except BusFull:
+                    size //= 2
+            await asyncio.sleep(2)
+            house.check()
+            assert not running.done()
+            await federation.bus.purge("fb-default-blob", "fb.default.blob.ballast.*")
+            _, _, arrays = await running
+        assert_grown(arrays, zeros, 1)

@@ -1,4 +1,4 @@
-"""The public face over a real broker: apps sync and async, the newest model, leaving in every phase, wrong addresses."""
+"""The public face over a real broker: apps sync and async, models, leaving in every phase, wrong addresses."""
 
 from __future__ import annotations
 
