@@ -79,6 +79,9 @@ VERDICTS_MAX = 1000
 WEIGHT_SPREAD = 2.0**-30
 """Smallest weight as a share of ``weight_max``: of a smaller one the fixed point keeps too little (docs: exactness)."""
 
+EARLY_MAX = 10_000
+"""Senders that are remembered because they announced before our order came; the others ask again by themselves."""
+
 RECORDS_MAX = 200_000
 """Uploads that are remembered: no stranger's flood of announcements may fill the memory."""
 
@@ -139,6 +142,7 @@ class Machine:
     receiving: set[Key] = field(default_factory=set)
     verdicts: list[reports.Verdict] = field(default_factory=list)
     partial_under_way: bool = False
+    early: dict[Peer, Begun] = field(default_factory=dict)
     begun: int = 0
 
     def handle(self, event: Event, now: float) -> list[Effect]:
@@ -203,7 +207,7 @@ class Machine:
         self.allowed = allowed
         for key in [key for key in self.uploads if key not in allowed]:
             effects += self._drop(key)
-        return effects + self._fill_slots(now) + self._merge_if_complete()
+        return effects + self._fill_slots(now) + self._hear_early(now) + self._merge_if_complete()
 
     def _drop(self, key: Key) -> list[Effect]:
         """Forget an upload; what is folded of it, or on its way to be, is undone behind it."""
@@ -218,7 +222,7 @@ class Machine:
         if self.phase is not Phase.PREPARING or self.order is None or event.round != self.order.round:
             return []
         self.phase, self.base = Phase.FOLDING, event
-        return self._merge_if_complete()
+        return self._hear_early(now) + self._merge_if_complete()
 
     def _prepare_failed(self, event: PrepareFailed, now: float) -> list[Effect]:
         if self.phase is not Phase.PREPARING or self.order is None or event.round != self.order.round:
@@ -244,11 +248,11 @@ class Machine:
                 and (order.state in ("rest", "ended") or begin.round < order.round)
             ):
                 return [self._refusal(key, f"round {begin.round} is closed")]
-            return [self._wait(key)]
+            return self._too_early(key, event)
         if begin.round < order.round:
             return [self._refusal(key, f"round {begin.round} is closed; round {order.round} is under way")]
         if key not in self.allowed:
-            return self._begun_not_allowed(key, order)
+            return self._begun_not_allowed(key, order, event)
         known = self.uploads.get(key)
         if known is not None and known.begin.digest == begin.digest:
             known.heard_at = now
@@ -267,7 +271,18 @@ class Machine:
         effects += self._fill_slots(now)
         return effects if key in self.receiving else [*effects, self._wait(key)]
 
-    def _begun_not_allowed(self, key: Key, order: Order) -> list[Effect]:
+    def _too_early(self, key: Key, event: Begun) -> list[Effect]:
+        """Let a sender wait that knows more than we do yet; it is answered again when we do, not only when it asks."""
+        if event.sender in self.early or len(self.early) < EARLY_MAX:
+            self.early[event.sender] = event
+        return [self._wait(key)]
+
+    def _hear_early(self, now: float) -> list[Effect]:
+        """Answer those who were too early, now that an order is here or the fold is ready."""
+        early, self.early = self.early, {}
+        return [effect for event in early.values() for effect in self._begun(event, now)]
+
+    def _begun_not_allowed(self, key: Key, order: Order, event: Begun) -> list[Effect]:
         """Refuse what cannot be allowed any more; let wait what an order under way may allow."""
         attempts = [known.attempt for known in self.allowed if known.sender == key.sender]
         if attempts and key.attempt < attempts[0]:
@@ -276,7 +291,7 @@ class Machine:
         fixed = order.merge is not None and key.attempt < order.merge.attempt
         if key.sender.role == "client" and fixed and not attempts:
             return [self._refusal(key, f"round {order.round} has closed without this update")]
-        return [self._wait(key)]
+        return self._too_early(key, event)
 
     def _unfit(self, sender: Peer, begin: UploadBegin) -> str:
         """Return why an announced upload cannot be folded; empty if it can."""
