@@ -102,6 +102,7 @@ class _Session:
     partial: asyncio.Task[None] | None = None
     headers: dict[str, str] = field(default_factory=dict)
     spans: dict[Key, Span] = field(default_factory=dict)
+    begun: dict[Key, Begun] = field(default_factory=dict)
 
 
 class Combiner:
@@ -300,9 +301,14 @@ class Combiner:
         if not self._traces.enabled:
             return
         if isinstance(event, Begun):
-            key = Key(event.sender, event.begin.round, event.begin.attempt)
-            if key in session.machine.uploads and key not in session.spans:
-                session.spans[key] = self._fold_span(told.session, event)
+            session.begun[Key(event.sender, event.begin.round, event.begin.attempt)] = event
+        if session.begun and not isinstance(event, ChunkArrived | Ticked):
+            # An upload may begin later than it was announced: when the round is prepared, or the order is here.
+            machine = session.machine
+            for key in [key for key in session.begun if key in machine.uploads and key not in session.spans]:
+                session.spans[key] = self._fold_span(told.session, session.begun[key])
+            early = {Key(e.sender, e.begin.round, e.begin.attempt) for e in machine.early.values()}
+            session.begun = {key: one for key, one in session.begun.items() if key in early}
         for key in [k for k in session.spans if self._is_over(session, k)]:
             span = session.spans.pop(key)
             upload = session.machine.uploads.get(key)
