@@ -208,8 +208,9 @@ class Service:
         async for heard in self._station.hear(down):
             state = heard.envelope.body
             if isinstance(state, UploadState):
+                combiner = self._subjects.tokens(heard.message.subject, "down", 3)[2]
                 session = self._sessions.get(state.session)
-                if session is not None and session.upload is not None:
+                if session is not None and session.upload is not None and session.upload.combiner == combiner:
                     session.upload.hear(state)
 
     async def _hear_acks(self, acks: Subscription) -> None:

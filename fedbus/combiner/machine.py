@@ -73,9 +73,6 @@ STALL_S = 5.0
 DAMAGES_MAX = 16
 """Damaged chunks after which an upload is refused: bits that flip so often are not chance."""
 
-VERDICTS_MAX = 1000
-"""Verdicts in one report: some 300 bytes each stay far below a message's limit."""
-
 WEIGHT_SPREAD = 2.0**-30
 """Smallest weight as a share of ``weight_max``: of a smaller one the fixed point keeps too little (docs: exactness)."""
 
@@ -153,7 +150,8 @@ class Machine:
         """Report the verdicts gathered since the last time, together."""
         if not self.verdicts or self.order is None:
             return []
-        batch, self.verdicts = self.verdicts[:VERDICTS_MAX], self.verdicts[VERDICTS_MAX:]
+        size = reports.fitting([len(verdict.metrics) for verdict in self.verdicts])
+        batch, self.verdicts = self.verdicts[:size], self.verdicts[size:]
         judged = reports.UpdatesJudged(
             session=self.session, round=self.order.round, incarnation=self.incarnation, verdicts=tuple(batch)
         )
@@ -227,6 +225,7 @@ class Machine:
     def _prepare_failed(self, event: PrepareFailed, now: float) -> list[Effect]:
         if self.phase is not Phase.PREPARING or self.order is None or event.round != self.order.round:
             return []
+        self.phase = Phase.IDLE  # the next order, perhaps of clients that are moved here, tries again
         if self.order.merge is not None and self.order.merge.root == self.name:
             return [Report(self._merge_failed(event.reason))]
         clients = {key.sender.name: key.attempt for key in self.allowed if key.sender.role == "client"}

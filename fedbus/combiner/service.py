@@ -234,8 +234,10 @@ class Combiner:
     async def _hear_states(self, down: Subscription) -> None:
         async for heard in self._station.hear(down):
             if isinstance(heard.envelope.body, UploadState):
+                combiner = self._subjects.tokens(heard.message.subject, "down", 3)[2]
                 for upload in self._uploads:
-                    upload.hear(heard.envelope.body)
+                    if upload.combiner == combiner:
+                        upload.hear(heard.envelope.body)
 
     async def _tick(self) -> None:
         while True:

@@ -37,7 +37,7 @@ class SessionConfig(BaseModel):
     clients_min: Annotated[int, Field(ge=1, le=100_000)] = 1
     """Clients that must be connected before a round opens. 1: a session with a single client is a useful first try."""
 
-    clients_per_round: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    clients_per_round: Annotated[int, Field(ge=1, le=50_000)] | None = None
     """Updates that a round asks for; None: all clients that are connected."""
 
     oversample: Annotated[float, Field(ge=1.0, le=10.0)] = 1.0
@@ -110,6 +110,11 @@ class SessionConfig(BaseModel):
         if self.quorum is not None and self.clients_per_round is not None and self.quorum > self.clients_per_round:
             raise ValueError(f"quorum ({self.quorum}) must not exceed clients_per_round ({self.clients_per_round})")
         return self
+
+    @property
+    def clients_needed(self) -> int:
+        """Clients that must be there before a round opens: with fewer than the quorum it could not close."""
+        return max(self.clients_min, self.quorum_effective)
 
     @property
     def quorum_effective(self) -> int:

@@ -277,7 +277,7 @@ class Machine:
         if state.failures >= config.round_attempts_max:
             attempts = f"round {state.rounds_closed + 1} failed {state.failures} times"
             return (self._ended("failed", f"{attempts}; the last time: {state.reason}"),)
-        if len(self.clients) >= config.clients_min and self.combiners:
+        if len(self.clients) >= config.clients_needed and self.combiners:
             return self._open_round(now)
         if now >= state.since_at + config.gather_deadline_s:
             return (
@@ -407,10 +407,17 @@ class Machine:
                 round=evaluation.round,
                 version=evaluation.version,
                 metrics=weighted_mean(measured),
-                clients=tuple(self.measured[name] for name in sorted(self.measured)),
+                clients=self._each_measured(),
                 missing={name: (why or late)[:2000] for name, why in missing.items()},
             ),
         )
+
+    def _each_measured(self) -> tuple[records.Measured, ...]:
+        """Return each client's own metrics; without them where they are more than one message holds."""
+        numbers = sum(len(measured.metrics) + 1 for measured in self.measured.values())
+        if numbers > 2 * reports.NUMBERS_MAX:
+            return tuple(self.measured[n].model_copy(update={"metrics": {}}) for n in sorted(self.measured))
+        return tuple(self.measured[name] for name in sorted(self.measured))
 
     def _nothing(self, now: float) -> Decision:
         return ()
@@ -419,14 +426,21 @@ class Machine:
 
     def _record_updates(self) -> Decision:
         """Turn what was reported of updates into one record."""
-        recorded = record_of(self.state, self.verdicts, self.failures)
-        self.verdicts, self.failures = [], []
-        return recorded
+        sizes = [sum(len(verdict.metrics) for verdict in report.verdicts) for _, report in self.verdicts]
+        size = reports.fitting(sizes)
+        taken, self.verdicts = self.verdicts[:size], self.verdicts[size:]
+        recorded = record_of(self.state, taken, self.failures)
+        self.failures = []
+        return recorded or (self._record_updates() if self.verdicts else ())
 
     def _lost(self) -> list[str]:
-        """Return the clients whose combiner is gone, or is another incarnation, and took their update with it."""
+        """Return the clients whose combiner is gone, or is another incarnation, and took their update with it.
+
+        Those that were refused have nothing to send again.
+        """
         current = self.state.open_round
-        clients: Iterable[str] = self.state.counted if self.state.phase is Phase.CLOSING else current.places
+        here = (client for client in current.places if client not in current.refused)
+        clients: Iterable[str] = self.state.counted if self.state.phase is Phase.CLOSING else here
         gone = {n for n in set(current.places.values()) if self.combiners.get(n) != current.incarnations.get(n)}
         return [client for client in clients if current.places[client] in gone] if gone else []
 

@@ -10,6 +10,9 @@ from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 from math import ceil
 
+CLIENTS_MAX = 50_000
+"""Most clients of one round: the record that opens it names them all, and has to fit into one message."""
+
 
 def draw(seed: int, *what: object) -> int:
     """Return a number below 2^53 (it has to survive JSON) that depends on its arguments only.
@@ -25,8 +28,8 @@ def select(
 ) -> tuple[list[str], int]:
     """Return the clients to ask, sorted, and how many of their updates suffice."""
     names = sorted(clients)
-    target = len(names) if count is None else min(count, len(names))
-    asked = min(len(names), ceil(target * oversample))
+    target = min(len(names) if count is None else count, len(names), CLIENTS_MAX)
+    asked = min(len(names), ceil(target * oversample), CLIENTS_MAX)
     chosen = sorted(names, key=lambda name: draw(seed, "select", round_, name))[:asked]
     return sorted(chosen), target
 

@@ -29,8 +29,8 @@ def wait_of(state: SessionState, clients: Collection[str], answered: Collection[
 def gathering(state: SessionState, clients: Collection[str]) -> Wait:
     """Say what a round that cannot be opened waits for."""
     config = state.config
-    missing = max(0, config.clients_min - len(clients))
-    what = f"waiting for {missing} of {config.clients_min} clients" if missing else "waiting for a combiner"
+    missing = max(0, config.clients_needed - len(clients))
+    what = f"waiting for {missing} of {config.clients_needed} clients" if missing else "waiting for a combiner"
     until = state.since_at + config.gather_deadline_s
     return _wait(state, what, (), missing, (state.since_at, until), "the session fails")
 

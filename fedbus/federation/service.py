@@ -33,6 +33,7 @@ from fedbus.messages.records import ModelPublished, Record
 from fedbus.messages.subjects import Subjects
 from fedbus.store.journal import Journal
 from fedbus.store.models import ModelStore, StoredModel
+from fedbus.tensors import CHUNK_BYTES
 from fedbus.workers import Threads, Workers
 
 Answer = TypeVar("Answer", bound=Body)
@@ -299,14 +300,19 @@ class Federation:
         return self._bus
 
     async def start_session(
-        self, config: SessionConfig, *, model: Mapping[str, np.ndarray[Any, Any]], name: str | None = None
+        self,
+        config: SessionConfig,
+        *,
+        model: Mapping[str, np.ndarray[Any, Any]],
+        name: str | None = None,
+        chunk_bytes: int = CHUNK_BYTES,
     ) -> Session:
         """Store the first model and start a session; returns when the session is journalled.
 
         ``name``: 1 to 40 of ``A-Z a-z 0-9 _ -``; without one a name is made up. Starting a name that exists already
-        returns the session that is there (so a start may be repeated). Raises `ConfigError` for a strategy or option
-        that cannot be, `SessionFailed` when the coordinator refuses, `BusUnavailable` when no coordinator takes the
-        command.
+        returns the session that is there (so a start may be repeated). ``chunk_bytes``: largest message of its models
+        and updates. Raises `ConfigError` for a strategy or option that cannot be, `SessionFailed` when the coordinator
+        refuses, `BusUnavailable` when no coordinator takes the command.
         """
         name = name or f"session-{secrets.token_hex(4)}"
         if len(check_name("session name", name)) > SESSION_CHARS_MAX:
@@ -318,7 +324,7 @@ class Federation:
         if await self._is_known(name):
             return session
         blob = f"{name}-0-{secrets.token_hex(4)}"
-        manifest = await self.store.put(blob, model)
+        manifest = await self.store.put(blob, model, chunk_bytes)
         start = StartSession(
             session=name, config=config, blob=blob, digest=manifest.digest, nbytes=manifest.spec.nbytes
         )

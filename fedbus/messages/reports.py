@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 from pydantic import Field
 
 from fedbus.messages.envelope import Body
 from fedbus.messages.ids import Count, Digest, Metrics, Name, Number, Reason
+
+VERDICTS_MAX = 1000
+"""Updates in one report or record: some 300 bytes each."""
+
+NUMBERS_MAX = 20_000
+"""Metrics in one report or record, over all its clients: with their names some 3 MB, less than a message may carry."""
+
+
+def fitting(metrics: Sequence[int]) -> int:
+    """Return how many of the first updates, with so many metrics each, one report or record takes: at least one."""
+    total = 0
+    for index, count in enumerate(metrics[:VERDICTS_MAX]):
+        total += count
+        if total > NUMBERS_MAX and index:
+            return index
+    return min(len(metrics), VERDICTS_MAX)
+
 
 REPORTS_MAX = 10_000
 """Reports that one `ReportTaken` names at most."""

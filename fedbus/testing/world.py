@@ -44,6 +44,13 @@ LIMIT_S = 4 * 3600.0
 """Virtual time in which every world must have ended; its own deadlines end it long before."""
 
 
+PATIENCE_S = 150.0
+"""Longest that a round may take beyond its training and the misfortunes of its world.
+
+An evaluation's deadline, and retries.
+"""
+
+
 class Violation(AssertionError):
     """Something that must hold did not."""
 
@@ -65,7 +72,7 @@ class Plan:
     misfortune_s: float = 60.0
     bad_clients: int = 0
     slow_s: float = 0.0
-    chunk_values: int = 4
+    chunk_bytes: int = 16
     values: int = 16
     evaluate: bool = True
     deaths: tuple[tuple[Point, int], ...] = ()
@@ -96,7 +103,8 @@ class Plan:
             bad_clients=rng.choice([0, 0, 0, 1]) if clients > 1 else 0,
             slow_s=rng.choice([0.0, 1.0, 10.0]),
             deaths=tuple((rng.choice(list(Point)), rng.randint(1, 6)) for _ in range(rng.choice([0, 0, 1, 3]))),
-            values=rng.choice([0, 1, 7, 30]),
+            values=rng.choice([0, 1, 7, 30, 90]),
+            chunk_bytes=rng.choice([16, 64, 512 * 1024]),
             evaluate=rng.random() < 0.5,
         )
 
@@ -163,8 +171,9 @@ class World:
         return {key: (value + value.dtype.type(shift) / 3).astype(value.dtype) for key, value in model.items()}, weight
 
     def app(self, name: str) -> ClientApp:
-        """Return the app of a client; bad ones misbehave, each in its own way by round."""
+        """Return the app of a client, made at its birth; bad ones misbehave, each in its own way by round."""
         app = ClientApp()
+        trained: set[int] = set()
         bad = name in {f"c{i}" for i in range(self.plan.bad_clients)}
 
         @app.train
@@ -172,6 +181,9 @@ class World:
             if self.plan.slow_s:
                 await asyncio.sleep(self.plan.slow_s * (1 + len(name) % 3) * self.rng.random())
             arrays, weight = self.update_of(model, name, task.round)
+            if task.round in trained and self.failure is None:
+                self.failure = Violation(f"{name} was asked to train twice for round {task.round}")
+            trained.add(task.round)
             if bad and task.round % 3 == 0:
                 raise ValueError("a bad client")
             if bad and task.round % 3 == 1:
@@ -383,7 +395,9 @@ class World:
     async def _session(self, federation: Federation) -> SessionResult:
         while True:
             try:
-                session = await federation.start_session(self.config(), model=self.initial(), name=SESSION)
+                session = await federation.start_session(
+                    self.config(), model=self.initial(), name=SESSION, chunk_bytes=self.plan.chunk_bytes
+                )
                 return await session.wait()
             except BusClosed:
                 raise
@@ -439,9 +453,18 @@ class World:
                     assert model_digest(stored) == fact.digest, "the stored model is another"
                     number, version = fact.round, fact.version
                     self.report.rounds, self.report.counted = number, self.report.counted + len(counting)
+                case records.RoundEvaluated():
+                    asked = dict.fromkeys([measured.client for measured in fact.clients], float(np.sum(model["b"])))
+                    found = {measured.client: measured.metrics["sum"] for measured in fact.clients}
+                    assert (fact.version, found) == (version, asked), "metrics of another model"
+                case records.RoundFailed():
+                    assert self.plan.bad_clients, f"round {fact.round} failed: {fact.reason}"
                 case _:
                     pass
-        ended = facts[-1]
+        self._judge_end(facts[-1], number)
+
+    def _judge_end(self, ended: records.Record, number: int) -> None:
+        """Check how the session ended, and that it took no longer than its misfortunes explain."""
         assert isinstance(ended, records.SessionEnded), "the session did not end in the journal"
         if self.plan.bad_clients == 0:
             assert ended.outcome == "completed", f"expected completed, got {ended.outcome}: {ended.reason}"

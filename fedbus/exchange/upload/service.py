@@ -49,7 +49,7 @@ class Upload:
         crash: Crash = never,
     ) -> None:
         self._station = station
-        self._combiner = combiner
+        self.combiner = combiner
         self._parcel = parcel
         self._headers = dict(headers or {})
         self._crash = crash
@@ -83,7 +83,7 @@ class Upload:
         for effect in effects:
             match effect:
                 case Announce():
-                    subject = self._station.subjects.up(self._combiner, self._station.peer)
+                    subject = self._station.subjects.up(self.combiner, self._station.peer)
                     await self._station.say(subject, self._parcel.begin, self._headers)
                     self._crash(Point.UPDATE_ANNOUNCED)
                 case Send(first, stop):
@@ -99,4 +99,4 @@ class Upload:
     async def _send(self, chunk: int) -> None:
         begin, digest = self._parcel.begin, self._parcel.digests[chunk]
         address = ChunkAddress(self._station.peer, begin.session, begin.round, begin.attempt, chunk, digest)
-        await self._station.send(self._station.subjects.chunk(self._combiner, address), self._parcel.chunk(chunk))
+        await self._station.send(self._station.subjects.chunk(self.combiner, address), self._parcel.chunk(chunk))

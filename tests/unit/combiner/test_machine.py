@@ -8,8 +8,9 @@ import pytest
 from round_driver import MODEL, Driver, Parcel, client, folded, merging, order
 
 from fedbus.combiner import events
-from fedbus.combiner.machine import DAMAGES_MAX, STALL_S, VERDICTS_MAX, Phase, Standing
+from fedbus.combiner.machine import DAMAGES_MAX, STALL_S, Phase, Standing
 from fedbus.messages import reports
+from fedbus.messages.envelope import Envelope, encode
 from fedbus.messages.ids import Peer
 
 A, B, C = Parcel("a"), Parcel("b"), Parcel("c")
@@ -520,9 +521,9 @@ def test_verdicts_travel_in_batches():
     driver = Driver()
     driver.open({"a": 1})
     verdict = reports.Verdict(client="a", attempt=1, accepted=False)
-    driver.machine.verdicts = [verdict] * (2 * VERDICTS_MAX + 1)
+    driver.machine.verdicts = [verdict] * (2 * reports.VERDICTS_MAX + 1)
     driver.step()
-    assert [len(body.verdicts) for body in driver.reported] == [VERDICTS_MAX, VERDICTS_MAX, 1]
+    assert [len(body.verdicts) for body in driver.reported] == [reports.VERDICTS_MAX, reports.VERDICTS_MAX, 1]
 
 
 def test_results_of_a_dropped_upload_are_ignored():
@@ -539,3 +540,16 @@ def test_results_of_a_dropped_upload_are_ignored():
         assert driver.step(late) == []
     assert driver.machine.uploads[A.key].folded == before
     assert driver.machine.uploads[A.key].standing is Standing.RECEIVING
+
+
+def test_verdicts_with_many_metrics_travel_in_several_reports():
+    """A report holds as many numbers as a message may carry, however many clients report the most that they may."""
+    driver = both()
+    many = {f"metric-{i:0100d}": float(i) for i in range(256)}
+    verdict = reports.Verdict(client="a", attempt=1, accepted=True, weight=1.0, metrics=many)
+    driver.machine.verdicts = [verdict] * 200
+    driver.step()
+    sizes = [len(body.verdicts) for body in driver.reported]
+    assert sum(sizes) == 200
+    assert max(sizes) * 256 <= reports.NUMBERS_MAX
+    assert all(len(encode(Envelope("i", "w", "k", body))) < 4 * 2**20 for body in driver.reported)

@@ -16,7 +16,7 @@ from fedbus.config.session import OPTIONS_CHARS_MAX, OPTIONS_DEPTH_MAX, SessionC
 BOUNDS = {
     "rounds": (1, 1_000_000),
     "clients_min": (1, 100_000),
-    "clients_per_round": (1, 100_000),
+    "clients_per_round": (1, 50_000),
     "oversample": (1.0, 10.0),
     "quorum": (1, 100_000),
     "round_deadline_s": (0.001, 30 * 86_400),
