@@ -24,11 +24,13 @@ class Message:
     """One message as received.
 
     ``sequence`` is the position in its stream (first is 1), 0 for a plain message. ``pending`` is how many messages of
-    a `Bus.follow` still wait behind this one at the moment of delivery: 0 means caught up.
+    a `Bus.follow` still wait behind this one at the moment of delivery: 0 means caught up. A small ``data`` is
+    ``bytes``; a large one may be a read-only memoryview, which numpy, hashes, msgpack and files take for bytes, and
+    json does not.
     """
 
     subject: str
-    data: bytes
+    data: Payload
     headers: Mapping[str, str] = field(default_factory=dict)
     sequence: int = 0
     pending: int = 0

@@ -47,7 +47,7 @@ from fedbus.client.machine import (
 from fedbus.client.newest import Fetched, NewestModel
 from fedbus.clock import Clock
 from fedbus.crash import Crash, Point
-from fedbus.errors import BadUpdate, BusClosed, BusUnavailable, FedbusError
+from fedbus.errors import BadUpdate, BusClosed, BusFull, BusUnavailable, FedbusError
 from fedbus.exchange.outbox import Outbox
 from fedbus.exchange.station import RECONNECT_POLL_S, Station, hash_of
 from fedbus.exchange.upload.service import Parcel, Upload
@@ -197,7 +197,7 @@ class Service:
             try:
                 for message in await self._bus.newest(self._subjects.stream("board"), pattern):
                     self._take_task(message)
-            except BusUnavailable as error:
+            except (BusUnavailable, BusFull) as error:
                 log.debug("%s: tasks not read: %s", self._name, error)
                 left = RECONNECT_POLL_S
             while left > 0 and self._bus.reconnects == seen:

@@ -1,8 +1,9 @@
 """Runs a combiner: orders and uploads in, folds, partials, models and reports out.
 
 One inbox feeds one machine per session; what takes time (folding, fetching, storing) is done by one worker per session,
-in the order in which the machine asked for it, and comes back into the inbox. Sending a partial is the only thing that
-runs beside the worker; the machine asks for it only when nothing is left to fold.
+in the order in which the machine asked for it, and comes back into the inbox. A partial is made in that order too, so
+that everything that was to be undone before it is undone; only its sending runs beside the worker, and is given up
+before anything else is folded.
 """
 
 from __future__ import annotations
@@ -41,10 +42,10 @@ from fedbus.combiner.events import (
     Ticked,
     Undo,
 )
-from fedbus.combiner.folder import Folder
+from fedbus.combiner.folder import Folder, Partial
 from fedbus.combiner.machine import Machine
 from fedbus.crash import Crash, Point, never
-from fedbus.errors import BadMessage, BusClosed, BusUnavailable, FedbusError
+from fedbus.errors import BadMessage, BusClosed, BusFull, BusUnavailable, FedbusError
 from fedbus.exchange.outbox import Outbox
 from fedbus.exchange.station import RECONNECT_POLL_S, Heard, Station
 from fedbus.exchange.upload.service import Parcel, Upload
@@ -89,7 +90,7 @@ class _Told:
     headers: dict[str, str] = field(default_factory=dict)
 
 
-Job = Prepare | Fold | Undo | Reset | Store
+Job = Prepare | Fold | Undo | Reset | Store | SendPartial
 
 
 @dataclass(slots=True)
@@ -99,6 +100,7 @@ class _Session:
     machine: Machine
     folder: Folder
     jobs: asyncio.Queue[Job | None] = field(default_factory=asyncio.Queue)
+    wanted: SendPartial | None = None
     partial: asyncio.Task[None] | None = None
     headers: dict[str, str] = field(default_factory=dict)
     spans: dict[Key, Span] = field(default_factory=dict)
@@ -197,7 +199,7 @@ class Combiner:
             try:
                 for message in await self._bus.newest(self._subjects.stream("board"), pattern):
                     self._take_order(message)
-            except BusUnavailable as error:
+            except (BusUnavailable, BusFull) as error:
                 log.debug("orders not read: %s", error)
                 left = RECONNECT_POLL_S
             while left > 0 and self._bus.reconnects == seen:
@@ -344,6 +346,9 @@ class Combiner:
             match effect:
                 case Prepare() | Fold() | Undo() | Reset() | Store():
                     session.jobs.put_nowait(effect)
+                case SendPartial():
+                    session.wanted = effect
+                    session.jobs.put_nowait(effect)
                 case Tell(receiver, state):
                     await self._station.say(self._subjects.down(receiver, self._station.peer.name), state)
                     if state.verdict == "refused":
@@ -352,10 +357,8 @@ class Combiner:
                         )
                 case Report(body):
                     await self._outbox.put(body, session.headers)
-                case SendPartial(order):
-                    assert self._group is not None
-                    session.partial = self._group.create_task(self._send_partial(session, order))
                 case StopPartial():
+                    session.wanted = None
                     if session.partial is not None:
                         session.partial.cancel()
                         session.partial = None
@@ -378,14 +381,26 @@ class Combiner:
                 self._put(name, event)
             if not jobs:
                 continue
-            match jobs.pop(0):
-                case Prepare() as job:
-                    await self._prepare(name, session, job)
-                case Store() as job:
-                    await self._store_model(name, session, job)
-                case None:
-                    await self._workers.run(session.folder.reset)
-                    return
+            job = jobs.pop(0)
+            if job is None:
+                await self._workers.run(session.folder.reset)
+                return
+            await self._do(name, session, job)
+
+    async def _do(self, name: str, session: _Session, job: Job) -> None:
+        """Do a job that needs the bus."""
+        match job:
+            case Prepare():
+                await self._prepare(name, session, job)
+            case Store():
+                await self._store_model(name, session, job)
+            case SendPartial() if job is session.wanted:
+                assert self._group is not None
+                partial = await self._workers.run(session.folder.partial)
+                if job is session.wanted:  # and was not given up while the partial was made
+                    session.partial = self._group.create_task(self._send_partial(session, job.order, partial))
+            case SendPartial() | Fold() | Undo() | Reset():
+                pass  # a partial that was given up while it stood in line; the others are done in the thread
 
     async def _prepare(self, name: str, session: _Session, job: Prepare) -> None:
         order = job.order
@@ -436,7 +451,7 @@ class Combiner:
                 self._crash(Point.MODEL_STORED)
                 self._put(name, Stored(merge.attempt, manifest.digest, manifest.spec.nbytes))
 
-    async def _send_partial(self, session: _Session, order: Order) -> None:
+    async def _send_partial(self, session: _Session, order: Order, partial: Partial) -> None:
         merge = order.merge
         assert merge is not None
         name, me = order.session, self._station.peer
@@ -451,7 +466,6 @@ class Combiner:
         with self._traces.span(
             "send partial", parent=session.headers, attributes=attributes, kind=Kind.PRODUCER
         ) as span:
-            partial = await self._workers.run(session.folder.partial)
             begin = UploadBegin(
                 session=name,
                 round=order.round,

@@ -181,23 +181,29 @@ class Coordinator:
     # --- what comes in ---
 
     async def _hear_presence(self, presence: Subscription) -> None:
-        async for heard in self._station.hear(presence):
+        async for message in presence:
+            heard = self._station.read(message)
             try:
-                peer = self._subjects.sender(heard.message.subject, "presence", 2, 0)
+                peer = self._subjects.sender(message.subject, "presence", 2, 0)
             except BadMessage as error:
                 self._station.refuse(error)
                 continue
-            changed = False
-            match heard.envelope.body:
-                case Hello() as hello:
-                    changed = self._roster.hello(peer, hello, self._clock.now())
-                case Bye() as bye:
-                    changed = self._roster.bye(peer, bye)
-                case _:
-                    pass
-            if changed:
+            if heard is None:
+                # Perhaps of a newer release: whatever we say, its own decoder tells it which version we speak.
+                await self._station.say(self._subjects.ack(peer), reports.ReportTaken(reports=()))
+            elif self._note_presence(peer, heard.envelope.body):
                 self._roster_changed = True
                 self._inbox.put_nowait(_Told("", None))
+
+    def _note_presence(self, peer: Peer, body: Body) -> bool:
+        """Take note of who is there; returns whether that changed."""
+        match body:
+            case Hello() as hello:
+                return self._roster.hello(peer, hello, self._clock.now())
+            case Bye() as bye:
+                return self._roster.bye(peer, bye)
+            case _:
+                return False
 
     async def _hear_reports(self, reported: Subscription) -> None:
         async for heard in self._station.hear(reported):

@@ -181,7 +181,7 @@ class World:
             if self.plan.slow_s:
                 await asyncio.sleep(self.plan.slow_s * (1 + len(name) % 3) * self.rng.random())
             arrays, weight = self.update_of(model, name, task.round)
-            if task.round in trained and self.failure is None:
+            if task.round in trained and not bad and self.failure is None:
                 self.failure = Violation(f"{name} was asked to train twice for round {task.round}")
             trained.add(task.round)
             if bad and task.round % 3 == 0:

@@ -34,8 +34,11 @@ ROOMS = [
     "config/__init__.py",
     "tensors/__init__.py",
     "clock.py",
+    "crash.py",
     "errors.py",
+    "together.py",
     "version.py",
+    "workers.py",
 ]
 DOORS = {
     "telemetry.py": "import opentelemetry",

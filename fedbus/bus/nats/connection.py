@@ -26,10 +26,11 @@ from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 import nats.errors
-from nats.aio.client import Client, Server
+from nats.aio.client import Server
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
+from fedbus.bus.nats.client import WireClient
 from fedbus.errors import BusClosed, BusDenied, BusError, BusFull, BusUnavailable, ConfigError
 
 LOG = logging.getLogger("fedbus.bus")
@@ -89,7 +90,7 @@ class Connection:
         self.reconnects = 0
         self.listeners: list[Listener] = []
         self._urls = [part.strip() for part in url.split(",") if part.strip()]
-        self._client = Client()
+        self._client = WireClient()
         self._closing = False
         self._refusal = ""
         self._last_error = ""
@@ -294,12 +295,9 @@ class Connection:
         """Hand every message of a pattern to a handler, from the broker's next word on (see `flush`)."""
         self.check_open()
 
-        async def handle(message: Msg) -> None:
-            handler(message)
-
         try:
-            # no limits of nats-py's: the handler takes at once, and it is the mailbox behind it that is bounded
-            return await self._client.subscribe(pattern, cb=handle, pending_msgs_limit=0, pending_bytes_limit=0)
+            # the handler takes at once, and it is the mailbox behind it that is bounded
+            return await self._client.listen(pattern, handler)
         except nats.errors.ConnectionClosedError as error:
             raise self.closed_error() from error
         except nats.errors.BadSubjectError as error:
@@ -352,6 +350,7 @@ class Connection:
         await asyncio.wait({closing}, timeout=FLUSH_S_MAX)
         if not closing.done():  # a peer that does not read: nats-py waits for its socket without end
             closing.cancel()
+            self._client.abort()
         with suppress(asyncio.CancelledError, Exception):
             await closing
         await self._on_closed()

@@ -69,7 +69,7 @@ class JetStream:
 
         async def once(left_s: float) -> dict[str, Any]:
             answer = await self._requests.call(f"$JS.API.{path}", data, deadline_s=left_s, what=what)
-            found: dict[str, Any] = json.loads(answer.data)
+            found: dict[str, Any] = json.loads(bytes(answer.data))
             raise_refusal(found, what)
             return found
 
@@ -145,11 +145,13 @@ class JetStream:
                 await self._check_taken(stream, subject, left_s)
                 raise
             try:
-                found = json.loads(answer.data)
+                found = json.loads(bytes(answer.data))
                 raise_refusal(found, what)
                 return int(found["seq"])
             except (ValueError, KeyError, TypeError) as error:
-                raise ConfigError(f"{what}: somebody else answers there, not a stream: {answer.data[:60]!r}") from error
+                raise ConfigError(
+                    f"{what}: somebody else answers there, not a stream: {bytes(answer.data[:60])!r}"
+                ) from error
 
         return await self.until_ready(once, deadline_s)
 

@@ -1,0 +1,294 @@
+"""The socket under nats-py: a transport for it that reads by `Frames`, without a copy where it matters.
+
+nats-py reads through `asyncio.StreamReader` in pieces of 32 KiB and parses with regular expressions over one growing
+buffer: five copies of every byte, and a task to wake per message. It makes its handshake over this one as well, line by
+line (`WireTransport.readline`), TLS included. From then on messages go straight from the kernel to whoever the
+transport was made for, and what nats-py has to see (pongs, errors, news of the server) waits in `Link.next_word`.
+
+On the way out asyncio (before Python 3.12) joins what it is given, and copies what the socket does not take. It is
+given one slice at a time, and the next when that is gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections import deque
+from collections.abc import Callable, Iterable
+from urllib.parse import ParseResult
+
+from nats.aio.transport import Transport
+from nats.errors import ProtocolError
+
+from fedbus.bus.nats.frames import Frames, keep_freed_memory
+
+SLICE_BYTES = 256 * 1024
+"""Of a large piece, in one call: of the last one that the socket takes, asyncio copies what is left over."""
+
+JOINED_BYTES_MAX = 64 * 1024
+HEAD_BYTES = 8 * 1024
+"""Small pieces are joined up to the first; the second of a large one goes with them: no packet for a line alone."""
+
+OnMessage = Callable[[int, str, str, bytes, bytes | memoryview], None]
+
+
+class Link(asyncio.BufferedProtocol):
+    """One connection, from the socket's opening to its end."""
+
+    def __init__(self, on_message: OnMessage) -> None:
+        self.on_message = on_message
+        self.transport: asyncio.Transport | None = None
+        self.ended = False
+        self.error: Exception | None = None
+        self._frames = Frames(self)
+        self._greeting = True
+        self._words: deque[tuple[bytes, bytes]] = deque()
+        self._reader: asyncio.Future[None] | None = None
+        self._outgoing: deque[bytes | memoryview] = deque()
+        self._full = False
+        self._closing = False
+        self._drained = asyncio.Event()
+        self._drained.set()
+        self._closed = asyncio.Event()
+
+    # ---- what asyncio calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin."""
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+        # asyncio copies what the socket does not take at once: it gets no more as long as that is something
+        transport.set_write_buffer_limits(high=0)
+
+    def get_buffer(self, _sizehint: int) -> memoryview:
+        """Say where to write what comes."""
+        return self._frames.room()
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Hand on the frames that became whole."""
+        try:
+            if self._greeting:
+                self._frames.added(nbytes)
+                self._wake()
+            else:
+                self._frames.received(nbytes)
+        except ProtocolError as error:
+            self._break(error)
+
+    def eof_received(self) -> None:
+        """End; asyncio closes the socket."""
+        self.ended = True
+        self._wake()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """End, of the other's doing or of ours."""
+        self.ended = True
+        self.error = self.error or error
+        self._outgoing.clear()
+        self._closed.set()
+        self._drained.set()
+        self._wake()
+
+    def pause_writing(self) -> None:
+        """Hold back: the socket is full."""
+        self._full = True
+        self._drained.clear()
+
+    def resume_writing(self) -> None:
+        """Go on."""
+        self._full = False
+        self._pump()
+
+    # ---- what the frames call
+
+    def on_ping(self) -> None:
+        """Answer at once: a reader or writer that is behind must not cost the connection."""
+        self.send([b"PONG\r\n"])
+
+    def on_word(self, word: bytes, rest: bytes) -> None:
+        """Keep it for `next_word`."""
+        self._words.append((word, rest))
+        self._wake()
+
+    # ---- what nats-py calls
+
+    async def readline(self) -> bytes:
+        """Return a line of the handshake; empty at the end of the connection."""
+        while (line := self._frames.line()) is None:
+            if self.ended:
+                if self.error is not None:
+                    raise self.error
+                return b""
+            await self._wait()
+        return line
+
+    def begin(self) -> None:
+        """Read frames from now on; the handshake is over."""
+        self._greeting = False
+        self.buffer_updated(0)  # what came behind its last line
+
+    async def next_word(self) -> tuple[bytes, bytes] | None:
+        """Return what is not a message (see `Sink.on_word`), or None at the end; raises what ended the connection."""
+        while not self._words:
+            if self.ended:
+                if self.error is not None:
+                    raise self.error
+                return None
+            await self._wait()
+        return self._words.popleft()
+
+    def send(self, pieces: Iterable[bytes]) -> None:
+        """Send whole commands, each in as many pieces as it came in."""
+        if not self.ended:
+            self._outgoing.extend(pieces)
+            self._pump()
+
+    async def drain(self) -> None:
+        """Wait until the socket has taken all; `ConnectionResetError` when it never will."""
+        await self._drained.wait()
+        if self.ended:
+            raise ConnectionResetError("connection lost")
+
+    def close(self) -> None:
+        """Send what waits, then close."""
+        self._closing = True
+        self._pump()
+
+    async def wait_closed(self) -> None:
+        """Wait until the socket is closed."""
+        await self._closed.wait()
+
+    def _pump(self) -> None:
+        assert self.transport is not None
+        while self._outgoing and not self._full:
+            self.transport.write(self._next())
+        if self._outgoing or self._full:
+            self._drained.clear()
+            return
+        self._drained.set()
+        if self._closing:
+            self.transport.close()
+
+    def _next(self) -> bytes | memoryview:
+        """Take what one call of the kernel is to send."""
+        waiting = self._outgoing
+        first = waiting.popleft()
+        if len(first) > JOINED_BYTES_MAX or not waiting:
+            return self._split(first, SLICE_BYTES)
+        joined, size = [first], len(first)
+        while waiting and size < JOINED_BYTES_MAX:
+            piece = waiting.popleft()
+            part = self._split(piece, HEAD_BYTES if len(piece) > JOINED_BYTES_MAX else len(piece))
+            joined.append(part)
+            size += len(part)
+            if len(part) < len(piece):
+                break
+        return b"".join(joined)
+
+    def _split(self, piece: bytes | memoryview, nbytes: int) -> bytes | memoryview:
+        if len(piece) <= nbytes:
+            return piece
+        view = memoryview(piece)
+        self._outgoing.appendleft(view[nbytes:])
+        return view[:nbytes]
+
+    def _break(self, error: Exception) -> None:
+        self.error, self.ended = error, True
+        self._wake()
+        if self.transport is not None:
+            self.transport.abort()
+
+    async def _wait(self) -> None:
+        self._reader = asyncio.get_running_loop().create_future()
+        await self._reader
+
+    def _wake(self) -> None:
+        if self._reader is not None and not self._reader.done():
+            self._reader.set_result(None)
+
+
+class WireTransport(Transport):
+    """What nats-py takes for its transport; it makes a new `Link` for every attempt."""
+
+    def __init__(self, on_message: OnMessage) -> None:
+        keep_freed_memory()
+        self._on_message = on_message
+        self._link: Link | None = None
+
+    @property
+    def link(self) -> Link:
+        """The newest connection."""
+        assert self._link is not None, "nats-py connects first"
+        return self._link
+
+    @property
+    def _socket(self) -> asyncio.Transport:
+        assert self.link.transport is not None
+        return self.link.transport
+
+    async def connect(self, uri: ParseResult, buffer_size: int, connect_timeout: int) -> None:  # noqa: ARG002
+        """Connect anew, whatever became of the last connection."""
+        self.abort()
+        link = Link(self._on_message)
+        async with asyncio.timeout(connect_timeout):
+            await asyncio.get_running_loop().create_connection(lambda: link, uri.hostname or "", uri.port or 0)
+        self._link = link
+
+    async def connect_tls(
+        self,
+        uri: str | ParseResult,
+        ssl_context: ssl.SSLContext,
+        buffer_size: int,  # noqa: ARG002
+        connect_timeout: int,
+    ) -> None:
+        """Go on over TLS."""
+        name = uri if isinstance(uri, str) else uri.hostname
+        self._socket.set_write_buffer_limits()  # asyncio's own: what is encrypted is copied anyway
+        async with asyncio.timeout(connect_timeout):
+            secure = await asyncio.get_running_loop().start_tls(
+                self._socket, self.link, ssl_context, server_hostname=name
+            )
+        assert secure is not None
+        self.link.transport = secure
+
+    def write(self, payload: bytes) -> None:
+        """Send."""
+        self.link.send([payload])
+
+    def writelines(self, payload: list[bytes]) -> None:
+        """Send one after the other."""
+        self.link.send(payload)
+
+    async def read(self, buffer_size: int) -> bytes:
+        """Not for this transport: frames go to whoever it was made for."""
+        raise NotImplementedError
+
+    async def readline(self) -> bytes:
+        """Return a line of the handshake."""
+        return await self.link.readline()
+
+    async def drain(self) -> None:
+        """Wait until the socket takes more."""
+        await self.link.drain()
+
+    async def wait_closed(self) -> None:
+        """Wait until the socket is closed."""
+        if self._link is not None:
+            await self._link.wait_closed()
+
+    def close(self) -> None:
+        """Send what waits, then close."""
+        if self._link is not None:
+            self._link.close()
+
+    def abort(self) -> None:
+        """Close now: a peer that does not read would be waited for without end."""
+        if self._link is not None:
+            self._socket.abort()
+
+    def at_eof(self) -> bool:
+        """Whether nothing will come any more."""
+        return self._link is None or self._link.ended
+
+    def __bool__(self) -> bool:
+        return True
