@@ -64,7 +64,7 @@ from fedbus.workers import Threads, Workers
 log = logging.getLogger("fedbus.client")
 
 HEARTBEAT_S = 5.0
-"""How often a client says that it lives: some 200 a second of thousand clients, and known as gone after 18 s."""
+"""How often a client says that it lives: some 200 a second of thousand clients, and known as gone after 28 s."""
 
 REFRESH_S = 30.0
 """How often tasks are read again even if nothing seems to be missed."""

@@ -10,6 +10,7 @@ from fedbus.messages.ids import Peer
 from fedbus.messages.orders import Order
 from fedbus.messages.subjects import ChunkAddress
 from fedbus.messages.uploads import UploadBegin, UploadState
+from fedbus.tensors import Buffer
 
 
 class Key(NamedTuple):
@@ -64,7 +65,7 @@ class ChunkArrived:
     """A chunk came; ``data`` is handed through untouched."""
 
     address: ChunkAddress
-    data: bytes
+    data: Buffer
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +161,7 @@ class Fold:
     key: Key
     serial: int
     chunk: int
-    data: bytes
+    data: Buffer
     digest: int
     weight: float
     last: bool

@@ -62,7 +62,7 @@ from fedbus.workers import Workers
 log = logging.getLogger("fedbus.combiner")
 
 HEARTBEAT_S = 1.0
-"""How often a combiner says that it lives: with 3.5 missed ones its work moves to the others."""
+"""How often a combiner says that it lives: after 5.5 s of silence its work moves to the others."""
 
 PENDING_BYTES_MAX = 256 * 2**20
 """Most bytes that wait to be read from the bus.

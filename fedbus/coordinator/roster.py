@@ -7,8 +7,12 @@ from dataclasses import dataclass, field, replace
 from fedbus.messages.ids import Peer
 from fedbus.messages.presence import Bye, Hello
 
-MISSED_HEARTBEATS_MAX = 3.5
-"""A peer is gone after so many heartbeats without a word: three lost messages are bad luck, a fourth is absence."""
+MISSED_HEARTBEATS_MAX = 5.5
+"""A peer is gone after so many heartbeats without a word.
+
+On a link that loses a fifth of all messages three in a row are lost every other minute, and taking a combiner for dead
+costs its clients an upload; five in a row are absence.
+"""
 
 PEERS_MAX = 200_000
 """Most peers that are remembered: a stranger's flood of names must not fill the memory."""
@@ -39,6 +43,12 @@ class Roster:
             return False
         self.peers[peer] = Presence(hello, since_at=now, seen_at=now)
         return True
+
+    def heard(self, peer: Peer, now: float) -> None:
+        """A peer said something else than `Hello`: it lives."""
+        known = self.peers.get(peer)
+        if known is not None:
+            self.peers[peer] = replace(known, seen_at=now)
 
     def bye(self, peer: Peer, bye: Bye) -> bool:
         """Forget a peer that left; True when it was there."""

@@ -212,6 +212,7 @@ class Coordinator:
     def _take_report(self, heard: Heard) -> None:
         body = heard.envelope.body
         sender = self._subjects.sender(heard.message.subject, "report", 2, 0)
+        self._roster.heard(sender, self._clock.now())
         match body:
             case reports.UpdatesJudged() | reports.ModelStored() | reports.MergeFailed():
                 allowed = sender.role == "combiner"

@@ -20,7 +20,7 @@ from typing import Any, Self, TypeVar
 import numpy as np
 
 from fedbus.aggregation import find
-from fedbus.bus.base import Bus
+from fedbus.bus.base import Bus, Payload
 from fedbus.bus.nats import connect as connect_nats
 from fedbus.clock import Clock, SystemClock
 from fedbus.config.session import SessionConfig
@@ -239,7 +239,7 @@ class Models:
             raise BadMessage(f"model {version}: expected the digest {entry.digest}, got {stored.manifest.digest}")
         return stored
 
-    async def chunks(self, version: str) -> AsyncIterator[bytes]:
+    async def chunks(self, version: str) -> AsyncIterator[Payload]:
         """Yield a model's bytes chunk by chunk, in memory independent of its size."""
         entry = await self.find(version)
         manifest = await self._store.manifest(entry.blob)

@@ -128,7 +128,7 @@ class ModelStore:
             raise BadMessage(f"blob {blob}: expected the digest {manifest.digest}, got {found}")
         return StoredModel(manifest, unpack(manifest.spec, assembly.buffer), manifest.spec.nbytes)
 
-    async def chunks(self, blob: str, manifest: Manifest) -> AsyncIterator[bytes]:
+    async def chunks(self, blob: str, manifest: Manifest) -> AsyncIterator[Payload]:
         """Yield the checked chunks of a model in order, in memory independent of its size."""
         for index in range(manifest.layout.count):
             message = await self.chunk(blob, index)

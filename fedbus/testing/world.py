@@ -476,6 +476,8 @@ class World:
             assert ended.outcome == "completed" and self.report.counted == self.plan.rounds * honest, (
                 "an honest update lost"
             )
+        patience_s = self.plan.misfortune_s + 60.0 + self.plan.rounds * (PATIENCE_S + 3 * self.plan.slow_s)
+        assert self.report.virtual_s < patience_s, f"it took {self.report.virtual_s:.0f} s, more than {patience_s:.0f}"
 
     def expected(self, model: dict[str, Any], round_: int, clients: list[str]) -> dict[str, np.ndarray[Any, Any]]:
         """Compute the next model with whole numbers: the definition of docs/explanation/exactness, not its code."""

@@ -25,8 +25,11 @@ from nats.errors import ProtocolError
 LARGE_BYTES = 64 * 1024
 """From here on memory of its own: below, a read of the scratch brings several messages: worth more than a copy."""
 
+IDLE_BYTES = 16 * 1024
+"""The scratch at first: of a thousand connections in a process most hear little."""
+
 SCRATCH_BYTES = 4 * LARGE_BYTES
-"""One read of small messages: 256 KiB is what asyncio reads at once."""
+"""The scratch once a read has filled it: 256 KiB of small messages at a time, which is what asyncio reads otherwise."""
 
 LINE_BYTES_MAX = 32 * 1024
 """nats-server takes 4 KiB of a client; its own INFO lists the servers of its cluster."""
@@ -67,7 +70,7 @@ class Frames:
 
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
-        self._scratch = bytearray(SCRATCH_BYTES)
+        self._scratch = bytearray(IDLE_BYTES)
         self._view = memoryview(self._scratch)
         self._begin = self._end = 0
         self._large: _Large | None = None
@@ -95,7 +98,10 @@ class Frames:
             large.hand_to(self._sink)
         else:
             return
+        filled = self._end == len(self._scratch)
         self._cut()
+        if filled and self._large is None:
+            self._grow()
 
     def line(self) -> bytes | None:
         """Take one line with its end, if it is there: for handshakes, before `received` is first called.
@@ -114,6 +120,14 @@ class Frames:
         self._end += nbytes
         if self._end == SCRATCH_BYTES:
             raise ProtocolError
+        if self._end == len(self._scratch):
+            self._grow()
+
+    def _grow(self) -> None:
+        if len(self._scratch) < SCRATCH_BYTES:
+            larger = bytearray(SCRATCH_BYTES)
+            larger[: self._end] = self._view[: self._end]
+            self._scratch, self._view = larger, memoryview(larger)
 
     def _line_end(self) -> int:
         end = self._scratch.find(_CRLF, self._begin, self._end)
