@@ -12,6 +12,7 @@ from fedbus.cli.output import ago, moment, print_json, print_table, size
 from fedbus.cli.roles import Place
 from fedbus.errors import BadMessage
 from fedbus.federation.service import Federation, connect
+from fedbus.tensors.codec import Buffer
 from fedbus.tensors.digest import Hasher
 from fedbus.tensors.files import FileWriter
 from fedbus.tensors.manifest import Manifest
@@ -106,7 +107,7 @@ async def download(place: Place, version: str, output: Path | None, *, json: boo
         print(f"{path}: {size(entry.nbytes)}, digest {found} (checked)")
 
 
-async def _with_progress(federation: Federation, blob: str, manifest: Manifest) -> AsyncIterator[bytes]:
+async def _with_progress(federation: Federation, blob: str, manifest: Manifest) -> AsyncIterator[Buffer]:
     """Yield the checked chunks; on a terminal a bar shows how far it is."""
     if not sys.stderr.isatty():
         async for chunk in federation.store.chunks(blob, manifest):

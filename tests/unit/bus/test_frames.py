@@ -37,7 +37,14 @@ class Heard:
 @contextmanager
 def small():
     """Make every bound small, so that short streams meet all of them."""
-    sizes = {"LARGE_BYTES": 40, "SCRATCH_BYTES": 120, "LINE_BYTES_MAX": 60, "SLACK_BYTES": 8, "MESSAGE_BYTES_MAX": 300}
+    sizes = {
+        "LARGE_BYTES": 40,
+        "IDLE_BYTES": 20,
+        "SCRATCH_BYTES": 120,
+        "LINE_BYTES_MAX": 60,
+        "SLACK_BYTES": 8,
+        "MESSAGE_BYTES_MAX": 300,
+    }
     with mock.patch.multiple(frames, **sizes):
         yield
 
@@ -198,6 +205,19 @@ def test_a_promised_payload_takes_one_buffer_and_no_more():
         cut.received(2**20)
         assert len(room) - len(cut.room()) == 2**20
     assert sink.events == []
+
+
+def test_a_connection_that_hears_little_holds_little():
+    """Short messages that come one by one leave the scratch as small as it began; a full read makes it large."""
+    cut = Frames(Heard())
+    stream = b"MSG a 1 100\r\n" + bytes(100) + b"\r\n"
+    for _ in range(2 * frames.IDLE_BYTES // len(stream)):
+        cut.room()[: len(stream)] = stream
+        cut.received(len(stream))
+    assert len(cut.room()) == frames.IDLE_BYTES
+    cut.room()[:] = (stream * frames.IDLE_BYTES)[: frames.IDLE_BYTES]
+    cut.received(frames.IDLE_BYTES)
+    assert len(cut.room()) > frames.SCRATCH_BYTES - len(stream)
 
 
 STATUS = st.sampled_from(["", " 100", " 404", " 503", " 100 Idle Heartbeat", " 409 Message Size Exceeds MaxBytes"])
