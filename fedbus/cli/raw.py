@@ -22,6 +22,9 @@ from fedbus.errors import FedbusError
 CHUNKS = "fedbus-bench.chunk"
 CONFIRMED = "fedbus-bench.confirmed"
 
+ALL = b"all"
+"""What the subscriber confirms last."""
+
 CONFIRM = 8
 WINDOW_BYTES = 32 * 2**20
 TIME_S_MAX = 10.0
@@ -61,6 +64,7 @@ async def subscribe(bus: Bus) -> None:
         # the clock starts behind the first chunk, whose own way is not counted
         began = began or time.perf_counter()
         if not message.data:
+            await bus.publish(CONFIRMED, ALL)
             break
         received += len(message.data) if count else 0
         count += 1
@@ -84,6 +88,10 @@ async def publish(bus: Bus, nbytes: int, chunk_bytes: int) -> None:
         if time.perf_counter() > end:
             break
     await bus.publish(CHUNKS, b"")
+    # Closing now could lose the end: a bus that closes waits for its broker for a bounded time only.
+    async for message in confirmed:
+        if message.data == ALL:
+            break
     await confirmed.close()
 
 

@@ -167,7 +167,8 @@ class Link(asyncio.BufferedProtocol):
             return
         self._drained.set()
         if self._closing:
-            self.transport.close()
+            # Not here: asyncio may be telling us that its buffer is empty, and would end the connection twice.
+            asyncio.get_running_loop().call_soon(self.transport.close)
 
     def _next(self) -> bytes | memoryview:
         """Take what one call of the kernel is to send."""

@@ -14,6 +14,7 @@ import pytest
 from fedbus.bus.embedded.binary import find_binary
 from fedbus.bus.nats import connect
 from fedbus.bus.nats.frames import LARGE_BYTES
+from fedbus.bus.nats.link import Link
 from fedbus.errors import BusDenied
 
 INFO = b'INFO {"server_id":"x","version":"2.12.0","headers":true,"max_payload":8388608}\r\n'
@@ -255,3 +256,30 @@ async def _until(true) -> None:
     async with asyncio.timeout(10):
         while not true():  # noqa: ASYNC110 - the state of others
             await asyncio.sleep(0.01)
+
+
+async def test_a_link_that_is_closed_while_its_socket_is_full_ends_once():
+    """What waits is sent, then the socket is closed; asyncio is not made to end the connection a second time."""
+    loop = asyncio.get_running_loop()
+    complaints = []
+    loop.set_exception_handler(lambda _, context: complaints.append(context["message"]))
+    took = loop.create_future()
+
+    async def serve(reader, writer):
+        await asyncio.sleep(0.1)  # until its socket, and ours, are full
+        took.set_result(len(await reader.read(-1)))
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    link = Link(lambda *_: None)
+    await loop.create_connection(lambda: link, *server.sockets[0].getsockname())
+    link.send([bytes(16 * 2**20)])
+    assert link.transport.get_write_buffer_size() > 0, "the socket took it all: nothing is proved"
+    link.close()
+    async with asyncio.timeout(5):
+        await link.wait_closed()
+        assert await took == 16 * 2**20
+    for _ in range(3):
+        await asyncio.sleep(0)
+    server.close()
+    assert complaints == []
