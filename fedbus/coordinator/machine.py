@@ -141,7 +141,7 @@ class Machine:
         self.ordered.clear()
         effects: list[Effect] = []
         if self.state.phase not in (Phase.NEW, Phase.ENDED) and self.state.rounds_closed >= 0 and self.state.blob:
-            effects.append(Catalogue(self._model()))
+            effects.append(Catalogue(self.model()))
         return effects + self._post_tasks(self._participants()) + self._post_orders()
 
     def _appended(self, event: Appended, now: float) -> list[Effect]:
@@ -153,7 +153,7 @@ class Machine:
         for record in event.entry.unpack():
             match record:
                 case records.SessionStarted():
-                    effects.append(Catalogue(self._model()))
+                    effects.append(Catalogue(self.model()))
                 case records.ModelPublished():
                     effects.append(Catalogue(record))
                 case records.RoundClosed() | records.SessionEnded():
@@ -527,7 +527,7 @@ class Machine:
                 )
         return reasons
 
-    def _model(self) -> records.ModelPublished:
+    def model(self) -> records.ModelPublished:
         """Return the catalogue's entry of the version that stands now."""
         state = self.state
         parent = f"{self.session}-{state.rounds_closed - 1}" if state.rounds_closed else ""

@@ -116,6 +116,7 @@ class Coordinator:
         self._ended: dict[str, float] = {}
         self._commands: dict[str, list[int]] = {}
         self._unposted: set[str] = set()
+        self._unentered: dict[str, records.ModelPublished] = {}
         self._stray: list[tuple[Peer, str]] = []
         self._settled_at = 0.0
         self._rounds: dict[str, Span] = {}
@@ -159,13 +160,18 @@ class Coordinator:
         await patiently(self._bus, lambda: ensure_streams(self._bus, self._subjects), tries_max=None)
 
     async def _recover(self) -> None:
-        """Read every session's journal; what has ended is only remembered by name."""
+        """Read every session's journal; what has ended is only remembered by name, and by its versions' being found."""
+        published: dict[str, records.ModelPublished] = {}
         for journalled in await self._journal.read("*"):
             machine = self._machines.setdefault(journalled.session, Machine(journalled.session))
             machine.handle(Replayed(journalled.entry, journalled.sequence), journalled.entry.at)
             for record in journalled.entry.unpack():
                 if isinstance(record, records.RoundOpened):
                     self._trace[journalled.session] = record.traceparent
+                if isinstance(record, records.SessionStarted | records.ModelPublished):
+                    published[machine.state.version] = machine.model()
+        entered = await patiently(self._bus, self._models.list, tries_max=None)
+        self._unentered = {version: published[version] for version in published.keys() - {m.version for m in entered}}
         for name, machine in list(self._machines.items()):
             if machine.state.phase is Phase.ENDED:
                 self._forget_machine(name)
@@ -330,6 +336,7 @@ class Coordinator:
 
     async def _settle(self, touched: set[str]) -> None:
         """Let every touched session decide until nothing more becomes true."""
+        await self._enter_models()
         if self._roster_changed:
             self._roster_changed = False
             changed = RosterChanged(self._roster.names("client"), self._roster.names("combiner"))
@@ -379,7 +386,8 @@ class Coordinator:
                 case PostOrder(combiner, order):
                     posts.append((self._subjects.order(combiner, name), order))
                 case Catalogue(model):
-                    await self._enter(name, model)
+                    self._unentered[model.version] = model
+                    await self._enter_models()
                 case Discard(blob):
                     with suppress(BusUnavailable):  # litter costs room, nothing else
                         await self._models.remove(blob)
@@ -388,13 +396,15 @@ class Coordinator:
         if posts:
             await self._post(name, posts)
 
-    async def _enter(self, name: str, model: records.ModelPublished) -> None:
-        """Enter a version into the catalogue; where the bus does not take it, it is tried again with the posts."""
-        try:
-            await self._models.enter(model)
-        except (BusUnavailable, BusFull) as error:
-            log.warning("%s: %s is not in the catalogue yet: %s", name, model.version, error)
-            self._unposted.add(name)
+    async def _enter_models(self) -> None:
+        """Enter published versions into the catalogue; what the bus does not take is tried again at the next tick."""
+        for version, model in list(self._unentered.items()):
+            try:
+                await self._models.enter(model)
+            except (BusUnavailable, BusFull) as error:
+                log.warning("%s is not in the catalogue yet: %s", version, error)
+                return
+            del self._unentered[version]
 
     async def _append(self, name: str, decided: tuple[Record, ...], expected_last: int) -> None:
         """Journal records, then act on them. Where another coordinator has written, read again and decide anew."""

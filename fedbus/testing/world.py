@@ -28,7 +28,7 @@ from fedbus.combiner.service import Combiner
 from fedbus.config.session import SessionConfig
 from fedbus.coordinator.service import Coordinator
 from fedbus.crash import Point
-from fedbus.errors import BusClosed, FedbusError
+from fedbus.errors import BusClosed, FedbusError, NotFound
 from fedbus.federation.service import Federation, SessionResult
 from fedbus.messages import records
 from fedbus.messages.subjects import Subjects
@@ -36,7 +36,7 @@ from fedbus.store.journal import Journalled
 from fedbus.store.spool import Memory
 from fedbus.store.streams import ensure_streams
 from fedbus.tensors import Manifest, model_digest
-from fedbus.testing.loop import VirtualClock, run_virtual
+from fedbus.testing.loop import EPOCH, VirtualClock, run_virtual
 from fedbus.workers import Inline
 
 SESSION = "world"
@@ -449,8 +449,7 @@ class World:
                     assert closing is not None and fact.round == number + 1 and fact.parent == version, "no chain"
                     model = self.expected(model, fact.round, sorted(counting))
                     assert model_digest(model) == fact.digest, f"round {fact.round}: the model is not the exact sum"
-                    stored = await federation.models.get(fact.version)
-                    assert model_digest(stored) == fact.digest, "the stored model is another"
+                    await self._judge_stored(federation, fact)
                     number, version = fact.round, fact.version
                     self.report.rounds, self.report.counted = number, self.report.counted + len(counting)
                 case records.RoundEvaluated():
@@ -461,9 +460,17 @@ class World:
                     assert self.plan.bad_clients, f"round {fact.round} failed: {fact.reason}"
                 case _:
                     pass
-        self._judge_end(facts[-1], number)
+        self._judge_end(facts[-1], number, self.report.virtual_s - (entries[0].entry.at - EPOCH))
 
-    def _judge_end(self, ended: records.Record, number: int) -> None:
+    async def _judge_stored(self, federation: Federation, fact: records.ModelPublished) -> None:
+        """Check that a published version can be found and fetched, and is what the journal says."""
+        try:
+            stored = await federation.models.get(fact.version)
+        except NotFound as error:
+            raise Violation(f"a published version cannot be found: {error}") from error
+        assert model_digest(stored) == fact.digest, "the stored model is another"
+
+    def _judge_end(self, ended: records.Record, number: int, took_s: float) -> None:
         """Check how the session ended, and that it took no longer than its misfortunes explain."""
         assert isinstance(ended, records.SessionEnded), "the session did not end in the journal"
         if self.plan.bad_clients == 0:
@@ -477,7 +484,7 @@ class World:
                 "an honest update lost"
             )
         patience_s = self.plan.misfortune_s + 60.0 + self.plan.rounds * (PATIENCE_S + 3 * self.plan.slow_s)
-        assert self.report.virtual_s < patience_s, f"it took {self.report.virtual_s:.0f} s, more than {patience_s:.0f}"
+        assert took_s < patience_s, f"it took {took_s:.0f} s, more than {patience_s:.0f}"
 
     def expected(self, model: dict[str, Any], round_: int, clients: list[str]) -> dict[str, np.ndarray[Any, Any]]:
         """Compute the next model with whole numbers: the definition of docs/explanation/exactness, not its code."""

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 from pathlib import Path
 
 import pytest
 
+from fedbus.bus.memory import MemoryBroker, MemoryBus
 from fedbus.coordinator.events import Recovered, Replayed
 from fedbus.coordinator.machine import Machine
+from fedbus.coordinator.service import Coordinator
 from fedbus.coordinator.state import Phase
 from fedbus.messages import records
-from fedbus.messages.envelope import decode
+from fedbus.messages.envelope import Envelope, decode, encode
 from fedbus.messages.records import Entry
+from fedbus.messages.subjects import Subjects
+from fedbus.store.models import ModelStore
+from fedbus.store.streams import ensure_streams
+from fedbus.testing.loop import VirtualClock, run_virtual
+from fedbus.workers import Inline
 
 JOURNALS = Path(__file__).parents[2] / "data" / "journals"
 
@@ -56,3 +64,28 @@ def test_todays_code_replays_the_journals_of_every_release(release):
     assert found == ENDS[release]
     missing = {*records.RECORDS.values()} - kinds
     assert missing == {records.RoundFailed}, "the journal should show every kind of record but a failed round"
+
+
+@pytest.mark.parametrize("release", ENDS)
+def test_a_coordinator_enters_what_the_catalogue_lacks(release):
+    """Every version that a journal has published can be found after a start, also of a session that has ended."""
+    assert run_virtual(_catalogue_after_start(release)) == {"world-0", "world-1", "world-2", "world-3"}
+
+
+async def _catalogue_after_start(release):
+    """Start a coordinator on a kept journal and an empty catalogue; return the versions that are entered."""
+    subjects = Subjects("default")
+    async with MemoryBus(MemoryBroker(), "coordinator") as bus:
+        await ensure_streams(bus, subjects)
+        for _, entry in entries_of(release):
+            await bus.append(
+                subjects.stream("journal"), subjects.journal("world"), encode(Envelope("i", "default", "c", entry))
+            )
+        coordinator = Coordinator(
+            bus, name="c", incarnation="c-2", workspace="default", clock=VirtualClock(), workers=Inline()
+        )
+        task = asyncio.create_task(coordinator.run())
+        await asyncio.sleep(5)
+        task.cancel()
+        await asyncio.wait([task])
+        return {model.version for model in await ModelStore(bus, subjects, Inline()).list()}
