@@ -47,12 +47,11 @@ from fedbus.client.machine import (
 from fedbus.client.newest import Fetched, NewestModel
 from fedbus.clock import Clock
 from fedbus.crash import Crash, Point
-from fedbus.errors import BadUpdate, BusClosed, BusFull, BusUnavailable, FedbusError
+from fedbus.errors import BadUpdate, BusClosed, FedbusError
 from fedbus.exchange.outbox import Outbox
-from fedbus.exchange.station import RECONNECT_POLL_S, Station, hash_of
+from fedbus.exchange.station import Station, hash_of
 from fedbus.exchange.upload.service import Parcel, Upload
 from fedbus.messages.ids import Peer
-from fedbus.messages.reports import ReportTaken
 from fedbus.messages.tasks import Evaluate, Task, Train
 from fedbus.messages.uploads import UploadBegin, UploadState
 from fedbus.store.models import ModelStore
@@ -150,6 +149,7 @@ class Service:
         tasks = await self._station.listen(self._subjects.task(me.name))
         down = await self._station.listen(self._subjects.down(me))
         acks = await self._station.listen(self._subjects.ack(me))
+        every_s = REFRESH_S * (1 + (hash_of(me.name) % 100) / 200)  # each client at its own time
         try:
             async with together() as group:
                 self._group = group
@@ -158,8 +158,8 @@ class Service:
                     self._outbox.run(),
                     self._hear_tasks(tasks),
                     self._hear_states(down),
-                    self._hear_acks(acks),
-                    self._refresh(),
+                    self._outbox.hear(acks),
+                    self._station.read_board(self._subjects.task(me.name), self._take_task, every_s),
                     self._decide(),
                 ):
                     group.create_task(work)
@@ -188,22 +188,6 @@ class Service:
             task = heard.envelope.body
             self._inbox.put_nowait((task.session, TaskSeen(task), dict(message.headers)))
 
-    async def _refresh(self) -> None:
-        """Read the standing tasks at the start, after each reconnect, and now and then (each at its own time)."""
-        pattern = self._subjects.task(self._station.peer.name)
-        pause_s = REFRESH_S * (1 + (hash_of(self._station.peer.name) % 100) / 200)
-        while True:
-            seen, left = self._bus.reconnects, pause_s
-            try:
-                for message in await self._bus.newest(self._subjects.stream("board"), pattern):
-                    self._take_task(message)
-            except (BusUnavailable, BusFull) as error:
-                log.debug("%s: tasks not read: %s", self._name, error)
-                left = RECONNECT_POLL_S
-            while left > 0 and self._bus.reconnects == seen:
-                await asyncio.sleep(min(left, RECONNECT_POLL_S))
-                left -= RECONNECT_POLL_S
-
     async def _hear_states(self, down: Subscription) -> None:
         async for heard in self._station.hear(down):
             state = heard.envelope.body
@@ -212,11 +196,6 @@ class Service:
                 session = self._sessions.get(state.session)
                 if session is not None and session.upload is not None and session.upload.combiner == combiner:
                     session.upload.hear(state)
-
-    async def _hear_acks(self, acks: Subscription) -> None:
-        async for heard in self._station.hear(acks):
-            if isinstance(heard.envelope.body, ReportTaken):
-                self._outbox.taken(heard.envelope.body)
 
     # --- deciding ---
 

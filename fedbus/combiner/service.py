@@ -45,13 +45,12 @@ from fedbus.combiner.events import (
 from fedbus.combiner.folder import Folder, Partial
 from fedbus.combiner.machine import Machine
 from fedbus.crash import Crash, Point, never
-from fedbus.errors import BadMessage, BusClosed, BusFull, BusUnavailable, FedbusError
+from fedbus.errors import BadMessage, BusClosed, FedbusError
 from fedbus.exchange.outbox import Outbox
-from fedbus.exchange.station import RECONNECT_POLL_S, Heard, Station
+from fedbus.exchange.station import Heard, Station
 from fedbus.exchange.upload.service import Parcel, Upload
 from fedbus.messages.ids import Peer
 from fedbus.messages.orders import Order
-from fedbus.messages.reports import ReportTaken
 from fedbus.messages.uploads import UploadBegin, UploadState
 from fedbus.store.models import ModelStore
 from fedbus.store.spool import Spool
@@ -161,9 +160,9 @@ class Combiner:
                     self._hear_orders(orders),
                     self._hear_begins(up),
                     self._hear_chunks(chunks),
-                    self._hear_acks(acks),
+                    self._outbox.hear(acks),
                     self._hear_states(down),
-                    self._refresh(),
+                    self._station.read_board(self._subjects.order(name), self._take_order, REFRESH_S),
                     self._tick(),
                     self._decide(),
                 ):
@@ -191,21 +190,6 @@ class Combiner:
         if heard is not None and isinstance(heard.envelope.body, Order):
             self._put(heard.envelope.body.session, OrderSeen(heard.envelope.body), dict(message.headers))
 
-    async def _refresh(self) -> None:
-        """Read the standing orders at the start, after each reconnect, and now and then."""
-        pattern = self._subjects.order(self._station.peer.name)
-        while True:
-            seen, left = self._bus.reconnects, REFRESH_S
-            try:
-                for message in await self._bus.newest(self._subjects.stream("board"), pattern):
-                    self._take_order(message)
-            except (BusUnavailable, BusFull) as error:
-                log.debug("orders not read: %s", error)
-                left = RECONNECT_POLL_S
-            while left > 0 and self._bus.reconnects == seen:
-                await asyncio.sleep(min(left, RECONNECT_POLL_S))
-                left -= RECONNECT_POLL_S
-
     async def _hear_begins(self, up: Subscription) -> None:
         async for heard in self._station.hear(up):
             await self._room.wait()
@@ -227,11 +211,6 @@ class Combiner:
                 continue
             await self._room.wait()
             self._put(address.session, ChunkArrived(address, message.data))
-
-    async def _hear_acks(self, acks: Subscription) -> None:
-        async for heard in self._station.hear(acks):
-            if isinstance(heard.envelope.body, ReportTaken):
-                self._outbox.taken(heard.envelope.body)
 
     async def _hear_states(self, down: Subscription) -> None:
         async for heard in self._station.hear(down):

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
+from fedbus.bus.base import Subscription
 from fedbus.exchange.station import Station
 from fedbus.messages.envelope import Body
 from fedbus.messages.reports import ReportTaken
@@ -60,6 +61,12 @@ class Outbox:
         """Forget what the coordinator has."""
         for id_ in body.reports:
             self._waiting.pop(id_, None)
+
+    async def hear(self, acks: Subscription) -> None:
+        """Forget what the coordinator acknowledges; runs until cancelled."""
+        async for heard in self._station.hear(acks):
+            if isinstance(heard.envelope.body, ReportTaken):
+                self.taken(heard.envelope.body)
 
     async def run(self) -> None:
         """Repeat what is due; runs until cancelled, asleep while nothing waits."""

@@ -134,11 +134,30 @@ class Station:
     async def _beat(self) -> None:
         while True:
             await self._hello()
-            seen, left = self.bus.reconnects, self._heartbeat_s
-            while left > 0 and self.bus.reconnects == seen:
-                pause = min(left, RECONNECT_POLL_S)
-                await asyncio.sleep(pause)
-                left -= pause
+            await self._rest(self._heartbeat_s, self.bus.reconnects)
+
+    async def _rest(self, seconds: float, seen: int) -> None:
+        """Sleep, but no longer than until the bus came back once more than ``seen`` times."""
+        while seconds > 0 and self.bus.reconnects == seen:
+            pause = min(seconds, RECONNECT_POLL_S)
+            await asyncio.sleep(pause)
+            seconds -= pause
+
+    async def read_board(self, pattern: str, take: Callable[[Message], None], every_s: float) -> None:
+        """Hand on what stands on the board now, after each reconnect, and every so often; runs until cancelled.
+
+        Whoever also subscribes to the pattern misses nothing for longer than ``every_s``, whatever was lost.
+        """
+        board = self.subjects.stream("board")
+        while True:
+            seen, pause_s = self.bus.reconnects, every_s
+            try:
+                for message in await self.bus.newest(board, pattern):
+                    take(message)
+            except (BusUnavailable, BusFull) as error:
+                log.debug("%s: the board was not read: %s", self.peer.name, error)
+                pause_s = RECONNECT_POLL_S
+            await self._rest(pause_s, seen)
 
     async def _answer(self, asked: Subscription) -> None:
         async for heard in self.hear(asked):
