@@ -6,7 +6,7 @@ Every setting with its unit, bound, default and the reason for the default.
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -91,6 +91,16 @@ class SessionConfig(BaseModel):
     headroom: Annotated[float, Field(ge=1.0, le=2.0**64)] = 64.0
     """How far an array may grow in one round, as a multiple of its largest value. More than that has diverged."""
 
+    sharding: Literal["clients", "chunks"] = "clients"
+    """What combiners share out among themselves: ``clients`` (each folds all of some clients' updates; their sums are
+    merged), or ``chunks`` (each folds a part of everybody's update; nothing is merged). The model is the same, bit for
+    bit. ``chunks`` halves a combiner's memory with each doubling of combiners and has no second tier, but every client
+    talks to every combiner; ``clients`` keeps updates within a region."""
+
+    residency: Literal["prefer", "require"] = "prefer"
+    """Whether a client's update may go to a combiner outside of its region (attribute ``region``) when none is there:
+    ``require`` leaves the client out instead."""
+
     @field_validator("strategy_options", "train_config")
     @classmethod
     def _values(cls, value: dict[str, Any]) -> dict[str, Any]:
@@ -109,6 +119,8 @@ class SessionConfig(BaseModel):
     def _consistent(self) -> SessionConfig:
         if self.quorum is not None and self.clients_per_round is not None and self.quorum > self.clients_per_round:
             raise ValueError(f"quorum ({self.quorum}) must not exceed clients_per_round ({self.clients_per_round})")
+        if self.sharding == "chunks" and self.residency == "require":
+            raise ValueError("sharding=chunks sends a part of every update to every combiner: residency cannot be kept")
         return self
 
     @property

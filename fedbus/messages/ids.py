@@ -37,6 +37,9 @@ Number = Annotated[float, Field(allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=0, lt=2**53)]
 """A whole number from 0 on that survives JSON."""
 
+SHARDS_MAX = 256
+"""Most combiners that share a model's chunks out among themselves."""
+
 METRICS_MAX = 256
 """Metrics of one report, and of one mean over clients."""
 

@@ -14,16 +14,23 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from fedbus.messages.envelope import Body
-from fedbus.messages.ids import Count, Name, Number
+from fedbus.messages.ids import SHARDS_MAX, Count, Name, Number
 
 Attempts = Annotated[dict[Name, Count], Field(max_length=200_000)]
 """Which attempt of whom."""
 
 
 class Merge(Body):
-    """How a round is to be closed."""
+    """How a round is to be closed.
+
+    ``partials``: whose partials are to be merged besides the ``counted`` updates, and as which attempt; ``parent``: who
+    takes the merged partial; empty: the root. The root makes the model. Where chunks are shared out, nobody sends a
+    partial: each combiner stores the new model's chunks of its own part under ``publish``, and the root, when all are
+    there, the manifest.
+    """
 
     root: Name
+    parent: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{0,64}$")] = ""
     attempt: Count
     counted: Attempts
     partials: Attempts = {}
@@ -32,7 +39,10 @@ class Merge(Body):
 
 
 class Order(Body):
-    """The whole of what one combiner is to do in one session."""
+    """The whole of what one combiner is to do in one session.
+
+    With ``parts`` above 1 it folds only the chunks of its ``part`` (`part_of`), of every participant.
+    """
 
     session: Name
     revision: Count
@@ -48,3 +58,10 @@ class Order(Body):
     options: Annotated[dict[str, Any], Field(max_length=1000)] = {}
     uploads: Attempts = {}
     merge: Merge | None = None
+    part: Count = 0
+    parts: Annotated[int, Field(ge=1, le=SHARDS_MAX)] = 1
+
+
+def part_of(chunks: int, part: int, parts: int) -> range:
+    """Return which of a model's chunks belong to a part; all parts together are all of them, in order."""
+    return range(chunks * part // parts, chunks * (part + 1) // parts)

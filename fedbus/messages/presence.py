@@ -22,14 +22,23 @@ HEARTBEAT_S_MAX = 3600.0
 """Longest pause between two words of a peer: who promises less often would be known as present for ever."""
 
 
+MEMBERS_MAX = 100_000
+"""Most clients that one crowd speaks for."""
+
+
 class Hello(Body):
-    """I am here, and shall say so again within ``heartbeat_s``."""
+    """I am here, and shall say so again within ``heartbeat_s``.
+
+    ``members``: of a crowd, for how many clients it speaks: ``<crowd>-0`` and so on. Each of them is there as long as
+    the crowd is, with its incarnation and attributes.
+    """
 
     incarnation: Name
     heartbeat_s: Annotated[float, Field(gt=0, le=HEARTBEAT_S_MAX)]
     attributes: Attributes = {}
     version: Annotated[str, Field(max_length=64)] = ""
     doing: Annotated[str, Field(max_length=200)] = ""
+    members: Annotated[int, Field(ge=0, le=MEMBERS_MAX)] = 0
 
 
 class Bye(Body):

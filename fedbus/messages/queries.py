@@ -16,7 +16,7 @@ class Ask(Body):
 
 
 class Seen(Body):
-    """Somebody who is there."""
+    """Somebody who is there. ``members``: of a crowd, how many clients it is."""
 
     role: Name
     name: Name
@@ -26,6 +26,7 @@ class Seen(Body):
     doing: str = ""
     since_at: Number
     seen_at: Number
+    members: Count = 0
 
 
 class Roster(Body):

@@ -13,10 +13,11 @@ from pydantic import Field, ValidationError
 from fedbus.config.session import SessionConfig
 from fedbus.errors import BadMessage
 from fedbus.messages.envelope import Body
-from fedbus.messages.ids import Count, Digest, Metrics, Name, Number, Reason
+from fedbus.messages.ids import SHARDS_MAX, Count, Digest, Metrics, Name, Number, Reason
 
 Clients = Annotated[tuple[Name, ...], Field(max_length=200_000, fail_fast=True)]
 Places = Annotated[dict[Name, Name], Field(max_length=200_000)]
+Shards = Annotated[tuple[Name, ...], Field(max_length=SHARDS_MAX)]
 
 
 class SessionStarted(Body):
@@ -33,7 +34,9 @@ class SessionStarted(Body):
 class RoundOpened(Body):
     """A round asks these clients (client -> combiner) for updates of a version.
 
-    ``incarnations`` are those of the combiners.
+    ``incarnations`` are those of the combiners. ``shards``: where a combiner owns a part of the chunks of everybody's
+    update instead of everything of some clients, the combiners in the order of their parts; each client then stands at
+    the first.
     """
 
     round: Count
@@ -45,6 +48,7 @@ class RoundOpened(Body):
     target: Count
     deadline_at: Number
     traceparent: str = ""
+    shards: Shards = ()
 
 
 class AcceptedUpdate(Body):
@@ -80,7 +84,7 @@ class UpdatesRecorded(Body):
 class ClientsMoved(Body):
     """These clients send (again), as ``attempt``, to another combiner or to its new incarnation.
 
-    What they had sent is gone.
+    What they had sent is gone. ``shards`` as in `RoundOpened`; then everybody is moved.
     """
 
     round: Count
@@ -88,10 +92,14 @@ class ClientsMoved(Body):
     moves: Places
     incarnations: Places
     reason: Reason
+    shards: Shards = ()
 
 
 class RoundClosing(Body):
-    """The exact set of updates that count in a round. A higher ``attempt`` replaces an earlier set."""
+    """The exact set of updates that count in a round. A higher ``attempt`` replaces an earlier set.
+
+    ``parents``: combiner -> who merges its partial, where that is not the root: the tiers of this round.
+    """
 
     round: Count
     attempt: Count
@@ -100,6 +108,7 @@ class RoundClosing(Body):
     publish: Name
     reason: Reason
     deadline_at: Number
+    parents: Places = {}
 
 
 class RoundFailed(Body):

@@ -37,7 +37,7 @@ from fedbus.messages.ids import Peer, check_name, is_name
 _COUNT = re.compile(r"[0-9]{1,16}")
 _XXH3 = re.compile(r"[0-9a-f]{16}")
 
-ROLES = ("client", "combiner", "coordinator", "gateway", "engineer")
+ROLES = ("client", "crowd", "combiner", "coordinator", "gateway", "engineer")
 
 
 class ChunkAddress(NamedTuple):

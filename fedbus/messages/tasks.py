@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from fedbus.messages.envelope import Body
-from fedbus.messages.ids import Count, Name, Number, Reason
+from fedbus.messages.ids import SHARDS_MAX, Count, Name, Number, Reason
 
 TaskConfig = Annotated[dict[str, Any], Field(max_length=1000)]
 """What the engineer's ``train_config`` holds: JSON values, given to the app as ``task.config``."""
@@ -22,7 +22,8 @@ class Train(Body):
     """Train on a version and send the update to a combiner.
 
     A higher ``attempt`` of the same round means: send the update that you hold (again), to this combiner; do not train
-    again.
+    again. ``shards``, where it is not empty: send part i of the update's chunks to the i-th of these combiners (the
+    first is ``combiner``), see `fedbus.messages.orders.part_of`.
     """
 
     round: Count
@@ -34,6 +35,7 @@ class Train(Body):
     seed: Count
     deadline_at: Number
     weight_max: Number
+    shards: Annotated[tuple[Name, ...], Field(max_length=SHARDS_MAX)] = ()
 
 
 class Evaluate(Body):

@@ -8,17 +8,25 @@ bytes, in order, one message each; what they are stands in their subject.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from fedbus.messages.envelope import Body
 from fedbus.messages.ids import Count, Digest, Metrics, Name, Reason
+
+INLINE_BYTES_MAX = 32 * 1024
+"""Updates up to this travel in their announcement: one message instead of four, little where it is not wanted."""
 
 
 class UploadBegin(Body):
     """What will be sent: the update of a client, or the partial of a combiner (which has no weight of its own).
 
     ``spec`` is the digest of names, shapes and dtypes; ``digest`` that of the bytes. ``weight`` is checked by the
-    receiver. ``fetched``: bytes of the model that the sender had to download for this update.
+    receiver. ``fetched``: bytes of the model that the sender had to download for this update. ``inline``: of an update
+    of at most `INLINE_BYTES_MAX`, all of its bytes: then nothing else is sent, and the answer is the verdict. Where the
+    model's chunks are shared out among combiners, an upload is one part of an update: spec and weight are those of the
+    whole, digest, bytes and chunks those of the part.
     """
 
     session: Name
@@ -31,6 +39,7 @@ class UploadBegin(Body):
     weight: float
     metrics: Metrics = {}
     fetched: Count = 0
+    inline: Annotated[bytes, Field(max_length=INLINE_BYTES_MAX)] = b""
 
 
 class UploadState(Body):

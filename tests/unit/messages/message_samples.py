@@ -27,10 +27,13 @@ TRAIN = tasks.Train(
     seed=7,
     deadline_at=1.5,
     weight_max=2.0,
+    shards=("k-1", "k-0"),
 )
 EVALUATE = tasks.Evaluate(round=3, version="s-2", blob="b", config={"a": {}}, seed=2**52, deadline_at=2.5)
 RECEIPT = tasks.Receipt(round=2, counted=False, reason="late")
-MERGE = orders.Merge(root="k-0", attempt=4, counted={"c-1": 2}, partials={"k-1": 4}, weight_sum=3.5, publish="s-3-4")
+MERGE = orders.Merge(
+    root="k-0", parent="k-2", attempt=4, counted={"c-1": 2}, partials={"k-1": 4}, weight_sum=3.5, publish="s-3-4"
+)
 ACCEPTED = records.AcceptedUpdate(
     client="c-1", attempt=2, weight=1.5, nbytes=10, fetched=9, norm=0.25, digest=DIGEST, metrics=METRICS
 )
@@ -57,6 +60,7 @@ SEEN = queries.Seen(
     doing="x",
     since_at=1.0,
     seen_at=2.0,
+    members=7,
 )
 WAIT = queries.Wait(session="s", round=1, what="w", on=("c-1",), missing=1, since_at=1.0, until_at=2.0, then="it fails")
 MODEL = records.ModelPublished(
@@ -81,9 +85,11 @@ SAMPLES: list[envelope.Body] = [
         options={"x": 1},
         uploads={"c-1": 2},
         merge=MERGE,
+        part=1,
+        parts=2,
     ),
     MERGE,
-    presence.Hello(incarnation="i", heartbeat_s=2.0, attributes={"gpu": "yes"}, version="0.1", doing="idle"),
+    presence.Hello(incarnation="i", heartbeat_s=2.0, attributes={"gpu": "yes"}, version="0.1", doing="idle", members=7),
     presence.Bye(incarnation="i"),
     presence.WhoIsThere(spread_s=0.5),
     queries.Ask(),
@@ -103,13 +109,23 @@ SAMPLES: list[envelope.Body] = [
         target=1,
         deadline_at=5.0,
         traceparent="00-ab",
+        shards=("k-0",),
     ),
     ACCEPTED,
     REFUSED,
     records.UpdatesRecorded(round=1, accepted=(ACCEPTED,), refused=(REFUSED,)),
-    records.ClientsMoved(round=1, attempt=2, moves={"c-1": "k-1"}, incarnations={"k-1": "i"}, reason="lost"),
+    records.ClientsMoved(
+        round=1, attempt=2, moves={"c-1": "k-1"}, incarnations={"k-1": "i"}, reason="lost", shards=("k-1",)
+    ),
     records.RoundClosing(
-        round=1, attempt=3, counted=("c-1",), root="k-1", publish="s-1-3", reason="enough", deadline_at=9.0
+        round=1,
+        attempt=3,
+        counted=("c-1",),
+        root="k-1",
+        publish="s-1-3",
+        reason="enough",
+        deadline_at=9.0,
+        parents={"k-2": "k-0"},
     ),
     records.RoundFailed(round=1, attempt=3, reason="quorum"),
     MODEL,
@@ -144,6 +160,7 @@ SAMPLES: list[envelope.Body] = [
         weight=1.5,
         metrics=METRICS,
         fetched=3,
+        inline=b"abcdefgh",
     ),
     uploads.UploadState(
         session="s", round=1, attempt=2, next_chunk=3, credit=8, resend=True, verdict="refused", reason="NaN"
