@@ -60,6 +60,10 @@ def start(
     weight_max: Annotated[float | None, _option("Largest weight of an update (1048576).", "X")] = None,
     value_floor: Annotated[float | None, _option("Every array may hold values up to it (64).", "X")] = None,
     headroom: Annotated[float | None, _option("Growth of an array in a round (64), as a multiple.", "X")] = None,
+    sharding: Annotated[str | None, _option("What combiners share out: clients (default) or chunks.", "WHAT")] = None,
+    residency: Annotated[
+        str | None, _option("An update may leave its region: prefer (default) or require.", "WHETHER")
+    ] = None,
     watch: Annotated[bool, typer.Option("--watch/--no-watch", help="Stay and show progress.")] = True,
     nats: Nats = URL,
     workspace: Workspace = "default",

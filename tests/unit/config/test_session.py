@@ -34,7 +34,7 @@ BOUNDS = {
 
 def test_every_number_has_bounds_that_are_tested():
     """A setting that is a number and is added without bounds here fails this test."""
-    texts = {"strategy", "strategy_options", "train_config", "target_metric"}
+    texts = {"strategy", "strategy_options", "train_config", "target_metric", "sharding", "residency"}
     assert set(SessionConfig.model_fields) == set(BOUNDS) | texts
 
 
@@ -185,3 +185,13 @@ def test_options_that_can_travel_are_kept(setting):
     assert again == config and getattr(again, setting) == value
     with pytest.raises(ValidationError, match=setting):
         SessionConfig(**{setting: {f"{i}": 0 for i in range(1001)}})
+
+
+def test_layouts_that_contradict_each_other_are_refused():
+    """Sharing out chunks sends parts of every update everywhere: then no update can be kept in its region."""
+    assert SessionConfig(sharding="chunks").residency == "prefer"
+    with pytest.raises(ValidationError, match="residency cannot be kept"):
+        SessionConfig(sharding="chunks", residency="require")
+    for setting in ("sharding", "residency"):
+        with pytest.raises(ValidationError, match=rf"(?m)^{setting}$"):
+            SessionConfig(**{setting: "perhaps"})
