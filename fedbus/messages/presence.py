@@ -1,6 +1,10 @@
 """Who is there. A role says `Hello` when it comes, at every heartbeat, and when asked; `Bye` when it leaves by itself.
 
 An ``incarnation`` is new at every start of a process: what a role held in memory is gone when it changes.
+
+A crowd is one process with many clients. Several crowds may hold the clients of one series between them, so that their
+names do not tell where they run: ``sim`` with 500 members is ``sim-0 .. sim-499``, and ``sim-500`` with ``first`` 500
+continues it with ``sim-500 ..``.
 """
 
 from __future__ import annotations
@@ -10,7 +14,7 @@ from typing import Annotated
 from pydantic import Field
 
 from fedbus.messages.envelope import Body
-from fedbus.messages.ids import Name, Number
+from fedbus.messages.ids import Name, Number, is_name
 
 Attributes = Annotated[
     dict[Annotated[str, Field(min_length=1, max_length=64)], Annotated[str, Field(max_length=256)]],
@@ -25,12 +29,30 @@ HEARTBEAT_S_MAX = 3600.0
 MEMBERS_MAX = 100_000
 """Most clients that one crowd speaks for."""
 
+FIRST_MAX = 10**9
+"""Largest number at which a crowd begins: ten digits of a name at most, and a bound on what a stranger may say."""
+
+
+def crowd_name(series: str, first: int) -> str:
+    """Return what the crowd is called that holds a part of a series, from number ``first`` on."""
+    return f"{series}-{first}" if first else series
+
+
+def members_of(crowd: str, first: int, members: int) -> list[str]:
+    """Return the clients of a crowd; none where these would not be names.
+
+    `crowd_name` reversed: a crowd that begins at ``first`` > 0 ends in it.
+    """
+    series = crowd.removesuffix(f"-{first}") if first else crowd
+    names = [f"{series}-{number}" for number in range(first, first + members)]
+    return names if names and is_name(names[-1]) else []
+
 
 class Hello(Body):
     """I am here, and shall say so again within ``heartbeat_s``.
 
-    ``members``: of a crowd, for how many clients it speaks: ``<crowd>-0`` and so on. Each of them is there as long as
-    the crowd is, with its incarnation and attributes.
+    ``members``, ``first``: of a crowd, for how many clients it speaks, and from which number on (`members_of`). Each of
+    them is there as long as the crowd is, with its incarnation and attributes.
     """
 
     incarnation: Name
@@ -39,6 +61,7 @@ class Hello(Body):
     version: Annotated[str, Field(max_length=64)] = ""
     doing: Annotated[str, Field(max_length=200)] = ""
     members: Annotated[int, Field(ge=0, le=MEMBERS_MAX)] = 0
+    first: Annotated[int, Field(ge=0, le=FIRST_MAX)] = 0
 
 
 class Bye(Body):

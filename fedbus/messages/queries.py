@@ -16,7 +16,7 @@ class Ask(Body):
 
 
 class Seen(Body):
-    """Somebody who is there. ``members``: of a crowd, how many clients it is."""
+    """Somebody who is there. ``members``, ``first``: of a crowd, which clients it is (`presence.members_of`)."""
 
     role: Name
     name: Name
@@ -27,6 +27,7 @@ class Seen(Body):
     since_at: Number
     seen_at: Number
     members: Count = 0
+    first: Count = 0
 
 
 class Roster(Body):

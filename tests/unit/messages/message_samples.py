@@ -61,6 +61,7 @@ SEEN = queries.Seen(
     since_at=1.0,
     seen_at=2.0,
     members=7,
+    first=14,
 )
 WAIT = queries.Wait(session="s", round=1, what="w", on=("c-1",), missing=1, since_at=1.0, until_at=2.0, then="it fails")
 MODEL = records.ModelPublished(
@@ -89,7 +90,9 @@ SAMPLES: list[envelope.Body] = [
         parts=2,
     ),
     MERGE,
-    presence.Hello(incarnation="i", heartbeat_s=2.0, attributes={"gpu": "yes"}, version="0.1", doing="idle", members=7),
+    presence.Hello(
+        incarnation="i", heartbeat_s=2.0, attributes={"gpu": "yes"}, version="0.1", doing="idle", members=7, first=14
+    ),
     presence.Bye(incarnation="i"),
     presence.WhoIsThere(spread_s=0.5),
     queries.Ask(),
