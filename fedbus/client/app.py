@@ -1,5 +1,7 @@
 """What a data owner writes: a `ClientApp` with a function that trains, and perhaps one that evaluates.
 
+A third one, for research, makes a model's first version, so that a module is all that `fedbus simulate` needs.
+
 The functions get a `Model` and a task, and return an `Update` or an `Evaluation`. Either may be sync (it runs in a
 thread, the event loop stays free) or async. What they raise is reported as the reason why this client does not take
 part in the round.
@@ -101,8 +103,10 @@ class Evaluation:
 
 Train = Callable[[Model, TrainTask], Update | Awaitable[Update]]
 Evaluate = Callable[[Model, EvaluateTask], Evaluation | Awaitable[Evaluation]]
+Initial = Callable[[int], Mapping[str, Array]]
 AnyTrain = TypeVar("AnyTrain", bound=Train)
 AnyEvaluate = TypeVar("AnyEvaluate", bound=Evaluate)
+AnyInitial = TypeVar("AnyInitial", bound=Initial)
 
 
 class ClientApp:
@@ -111,6 +115,7 @@ class ClientApp:
     def __init__(self) -> None:
         self._train: Train | None = None
         self._evaluate: Evaluate | None = None
+        self._initial: Initial | None = None
 
     def train(self, function: AnyTrain) -> AnyTrain:
         """Register the function that trains; use it as a decorator."""
@@ -122,9 +127,32 @@ class ClientApp:
         self._evaluate = _once("evaluate", self._evaluate, function)
         return function
 
+    def initial(self, function: AnyInitial) -> AnyInitial:
+        """Register the function of a seed that makes a model's first version; use it as a decorator.
+
+        No client calls it: it is for `fedbus simulate`, which starts a session by itself.
+        """
+        if is_async(function):
+            raise ConfigError("@app.initial: expected a plain function of a seed, got an async one")
+        self._initial = _once("initial", self._initial, function, "a seed")
+        return function
+
+    def first_model(self, seed: int) -> dict[str, Array] | None:
+        """Return a model's first version, names to arrays; None where the app has no ``@app.initial``.
+
+        Raises `ConfigError` when the function gives something else; what it raises itself passes.
+        """
+        if self._initial is None:
+            return None
+        model: object = self._initial(seed)
+        if not isinstance(model, Mapping) or not model:
+            what = "an empty mapping" if isinstance(model, Mapping) else type(model).__name__
+            raise ConfigError(f"@app.initial returned {what}; expected names and arrays")
+        return {str(name): np.asarray(array) for name, array in model.items()}
+
     @property
     def functions(self) -> Mapping[str, Callable[..., Any]]:
-        """The registered functions by name."""
+        """The functions that a client calls, by name."""
         found = {"train": self._train, "evaluate": self._evaluate}
         return MappingProxyType({name: function for name, function in found.items() if function is not None})
 
@@ -132,11 +160,11 @@ class ClientApp:
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-def _once(what: str, known: Function | None, function: Function) -> Function:
+def _once(what: str, known: Function | None, function: Function, arguments: str = "a model and a task") -> Function:
     if known is not None:
         raise ConfigError(f"@app.{what}: this app has such a function already ({known.__qualname__})")
     if not callable(function):
-        raise ConfigError(f"@app.{what}: expected a function of a model and a task, got {type(function).__name__}")
+        raise ConfigError(f"@app.{what}: expected a function of {arguments}, got {type(function).__name__}")
     return function
 
 
