@@ -1,121 +1,65 @@
 """Whole federations in one process, from one seed, under virtual time: the real roles, the memory bus, misfortune.
 
-`simulate(seed)` makes a world (how many clients and combiners, what faults, who is killed when: all drawn from the
-seed), runs one session in it, and checks what must hold: every published model is the exact weighted sum of updates of
-that round, each at most once; versions form one chain; every round ends; the session ends in bounded time. What is
-checked against is computed here with Python's own whole numbers and fractions, not with the accumulator. A violation
-raises `Violation` with the seed and the story.
+`simulate(seed)` makes a world (`fedbus.testing.plan`: who takes part, where, and what goes wrong, all drawn from the
+seed), runs its sessions, and lets `fedbus.testing.judge` say whether what must hold does: every published model is the
+exact weighted mean of updates of that round, each at most once; versions form one chain; every round ends; the session
+ends in bounded time. A violation raises `Violation` with the seed and the story.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import random
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, field
-from fractions import Fraction
 from typing import Any
 
 import numpy as np
 
-from fedbus.aggregation import scale_for
-from fedbus.bus.memory import Faults, MemoryBroker, MemoryBus
+from fedbus.bus.base import Message
+from fedbus.bus.memory import MemoryBus
 from fedbus.client.app import ClientApp, EvaluateTask, Evaluation, Model, TrainTask, Update
 from fedbus.client.client import Client
 from fedbus.combiner.service import Combiner
 from fedbus.config.session import SessionConfig
+from fedbus.coordinator.selection import draw
 from fedbus.coordinator.service import Coordinator
+from fedbus.coordinator.state import Phase
 from fedbus.crash import Point
 from fedbus.errors import BusClosed, FedbusError, NotFound
 from fedbus.federation.service import Federation, SessionResult
-from fedbus.messages import records
 from fedbus.messages.subjects import Subjects
-from fedbus.store.journal import Journalled
 from fedbus.store.spool import Memory
 from fedbus.store.streams import ensure_streams
-from fedbus.tensors import Manifest, model_digest
+from fedbus.tensors import model_digest
+from fedbus.testing.judge import Judge
+from fedbus.testing.learning import Arrays, initial, update_of
 from fedbus.testing.loop import EPOCH, VirtualClock, run_virtual
+from fedbus.testing.plan import Plan, contains
+from fedbus.testing.rogues import Rogue
+from fedbus.testing.strangers import Garbler, Parrot, WatchedBroker
 from fedbus.workers import Inline
 
-SESSION = "world"
 LIMIT_S = 4 * 3600.0
 """Virtual time in which every world must have ended; its own deadlines end it long before."""
 
-
-PATIENCE_S = 150.0
-"""Longest that a round may take beyond its training and the misfortunes of its world.
-
-An evaluation's deadline, and retries.
-"""
+Start = Callable[[MemoryBus, int], Coroutine[Any, Any, None]]
+"""What a role does from its birth on: given its connection, and how often it was born."""
 
 
 class Violation(AssertionError):
     """Something that must hold did not."""
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What a world is made of; `Plan.draw` draws one from a seed.
-
-    ``deaths``: points at which the role that passes them for the n-th time (counted over the world) is killed.
-    """
-
-    seed: int
-    clients: int = 3
-    combiners: int = 1
-    rounds: int = 2
-    faults: Faults = field(default_factory=Faults)
-    kills: int = 0
-    broker_restarts: int = 0
-    misfortune_s: float = 60.0
-    bad_clients: int = 0
-    slow_s: float = 0.0
-    chunk_bytes: int = 16
-    values: int = 16
-    evaluate: bool = True
-    deaths: tuple[tuple[Point, int], ...] = ()
-
-    @staticmethod
-    def draw(seed: int) -> Plan:
-        """Draw a world: most are small and harsh."""
-        rng = random.Random(f"plan-{seed}")
-        clients = rng.randint(1, 5)
-        faults = Faults(
-            loss=rng.choice([0.0, 0.02, 0.1, 0.2]),
-            repetition=rng.choice([0.0, 0.05, 0.2]),
-            reordering=rng.choice([0.0, 0.05, 0.2]),
-            reordering_s_max=rng.choice([0.1, 2.0]),
-            delay_s=rng.choice([(0.0, 0.0), (0.001, 0.02), (0.01, 0.4)]),
-            append_loss=rng.choice([0.0, 0.0, 0.02, 0.1]),
-            ack_loss=rng.choice([0.0, 0.0, 0.02, 0.1]),
-        )
-        return Plan(
-            seed=seed,
-            clients=clients,
-            combiners=rng.randint(1, 3),
-            rounds=rng.randint(1, 3),
-            faults=faults,
-            kills=rng.choice([0, 1, 2, 4, 8]),
-            broker_restarts=rng.choice([0, 0, 0, 1, 2]),
-            misfortune_s=rng.choice([10.0, 40.0]),
-            bad_clients=rng.choice([0, 0, 0, 1]) if clients > 1 else 0,
-            slow_s=rng.choice([0.0, 1.0, 10.0]),
-            deaths=tuple((rng.choice(list(Point)), rng.randint(1, 6)) for _ in range(rng.choice([0, 0, 1, 3]))),
-            values=rng.choice([0, 1, 7, 30, 90]),
-            chunk_bytes=rng.choice([16, 64, 512 * 1024]),
-            evaluate=rng.random() < 0.5,
-        )
-
-
 @dataclass(slots=True)
 class Report:
-    """What happened in a world."""
+    """What happened in a world; ``digest``, ``outcome``, ``rounds`` are of its first session, ``digests`` of each."""
 
     plan: Plan
     outcome: str = ""
     digest: str = ""
+    digests: dict[str, str] = field(default_factory=dict)
     rounds: int = 0
     counted: int = 0
     crashes: int = 0
@@ -128,7 +72,7 @@ class _Role:
     """A role that lives, dies, and is born again."""
 
     name: str
-    start: Callable[[MemoryBus, int], Coroutine[Any, Any, None]]
+    start: Start
     bus: MemoryBus | None = None
     task: asyncio.Task[None] | None = None
     births: int = 0
@@ -140,7 +84,7 @@ def simulate(seed: int, plan: Plan | None = None) -> Report:
 
 
 class World:
-    """One world. Its clients' updates are a pure function of model and task, so that they can be recomputed."""
+    """One world."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
@@ -148,42 +92,36 @@ class World:
         self.report = Report(plan)
         self.subjects = Subjects("default")
         self.clock = VirtualClock()
-        self.broker = MemoryBroker(plan.seed, plan.faults)
+        self.broker = WatchedBroker(plan.seed, plan.faults)
+        self.broker.watchers.append(self._watch_borders)
+        self.sessions = tuple("world" + (f"-{index}" if index else "") for index in range(plan.sessions))
         self.roles: dict[str, _Role] = {}
-        self.models: dict[str, dict[str, np.ndarray[Any, Any]]] = {}
         self.coordinators: list[Coordinator] = []
+        self.known: dict[tuple[str, int, str], Arrays] = {}
         self.failure: Violation | None = None
         self.passed: dict[Point, int] = {}
         self._dying: set[asyncio.Task[None]] = set()
+        self._clients = {
+            draw(plan.seed, "task", round_, name): name
+            for name in plan.client_names
+            for round_ in range(plan.rounds + 1)
+        }
 
-    # --- the learning task: exact to recompute ---
-
-    def initial(self) -> dict[str, np.ndarray[Any, Any]]:
-        """Return the first model: two arrays, one of them possibly empty."""
-        values = np.arange(self.plan.values, dtype=np.float32) / 7
-        return {"a": values, "b": np.array([0.5, -2.0], dtype=np.float64)}
-
-    @staticmethod
-    def update_of(model: Mapping[str, np.ndarray[Any, Any]], name: str, round_: int) -> tuple[dict[str, Any], float]:
-        """Return what an honest client gives for a model in a round."""
-        digest = hashlib.blake2b(f"{name}/{round_}".encode(), digest_size=8).digest()
-        shift, weight = digest[0] / 16 - 8, 1.0 + digest[1] % 50
-        return {key: (value + value.dtype.type(shift) / 3).astype(value.dtype) for key, value in model.items()}, weight
-
-    def app(self, name: str) -> ClientApp:
-        """Return the app of a client, made at its birth; bad ones misbehave, each in its own way by round."""
+    def app(self) -> ClientApp:
+        """Return the app of a process, made at its birth; bad clients misbehave, each in its own way by round."""
         app = ClientApp()
-        trained: set[int] = set()
-        bad = name in {f"c{i}" for i in range(self.plan.bad_clients)}
+        trained: set[tuple[str, str, int]] = set()
 
         @app.train
         async def train(model: Model, task: TrainTask) -> Update:
+            name = self._clients[task.seed]
+            bad = name in self.plan.bad
             if self.plan.slow_s:
-                await asyncio.sleep(self.plan.slow_s * (1 + len(name) % 3) * self.rng.random())
-            arrays, weight = self.update_of(model, name, task.round)
-            if task.round in trained and not bad and self.failure is None:
-                self.failure = Violation(f"{name} was asked to train twice for round {task.round}")
-            trained.add(task.round)
+                await asyncio.sleep(self.plan.slow_s * (1 + len(model.version) % 3) * self.rng.random())
+            arrays, weight = update_of(task.session, model, name, task.round)
+            if (name, task.session, task.round) in trained and not bad:
+                self.fail(f"{name} was asked to train twice for round {task.round} of {task.session}")
+            trained.add((name, task.session, task.round))
             if bad and task.round % 3 == 0:
                 raise ValueError("a bad client")
             if bad and task.round % 3 == 1:
@@ -202,7 +140,7 @@ class World:
 
     # --- birth and death ---
 
-    def add(self, name: str, start: Callable[[MemoryBus, int], Coroutine[Any, Any, None]]) -> None:
+    def add(self, name: str, start: Start) -> None:
         """Add a role and let it live."""
         self.roles[name] = _Role(name, start)
         self.bear(name)
@@ -224,8 +162,7 @@ class World:
         task.cancel()
         await asyncio.wait([task])
         if not task.cancelled() and not isinstance(task.exception(), BusClosed):
-            self.failure = Violation(f"{name} ended with an error")
-            self.failure.__cause__ = task.exception()
+            self.fail(f"{name} ended with an error", task.exception())
         self.report.crashes += 1
         self.tell(f"{name} is killed")
 
@@ -247,23 +184,34 @@ class World:
         await self.kill(name)
         await self._return(name, self.rng.uniform(0.1, 8.0))
 
+    async def _return(self, name: str, after_s: float) -> None:
+        await asyncio.sleep(after_s)
+        self.tell(f"{name} is back")
+        self.bear(name)
+
     def tell(self, what: str) -> None:
         """Add to the story."""
         self.report.story.append(f"{asyncio.get_running_loop().time():9.3f} {what}")
 
-    def _raise_if_failed(self, role: _Role) -> None:
-        if role.task is not None and role.task.done() and not role.task.cancelled():
-            error = role.task.exception()
-            if error is not None:
-                raise Violation(f"{role.name} ended with an error") from error
-            raise Violation(f"{role.name} ended by itself")
+    def fail(self, what: str, cause: BaseException | None = None) -> None:
+        """Note a violation; the first one ends the world."""
+        if self.failure is None:
+            self.failure = Violation(what)
+            self.failure.__cause__ = cause
+
+    # --- people ---
 
     def _people(self) -> None:
-        for index in range(self.plan.combiners):
-            self.add(f"k{index}", self._combiner(f"k{index}"))
+        plan = self.plan
+        for name in plan.combiner_names:
+            self.add(name, self._combiner(name))
         self.add("coordinator", self._coordinator)
-        for index in range(self.plan.clients):
-            self.add(f"c{index}", self._client(f"c{index}"))
+        for name in plan.client_names:
+            self.add(name, self._client(name))
+        for index, kind in enumerate(plan.rogues):
+            self.add(f"r-{index}", self._rogue(f"r-{index}", kind))
+        for kind in plan.strangers:
+            self.add(kind, self._stranger(kind))
 
     async def _coordinator(self, bus: MemoryBus, birth: int) -> None:
         coordinator = Coordinator(
@@ -278,7 +226,7 @@ class World:
         self.coordinators.append(coordinator)
         await coordinator.run()
 
-    def _combiner(self, name: str) -> Callable[[MemoryBus, int], Coroutine[Any, Any, None]]:
+    def _combiner(self, name: str) -> Start:
         async def start(bus: MemoryBus, birth: int) -> None:
             await Combiner(
                 bus,
@@ -293,12 +241,13 @@ class World:
 
         return start
 
-    def _client(self, name: str) -> Callable[[MemoryBus, int], Coroutine[Any, Any, None]]:
+    def _client(self, name: str) -> Start:
         async def start(bus: MemoryBus, birth: int) -> None:
             client = Client(
                 bus,
-                self.app(name),
+                self.app(),
                 name=name,
+                attributes=_attributes(self.plan.client_region(name)),
                 clock=self.clock,
                 workers=Inline(),
                 incarnation=f"{name}-{birth}",
@@ -309,55 +258,94 @@ class World:
 
         return start
 
+    def _rogue(self, name: str, kind: str) -> Start:
+        async def start(bus: MemoryBus, birth: int) -> None:
+            region = self.plan.combiner_region("k0")  # where it may be asked, whatever the residency
+            incarnation, rng = f"{name}-{birth}", random.Random(f"{name}-{self.plan.seed}-{birth}")
+            await Rogue(
+                bus,
+                kind,
+                name=name,
+                incarnation=incarnation,
+                clock=self.clock,
+                region=region,
+                known=self.known,
+                rng=rng,
+            ).run()
+
+        return start
+
+    def _stranger(self, kind: str) -> Start:
+        rng = random.Random(f"{kind}-{self.plan.seed}")
+
+        async def start(bus: MemoryBus, birth: int) -> None:
+            if kind == "parrot":
+                await Parrot(bus, self.broker, rng).run()
+            else:
+                await Garbler(bus, self.subjects, rng, self.sessions).run()
+
+        return start
+
     # --- misfortune ---
 
     async def _misfortune(self) -> None:
-        """Kill and bear roles, restart the broker; then let everything heal."""
-        moments = sorted(self.rng.uniform(0, self.plan.misfortune_s) for _ in range(self.plan.kills))
-        restarts = sorted(self.rng.uniform(0, self.plan.misfortune_s) for _ in range(self.plan.broker_restarts))
-        todo = sorted([(at, "kill") for at in moments] + [(at, "broker") for at in restarts])
+        """Kill and bear roles, restart the broker, cut links; then let everything heal, and send strangers away."""
+        plan = self.plan
+        todo = [(self.rng.uniform(0, plan.misfortune_s), "kill") for _ in range(plan.kills)]
+        todo += [(self.rng.uniform(0, plan.misfortune_s), "broker") for _ in range(plan.broker_restarts)]
+        todo += [(self.rng.uniform(0, plan.misfortune_s), "cut") for _ in range(plan.partitions)]
         loop = asyncio.get_running_loop()
         begin = loop.time()
         returns: list[asyncio.Task[None]] = []
-        for at, what in todo:
+        for at, what in sorted(todo):
             await asyncio.sleep(max(0.0, begin + at - loop.time()))
             if what == "broker":
                 self.tell("the broker is restarted; what it held in memory is gone")
                 self.broker.restart(wipe_memory=True)
                 continue
             name = self.rng.choice(sorted(self.roles))
-            if self.roles[name].task is not None:
+            if what == "cut":
+                returns.append(asyncio.create_task(self._cut(name, self.rng.uniform(0.5, 12.0))))
+            elif self.roles[name].task is not None:
                 await self.kill(name)
                 returns.append(asyncio.create_task(self._return(name, self.rng.uniform(0.05, 15.0))))
         for task in returns:
             await task
+        await asyncio.sleep(max(0.0, begin + plan.misfortune_s - loop.time()))
+        for kind in plan.strangers:
+            await self.kill(kind)
 
-    async def _return(self, name: str, after_s: float) -> None:
-        await asyncio.sleep(after_s)
-        self.tell(f"{name} is back")
-        self.bear(name)
+    async def _cut(self, name: str, for_s: float) -> None:
+        """Cut a role off the broker for a while."""
+        self.tell(f"{name} is cut off")
+        self.broker.partition(name)
+        await asyncio.sleep(for_s)
+        self.tell(f"{name} is reached again")
+        self.broker.heal(name)
 
-    # --- a session ---
+    # --- sessions ---
 
     def config(self) -> SessionConfig:
-        """Return the session's settings.
+        """Return the sessions' settings.
 
         Rounds wait for all honest clients, so that the result does not depend on luck.
         """
         plan = self.plan
         return SessionConfig(
             rounds=plan.rounds,
-            clients_min=plan.clients,
-            quorum=max(1, plan.clients - plan.bad_clients),
-            round_deadline_s=900.0,
+            clients_min=len(plan.asked) + len(plan.rogues),
+            quorum=max(1, len(plan.honest)),
+            round_deadline_s=240.0 if "mute" in plan.rogues else 900.0,
             close_deadline_s=600.0,
             evaluate_deadline_s=60.0,
             evaluate_every=1 if plan.evaluate else 0,
             seed=plan.seed,
+            sharding=plan.sharding,
+            residency=plan.residency,
         )
 
     async def run(self) -> Report:
-        """Live through the session, then judge."""
+        """Live through the sessions, then judge."""
         async with (
             MemoryBus(self.broker, "engineer") as bus,
             Federation(bus, workers=Inline(), name="eve") as federation,
@@ -366,23 +354,20 @@ class World:
             self._people()
             trouble = asyncio.create_task(self._misfortune())
             watch = asyncio.create_task(self._watch())
-            session = asyncio.create_task(self._session(federation))
+            sessions = [asyncio.create_task(self._session(federation, name)) for name in self.sessions]
             try:
-                await asyncio.wait({session, watch}, timeout=LIMIT_S, return_when=asyncio.FIRST_COMPLETED)
-                if watch.done():
-                    raise self.violation(str(watch.exception())) from watch.exception()
-                if not session.done():
-                    raise self.violation("the session did not end")
-                result = session.result()
+                results = await self._results(sessions, watch)
             finally:
-                for task in (trouble, watch, session):
+                for task in (trouble, watch, *sessions):
                     task.cancel()
                     await asyncio.wait([task])
-            entries = await federation.journal.read(SESSION)
-            self.report.outcome, self.report.digest = result.outcome, result.digest
             self.report.virtual_s = asyncio.get_running_loop().time()
+            self.report.digests = {name: result.digest for name, result in results.items()}
+            first = results[self.sessions[0]]
+            self.report.outcome, self.report.digest = first.outcome, first.digest
             try:
-                await self.judge(federation, entries)
+                for name in self.sessions:
+                    await self._judge(federation, name)
             except AssertionError as error:
                 raise self.violation(str(error)) from error
             for role in self.roles.values():
@@ -392,11 +377,29 @@ class World:
                         await role.task
         return self.report
 
-    async def _session(self, federation: Federation) -> SessionResult:
+    async def _results(
+        self, sessions: list[asyncio.Task[SessionResult]], watch: asyncio.Task[None]
+    ) -> dict[str, SessionResult]:
+        """Wait for all sessions, or until something is seen that must not be."""
+        waiting = {*sessions}
+        while waiting:
+            left_s = LIMIT_S - asyncio.get_running_loop().time()
+            done, _ = await asyncio.wait({*waiting, watch}, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
+            if watch.done():
+                raise self.violation(str(watch.exception())) from watch.exception()
+            if not done:
+                raise self.violation("a session did not end")
+            waiting -= done
+        if self.failure is not None:
+            raise self.violation(str(self.failure)) from self.failure
+        return dict(zip(self.sessions, [task.result() for task in sessions], strict=True))
+
+    async def _session(self, federation: Federation, name: str) -> SessionResult:
+        model = initial(name, self.plan.values)
         while True:
             try:
                 session = await federation.start_session(
-                    self.config(), model=self.initial(), name=SESSION, chunk_bytes=self.plan.chunk_bytes
+                    self.config(), model=model, name=name, chunk_bytes=self.plan.chunk_bytes
                 )
                 return await session.wait()
             except BusClosed:
@@ -405,14 +408,68 @@ class World:
                 self.tell(f"the engineer tries again: {error}")
                 await asyncio.sleep(5.0)
 
+    async def _judge(self, federation: Federation, name: str) -> None:
+        """Let a judge hear the session's journal, and look every version up that it names."""
+        judge = Judge(self.plan, name, self.config(), self.known)
+        entries = await federation.journal.read(name)
+        for journalled in entries:
+            for record in journalled.entry.unpack():
+                judge.hear(record)
+        begun_at = next(j.entry.at for j in entries if j.entry.records)
+        ended_at = max(j.entry.at for j in entries)
+        judge.finish(ended_at - begun_at)
+        assert EPOCH <= begun_at <= ended_at, "the journal tells other times than the clock"
+        if name == self.sessions[0]:
+            self.report.rounds = judge.number
+        self.report.counted += judge.counted
+        for fact in judge.published:
+            try:
+                stored = await federation.models.get(fact.version)
+            except NotFound as error:
+                raise Violation(f"a published version cannot be found: {error}") from error
+            assert model_digest(stored) == fact.digest, "the stored model is another"
+
+    # --- what must hold all the time ---
+
     async def _watch(self) -> None:
-        """Fail at once when a role ends by itself, and check each machine's invariants as time goes by."""
+        """Fail at once when a role ends by itself, and look at what waits as time goes by."""
         while True:
             await asyncio.sleep(1.0)
             if self.failure is not None:
                 raise self.failure
             for role in self.roles.values():
-                self._raise_if_failed(role)
+                self._raise_if_ended(role)
+            for coordinator in self.coordinators[-1:]:
+                self._check_waits(coordinator)
+
+    @staticmethod
+    def _raise_if_ended(role: _Role) -> None:
+        if role.task is not None and role.task.done() and not role.task.cancelled():
+            error = role.task.exception()
+            if error is not None:
+                raise Violation(f"{role.name} ended with an error") from error
+            raise Violation(f"{role.name} ended by itself")
+
+    @staticmethod
+    def _check_waits(coordinator: Coordinator) -> None:
+        """A session under way waits for something, until some time, and says what happens then."""
+        for name, machine in coordinator.machines.items():
+            waits = machine.waits()
+            if machine.state.phase not in (Phase.NEW, Phase.ENDED) and not waits:
+                raise Violation(f"{name} waits, and does not say what for")
+            for wait in waits:
+                if not (wait.what and wait.then and wait.since_at < wait.until_at):
+                    raise Violation(f"{name} does not say what for, until when, or what then: {wait}")
+
+    def _watch_borders(self, message: Message) -> None:
+        """With ``residency="require"`` no update leaves its region, whoever decides what and whenever."""
+        tokens = message.subject.split(".")
+        if self.plan.residency == "require" and tokens[2] in ("up", "chunk") and tokens[4] == "client":
+            combiner, client = tokens[3], tokens[5]
+            if combiner in self.plan.combiner_names and client in self.plan.client_names:
+                there, home = self.plan.combiner_region(combiner), self.plan.client_region(client)
+                if not contains(there, home):
+                    self.fail(f"an update of {client} in {home!r} went to {combiner} in {there!r}")
 
     def violation(self, what: str) -> Violation:
         """Return the error with the seed and the story."""
@@ -420,87 +477,9 @@ class World:
         story = "\n".join([*self.report.story[-60:], *(f"waits: {wait.what} {wait.on}" for wait in waits)])
         return Violation(f"seed {self.plan.seed}: {what}\n{self.plan}\n{story}")
 
-    # --- judgement ---
 
-    async def judge(self, federation: Federation, entries: list[Journalled]) -> None:
-        """Check the whole journal and every model that it names."""
-        facts = [record for journalled in entries for record in journalled.entry.unpack()]
-        model = self.initial()
-        version, number = f"{SESSION}-0", 0
-        accepted: dict[str, records.AcceptedUpdate] = {}
-        closing: records.RoundClosing | None = None
-        counting: dict[str, records.AcceptedUpdate] = {}
-        for fact in facts:
-            match fact:
-                case records.RoundOpened():
-                    assert (fact.round, fact.version) == (number + 1, version), "a round of another model"
-                    accepted = {}
-                case records.UpdatesRecorded():
-                    assert fact.round == number + 1, "an update of one round in another"
-                    accepted |= {update.client: update for update in fact.accepted}
-                case records.ClientsMoved():
-                    for client in fact.moves:
-                        accepted.pop(client, None)
-                case records.RoundClosing():
-                    assert len(set(fact.counted)) == len(fact.counted), "an update counted twice"
-                    assert set(fact.counted) <= set(accepted), "counted, but never accepted"
-                    closing, counting = fact, {client: accepted[client] for client in fact.counted}
-                case records.ModelPublished():
-                    assert closing is not None and fact.round == number + 1 and fact.parent == version, "no chain"
-                    model = self.expected(model, fact.round, sorted(counting))
-                    assert model_digest(model) == fact.digest, f"round {fact.round}: the model is not the exact sum"
-                    await self._judge_stored(federation, fact)
-                    number, version = fact.round, fact.version
-                    self.report.rounds, self.report.counted = number, self.report.counted + len(counting)
-                case records.RoundEvaluated():
-                    asked = dict.fromkeys([measured.client for measured in fact.clients], float(np.sum(model["b"])))
-                    found = {measured.client: measured.metrics["sum"] for measured in fact.clients}
-                    assert (fact.version, found) == (version, asked), "metrics of another model"
-                case records.RoundFailed():
-                    assert self.plan.bad_clients, f"round {fact.round} failed: {fact.reason}"
-                case _:
-                    pass
-        self._judge_end(facts[-1], number, self.report.virtual_s - (entries[0].entry.at - EPOCH))
-
-    async def _judge_stored(self, federation: Federation, fact: records.ModelPublished) -> None:
-        """Check that a published version can be found and fetched, and is what the journal says."""
-        try:
-            stored = await federation.models.get(fact.version)
-        except NotFound as error:
-            raise Violation(f"a published version cannot be found: {error}") from error
-        assert model_digest(stored) == fact.digest, "the stored model is another"
-
-    def _judge_end(self, ended: records.Record, number: int, took_s: float) -> None:
-        """Check how the session ended, and that it took no longer than its misfortunes explain."""
-        assert isinstance(ended, records.SessionEnded), "the session did not end in the journal"
-        if self.plan.bad_clients == 0:
-            assert ended.outcome == "completed", f"expected completed, got {ended.outcome}: {ended.reason}"
-            assert number == self.plan.rounds and self.report.counted == self.plan.rounds * self.plan.clients, (
-                "an update lost"
-            )
-        else:
-            honest = self.plan.clients - self.plan.bad_clients
-            assert ended.outcome == "completed" and self.report.counted == self.plan.rounds * honest, (
-                "an honest update lost"
-            )
-        patience_s = self.plan.misfortune_s + 60.0 + self.plan.rounds * (PATIENCE_S + 3 * self.plan.slow_s)
-        assert took_s < patience_s, f"it took {took_s:.0f} s, more than {patience_s:.0f}"
-
-    def expected(self, model: dict[str, Any], round_: int, clients: list[str]) -> dict[str, np.ndarray[Any, Any]]:
-        """Compute the next model with whole numbers: the definition of docs/explanation/exactness, not its code."""
-        manifest = Manifest.of(model)
-        scale = scale_for(manifest.spec, manifest.absmax, self.config().weight_max)
-        updates = [self.update_of(model, name, round_) for name in clients]
-        weight_sum = sum(Fraction(weight) for _, weight in updates)
-        new = {}
-        for bits, (key, base) in zip(scale.bits, model.items(), strict=True):
-            sums = [
-                sum(round(Fraction(float(np.float64(w) * 2.0**bits * np.float64(a[key][i])))) for a, w in updates)
-                for i in range(base.size)
-            ]
-            means = [float(np.float64(total) / (float(weight_sum) * 2.0**bits)) for total in sums]
-            new[key] = np.array(means, dtype=np.float64).astype(base.dtype).reshape(base.shape)
-        return new
+def _attributes(region: str) -> dict[str, str]:
+    return {"region": region} if region else {}
 
 
 async def ensure_streams_patiently(bus: MemoryBus, subjects: Subjects) -> None:

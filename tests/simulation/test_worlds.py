@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from fedbus.crash import Point
-from fedbus.testing.world import Plan, simulate
+from fedbus.testing.plan import ROGUES, STRANGERS, Plan
+from fedbus.testing.world import simulate
 
 WORLDS = 2000
 BATCH = 50
@@ -22,14 +23,35 @@ def test_no_update_is_lost_none_counts_twice_and_every_round_ends(first):
 
 
 def test_worlds_are_as_harsh_as_they_claim():
-    """Many of the worlds above see crashes, deaths at named points, restarts of the broker, and refusals."""
+    """Many of the worlds above see crashes, deaths at named points, restarts of the broker, cut links, and refusals."""
     reports = [simulate(seed) for seed in range(100)]
     assert sum(report.crashes for report in reports) > 150
     assert sum(bool(report.plan.deaths) for report in reports) > 20
     assert sum(bool(report.plan.broker_restarts) for report in reports) > 20
     assert sum(bool(report.plan.bad_clients) for report in reports) > 10
-    assert sum(report.plan.combiners > 1 for report in reports) > 30
+    assert sum(bool(report.plan.partitions) for report in reports) > 30
+    assert sum(report.plan.combiners > 1 for report in reports) > 50
     assert sum(report.counted for report in reports) > 300
+
+
+def test_worlds_are_full_of_people_who_break_the_protocol():
+    """Over the worlds above every kind of rogue and of stranger is met often, and two sessions at once."""
+    plans = [Plan.draw(seed) for seed in range(WORLDS)]
+    for kind in ROGUES:
+        assert sum(kind in plan.rogues for plan in plans) > 50, kind
+    for kind in STRANGERS:
+        assert sum(kind in plan.strangers for plan in plans) > 100, kind
+    assert sum(plan.sessions > 1 for plan in plans) > 100
+
+
+@pytest.mark.parametrize("kind", ROGUES)
+def test_who_breaks_the_protocol_harms_nobody_else(kind):
+    """A rogue of each kind, and a stranger of each: what the others send counts, exactly, in every round."""
+    for seed in range(3):
+        chunk_bytes = 16 if seed else 512 * 1024
+        plan = Plan(seed, clients=2, combiners=1 + seed, rogues=(kind,), strangers=STRANGERS, chunk_bytes=chunk_bytes)
+        report = simulate(seed, plan)
+        assert report.rounds == plan.rounds and report.counted >= plan.rounds * plan.clients
 
 
 @pytest.mark.parametrize("seed", [3, 50, 73, 150])

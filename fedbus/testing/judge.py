@@ -1,0 +1,150 @@
+"""Judges a session of a world by its journal: what must hold whatever happened.
+
+Every published model is the exact weighted mean of a set of accepted updates of its round, each at most once; versions
+form one chain; partials go up one tree; who had to stay in a region was not sent elsewhere; every round ends, in
+bounded time. A violation is an `AssertionError` that says which.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from fedbus.config.session import SessionConfig
+from fedbus.messages import records
+from fedbus.messages.records import Record
+from fedbus.tensors import Manifest, model_digest
+from fedbus.testing.learning import Arrays, Weighted, initial, mean_of, update_of
+from fedbus.testing.plan import Plan, contains
+
+PATIENCE_S = 150.0
+"""Longest that a round may take beyond its training and the misfortunes of its world.
+
+An evaluation's deadline, and retries.
+"""
+
+
+@dataclass(slots=True)
+class Judge:
+    """One session's judge: shown the records of its journal in order, it says what they come to.
+
+    ``known``: updates of members that break the protocol, by digest; an honest client's are computed.
+    ``published``: the versions, to be looked up.
+    """
+
+    plan: Plan
+    session: str
+    config: SessionConfig
+    known: Mapping[tuple[str, int, str], Arrays] = field(default_factory=dict)
+    model: Arrays = field(init=False)
+    version: str = field(init=False)
+    number: int = 0
+    counted: int = 0
+    published: list[records.ModelPublished] = field(default_factory=list)
+    ended: records.SessionEnded | None = None
+    _accepted: dict[str, records.AcceptedUpdate] = field(default_factory=dict)
+    _closing: records.RoundClosing | None = None
+    _counting: dict[str, records.AcceptedUpdate] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.model = initial(self.session, self.plan.values)
+        self.version = f"{self.session}-0"
+
+    def hear(self, fact: Record) -> None:  # noqa: C901 - one case a record, nothing nested
+        """Take the next record of the journal."""
+        assert self.ended is None, "a record behind the end"
+        match fact:
+            case records.RoundOpened():
+                self._opened(fact)
+            case records.UpdatesRecorded():
+                self._recorded(fact)
+            case records.ClientsMoved():
+                self._placed(fact.moves)
+                for client in fact.moves:
+                    self._accepted.pop(client, None)
+            case records.RoundClosing():
+                self._close(fact)
+            case records.ModelPublished():
+                self._publish(fact)
+            case records.RoundEvaluated():
+                self._evaluated(fact)
+            case records.RoundFailed():
+                assert self.plan.bad_clients, f"round {fact.round} failed: {fact.reason}"
+            case records.SessionEnded():
+                self.ended = fact
+            case records.SessionStarted() | records.RoundClosed() | records.EvaluationOpened():
+                pass
+
+    def _opened(self, fact: records.RoundOpened) -> None:
+        assert (fact.round, fact.version) == (self.number + 1, self.version), "a round of another model"
+        assert set(self.plan.asked) <= set(fact.clients), "a client that is there was not asked"
+        self._accepted, self._closing = {}, None
+        self._placed(fact.clients)
+
+    def _placed(self, places: Mapping[str, str]) -> None:
+        """Nobody is sent out of its region who may not be."""
+        if self.plan.residency == "require":
+            for client, combiner in places.items():
+                home, there = self.plan.client_region(client), self.plan.combiner_region(combiner)
+                assert contains(there, home), f"{client} of {home!r} was sent to {combiner} in {there!r}"
+
+    def _recorded(self, fact: records.UpdatesRecorded) -> None:
+        assert fact.round == self.number + 1, "an update of one round in another"
+        for update in fact.accepted:
+            self._accepted[update.client] = update
+            if update.client in self.plan.honest:
+                arrays, weight = update_of(self.session, self.model, update.client, fact.round)
+                assert update.weight == weight, f"{update.client}: journalled with another weight than was sent"
+                assert update.nbytes == sum(array.nbytes for array in arrays.values()), "journalled with another size"
+        refused = {update.client: update.reason for update in fact.refused if update.client in self.plan.honest}
+        assert not refused, f"honest updates were refused: {refused}"
+
+    def _close(self, fact: records.RoundClosing) -> None:
+        assert len(set(fact.counted)) == len(fact.counted), "an update counted twice"
+        assert set(fact.counted) <= set(self._accepted), "counted, but never accepted"
+        self._closing, self._counting = fact, {client: self._accepted[client] for client in fact.counted}
+        for combiner in fact.parents:
+            seen, at = {combiner}, combiner
+            while at != fact.root:
+                at = fact.parents.get(at) or fact.root
+                assert at not in seen, f"partials go in a circle: {fact.parents}"
+                seen.add(at)
+
+    def _publish(self, fact: records.ModelPublished) -> None:
+        number = self.number + 1
+        assert self._closing is not None and (fact.round, fact.parent) == (number, self.version), "no chain"
+        missing = set(self.plan.honest) - set(self._counting)
+        assert not missing, f"round {number}: lost the updates of {sorted(missing)}"
+        self.model = mean_of(self.model, [self._update(self._counting[n]) for n in sorted(self._counting)], self.config)
+        assert model_digest(self.model) == fact.digest, f"round {number}: the model is not the exact mean"
+        self.number, self.version = number, fact.version
+        self.counted += len(self._counting)
+        self.published.append(fact)
+
+    def _update(self, accepted: records.AcceptedUpdate) -> Weighted:
+        """Return the update that was accepted, from who sent it."""
+        if accepted.client in self.plan.client_names:
+            return update_of(self.session, self.model, accepted.client, self.number + 1)
+        found = self.known.get((self.session, self.number + 1, accepted.client))
+        assert found is not None, f"{accepted.client}: an update of one who never sent a whole one was accepted"
+        assert Manifest.of(found, self.plan.chunk_bytes).digest == accepted.digest or "+" in accepted.digest
+        return found, accepted.weight
+
+    def _evaluated(self, fact: records.RoundEvaluated) -> None:
+        expected = float(np.sum(self.model["b"]))
+        found = {measured.client: measured.metrics["sum"] for measured in fact.clients}
+        assert fact.version == self.version, "metrics of another version"
+        assert found == dict.fromkeys(found, expected), "metrics of another model"
+
+    def finish(self, took_s: float) -> None:
+        """Check how the session ended, and that it took no longer than its misfortunes explain."""
+        plan, ended = self.plan, self.ended
+        assert ended is not None, "the session did not end in the journal"
+        assert ended.outcome == "completed", f"expected completed, got {ended.outcome}: {ended.reason}"
+        assert self.number == plan.rounds, f"expected {plan.rounds} rounds, got {self.number}"
+        assert not set(plan.bad) & set(self._counting), "an update that is none was counted"
+        round_s = PATIENCE_S + 3 * plan.slow_s + (self.config.round_deadline_s if plan.rogues else 0.0)
+        patience_s = plan.misfortune_s + 60.0 + plan.rounds * round_s
+        assert took_s < patience_s, f"it took {took_s:.0f} s, more than {patience_s:.0f}"

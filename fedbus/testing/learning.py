@@ -1,0 +1,52 @@
+"""What the clients of a world learn: updates that are a pure function of session, client, round and model.
+
+And what must come of them, computed here with Python's own whole numbers: the definition of docs/explanation/exactness,
+not its code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+
+from fedbus.aggregation import scale_for
+from fedbus.config.session import SessionConfig
+from fedbus.tensors import Manifest
+
+Arrays = dict[str, np.ndarray[Any, Any]]
+
+Weighted = tuple[Mapping[str, np.ndarray[Any, Any]], float]
+"""An update, and its weight."""
+
+
+def initial(session: str, values: int) -> Arrays:
+    """Return a session's first model: two arrays, the first of ``values`` numbers and possibly empty."""
+    first = np.arange(values, dtype=np.float32) / 7
+    return {"a": first, "b": np.array([0.5 + len(session), -2.0], dtype=np.float64)}
+
+
+def update_of(session: str, model: Mapping[str, np.ndarray[Any, Any]], name: str, round_: int) -> tuple[Arrays, float]:
+    """Return what an honest client gives for a model in a round, and with which weight."""
+    digest = hashlib.blake2b(f"{session}/{name}/{round_}".encode(), digest_size=8).digest()
+    shift, weight = digest[0] / 16 - 8, 1.0 + digest[1] % 50
+    return {key: (value + value.dtype.type(shift) / 3).astype(value.dtype) for key, value in model.items()}, weight
+
+
+def mean_of(model: Arrays, updates: Sequence[Weighted], config: SessionConfig) -> Arrays:
+    """Return the exact weighted mean of updates of a model, rounded once to each array's dtype."""
+    manifest = Manifest.of(model)
+    scale = scale_for(manifest.spec, manifest.absmax, config.weight_max, config.value_floor, config.headroom)
+    weight_sum = float(sum(Fraction(weight) for _, weight in updates))
+    new = {}
+    for bits, (key, base) in zip(scale.bits, model.items(), strict=True):
+        total = np.zeros(base.size, dtype=object)
+        for arrays, weight in updates:
+            product = np.float64(weight) * 2.0**bits * np.asarray(arrays[key], np.float64).reshape(-1)
+            total += np.rint(product).astype(np.int64).astype(object)  # whole numbers of Python: they cannot run over
+        mean = total.astype(np.float64) / (weight_sum * 2.0**bits)
+        new[key] = mean.astype(base.dtype).reshape(base.shape)
+    return new

@@ -1,0 +1,160 @@
+"""What a world is made of: who takes part and where, how the work is shared out, and what goes wrong.
+
+`Plan.draw` draws one from a seed. Two plans that differ only in their *layout* - how many combiners, in which regions,
+what they share out, which clients share a process - must come to the same models, bit for bit: `Plan.laid_out` gives
+such another plan.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from fedbus.bus.memory import Faults
+from fedbus.crash import Point
+
+REGIONS = ("", "eu", "eu/north", "eu/south", "us")
+"""Where combiners and clients of drawn worlds are."""
+
+ROGUES = ("greedy", "shuffled", "dribbling", "mute", "quitting", "lying", "two-faced")
+"""How a member of the federation may break the protocol; see `fedbus.testing.rogues`."""
+
+STRANGERS = ("garbage", "parrot")
+"""Who may be on the bus without being a member; see `fedbus.testing.strangers`."""
+
+CLIENT = "c"
+"""The series of a world's clients: c-0, c-1 and so on, whether alone in their processes or in crowds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a world is made of; `Plan.draw` draws one from a seed.
+
+    Who: ``clients``, of which the first ``bad_clients`` have apps that misbehave; ``rogues``: further members, each of
+    a kind of `ROGUES`; ``strangers``: of `STRANGERS`. ``deaths``: points at which the role that passes them for the
+    n-th time (counted over the world) is killed. Layout: ``combiner_regions`` and ``client_regions`` (a region for
+    each, the rest are nowhere special), ``sharding``, ``residency``, and ``crowds``: how many clients each crowd has,
+    from c-0 on; the others are processes of their own.
+    """
+
+    seed: int
+    clients: int = 3
+    combiners: int = 1
+    rounds: int = 2
+    faults: Faults = field(default_factory=Faults)
+    kills: int = 0
+    broker_restarts: int = 0
+    partitions: int = 0
+    misfortune_s: float = 60.0
+    bad_clients: int = 0
+    rogues: tuple[str, ...] = ()
+    strangers: tuple[str, ...] = ()
+    slow_s: float = 0.0
+    chunk_bytes: int = 16
+    values: int = 16
+    evaluate: bool = True
+    deaths: tuple[tuple[Point, int], ...] = ()
+    sessions: int = 1
+    sharding: Literal["clients", "chunks"] = "clients"
+    residency: Literal["prefer", "require"] = "prefer"
+    combiner_regions: tuple[str, ...] = ()
+    client_regions: tuple[str, ...] = ()
+    crowds: tuple[int, ...] = ()
+
+    @staticmethod
+    def draw(seed: int) -> Plan:
+        """Draw a world: most are small and harsh."""
+        rng = random.Random(f"plan-{seed}")
+        clients = rng.randint(1, 5)
+        faults = Faults(
+            loss=rng.choice([0.0, 0.02, 0.1, 0.2]),
+            repetition=rng.choice([0.0, 0.05, 0.2]),
+            reordering=rng.choice([0.0, 0.05, 0.2]),
+            reordering_s_max=rng.choice([0.1, 2.0]),
+            delay_s=rng.choice([(0.0, 0.0), (0.001, 0.02), (0.01, 0.4)]),
+            append_loss=rng.choice([0.0, 0.0, 0.02, 0.1]),
+            ack_loss=rng.choice([0.0, 0.0, 0.02, 0.1]),
+        )
+        plan = Plan(
+            seed=seed,
+            clients=clients,
+            rounds=rng.randint(1, 3),
+            faults=faults,
+            kills=rng.choice([0, 1, 2, 4, 8]),
+            broker_restarts=rng.choice([0, 0, 0, 1, 2]),
+            partitions=rng.choice([0, 0, 1, 2]),
+            misfortune_s=rng.choice([10.0, 40.0]),
+            bad_clients=rng.choice([0, 0, 0, 1]) if clients > 1 else 0,
+            rogues=tuple(rng.choice(ROGUES) for _ in range(rng.choice([0] * 8 + [1, 2]))),
+            strangers=tuple(kind for kind in STRANGERS if rng.random() < 0.1),
+            slow_s=rng.choice([0.0, 1.0, 10.0]),
+            deaths=tuple((rng.choice(list(Point)), rng.randint(1, 6)) for _ in range(rng.choice([0, 0, 1, 3]))),
+            values=rng.choice([0, 1, 7, 30, 90]),
+            chunk_bytes=rng.choice([16, 64, 512 * 1024]),
+            evaluate=rng.random() < 0.5,
+            sessions=2 if rng.random() < 0.1 else 1,
+        )
+        return plan.laid_out(rng)
+
+    def laid_out(self, rng: random.Random) -> Plan:
+        """Return this plan in another layout; with ``residency`` only where nobody is left out for it."""
+        combiners = rng.randint(1, 4)
+        spread = rng.random() < 0.6
+        return replace(
+            self,
+            combiners=combiners,
+            combiner_regions=tuple(rng.choice(REGIONS) for _ in range(combiners)) if spread else (),
+            client_regions=tuple(rng.choice(REGIONS) for _ in range(self.clients)) if spread else (),
+            sharding="clients",
+            residency="prefer",
+            crowds=(),
+        )
+
+    # --- who is where ---
+
+    def client_region(self, name: str) -> str:
+        """Return where a client is."""
+        index = int(name.rpartition("-")[2]) if name in self.client_names else len(self.client_regions)
+        return self.client_regions[index] if index < len(self.client_regions) else ""
+
+    def combiner_region(self, name: str) -> str:
+        """Return where a combiner is."""
+        index = int(name.removeprefix("k"))
+        return self.combiner_regions[index] if index < len(self.combiner_regions) else ""
+
+    @property
+    def client_names(self) -> tuple[str, ...]:
+        """The clients, without rogues."""
+        return tuple(f"{CLIENT}-{index}" for index in range(self.clients))
+
+    @property
+    def combiner_names(self) -> tuple[str, ...]:
+        """The combiners."""
+        return tuple(f"k{index}" for index in range(self.combiners))
+
+    @property
+    def resident(self) -> tuple[str, ...]:
+        """The clients whose region, or a region around it, has a combiner."""
+        places = {self.combiner_region(name) for name in self.combiner_names}
+        return tuple(c for c in self.client_names if any(contains(p, self.client_region(c)) for p in places))
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """The clients that rounds wait for: those that may send to somebody."""
+        return self.resident if self.residency == "require" else self.client_names
+
+    @property
+    def bad(self) -> tuple[str, ...]:
+        """The clients whose apps misbehave."""
+        return self.client_names[: self.bad_clients]
+
+    @property
+    def honest(self) -> tuple[str, ...]:
+        """The clients whose updates must count in every round."""
+        return tuple(name for name in self.asked if name not in self.bad)
+
+
+def contains(region: str, other: str) -> bool:
+    """Whether a region is another or lies around it; the empty one lies around all."""
+    return not region or f"{other}/".startswith(f"{region}/")
