@@ -1,4 +1,4 @@
-"""Child processes that run fedbus: started, watched, stopped, measured; none outlives us.
+"""Child processes that run fedbus: started, watched, stopped; none outlives us.
 
 The kernel tells a child that its parent has died (`fedbus.bus.embedded.child`); it then leaves as at SIGTERM, in
 bounded time. Its standard streams are ours, so its log lines stand among ours.
@@ -12,7 +12,6 @@ import signal
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import Self
 
 from fedbus.bus.embedded.child import die_with
@@ -84,18 +83,3 @@ class Process:
             with suppress(ProcessLookupError):
                 self._process.kill()
             await self._process.wait()
-
-
-def rss_peak_bytes(pid: int) -> int:
-    """Return the largest resident set that a process has had (VmHWM)."""
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024
-    raise ProcessLookupError(f"process {pid} has no memory any more")
-
-
-def cpu_s(pid: int) -> float:
-    """Return the processor time that a process has used, in user and system mode."""
-    # the name of the command stands in parentheses and may hold anything, also spaces
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

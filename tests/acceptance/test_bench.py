@@ -1,39 +1,72 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 
 pytestmark = pytest.mark.slow
 
 
+ECHO = ("bench", "echo", "--clients", "5", "--model-mb", "3", "--arrays", "4", "--rounds", "4")
+
+
 def test_the_echo_is_correct_and_measured(shell):
-    """Every figure is there and possible, for clients in several processes and two combiners."""
-    asked = (
-        "--clients",
-        "5",
-        "--model-mb",
-        "3",
-        "--arrays",
-        "4",
-        "--rounds",
-        "3",
-        "--processes",
-        "2",
-        "--combiners",
-        "2",
-    )
-    figures = shell.json("bench", "echo", *asked)
+    """Every figure is there, possible, and agrees with the others."""
+    figures = shell.json(*ECHO, "--processes", "2")
     assert figures["correct"]
     assert 0 < figures["error_max"] <= figures["error_bound"]
-    assert figures["clients"] == 5
-    assert len(figures["round_s"]) == figures["rounds"] == 3
+    assert (figures["clients"], figures["processes"], figures["crowd"]) == (5, 2, False)
+    assert len(figures["round_s"]) == len(figures["publish_s"]) == figures["rounds"] == 4
     assert min(figures["round_s"][1:]) <= figures["round_s_median"] <= max(figures["round_s"][1:])
-    assert figures["bytes_up"] == 3 * 5 * 3_000_000
-    assert figures["bytes_down"] >= 3 * 5 * 3_000_000
+    assert 0 < figures["publish_s_median"] < figures["round_s_median"]
+    assert figures["publish_share"] == figures["publish_s_median"] / figures["round_s_median"]
+    assert 0 < figures["rounds_per_s"] < 1 / min(figures["round_s"][1:])
+    assert figures["bytes_up"] == 4 * 5 * 3_000_000
+    assert figures["bytes_down"] >= 4 * 5 * 3_000_000
+    assert len(figures["raw_mb_s_before"]) == len(figures["raw_mb_s_after"]) == 3
+    rates = [*figures["raw_mb_s_before"], *figures["raw_mb_s_after"]]
+    assert 1 < min(rates) <= figures["nats_raw_mb_s"] <= max(rates)
+    assert figures["ratio_to_raw"] == pytest.approx(figures["moved_mb_s"] / figures["nats_raw_mb_s"])
+    assert set(figures["server_cpu_s_by_role"]) == {"broker", "coordinator", "combiner-1"}
+    assert figures["server_cpu_s"] == pytest.approx(sum(figures["server_cpu_s_by_role"].values()))
+    per_gb = figures["cpu_s_per_gb_by_role"]
+    assert set(per_gb) == {"broker", "coordinator", "combiner", "clients"}
+    assert figures["server_cpu_s_per_gb"] == pytest.approx(sum(per_gb.values()) - per_gb["clients"])
+    assert figures["server_cpu_s"] > figures["server_cpu_s_per_gb"] * 3 * 2 * 15e6 / 1e9 > 0
+    peaks = figures["peak_mb_by_role"]
+    assert figures["broker_rss_peak_mb"] == peaks["broker"] > 10
+    assert figures["server_rss_peak_mb"] == pytest.approx(peaks["coordinator"] + peaks["combiner"])
     assert figures["server_rss_peak_mb"] > 30
-    assert figures["broker_rss_peak_mb"] > 10
-    assert figures["server_cpu_s"] > 0
-    assert figures["nats_raw_mb_s"] > 1
-    assert figures["ratio_to_raw"] > 0
+    assert figures["server_peak_mb"] == pytest.approx(sum(peaks.values()) - peaks["clients"])
+    assert 30 < figures["rss_first_mb"] <= figures["server_peak_mb"]
+    assert 30 < figures["rss_last_mb"] <= figures["server_peak_mb"]
+
+
+def test_several_runs_are_one_table(shell):
+    """An option given twice makes two runs: a line of a Markdown table and an object each, of one model."""
+    done = shell.run(*ECHO, "--combiners", "1", "--combiners", "2", "--markdown", "--json")
+    *table, last = done.stdout.splitlines()
+    runs = json.loads(last)["runs"]
+    assert [run["combiners"] for run in runs] == [1, 2]
+    assert all(run["correct"] for run in runs)
+    assert len({run["model_digest"] for run in runs}) == 1
+    assert "combiner-2" in runs[1]["server_cpu_s_by_role"]
+    assert len(table) == 4
+    assert {line.count("|") for line in table} == {table[0].count("|")}
+
+
+def test_people_see_rounds_and_figures(shell):
+    """Without --json there is a line for each round, then one for each figure."""
+    lines = shell.run(*ECHO[:-1], "2").stdout.splitlines()
+    assert sum(line.startswith("round ") and "5 clients" in line for line in lines) == 2
+    assert any(line.startswith("result") and "correct" in line for line in lines)
+
+
+def test_a_workload_says_all(shell):
+    """--workload beside what it says is a usage error in one line."""
+    done = shell.run("bench", "echo", "--workload", "W3", "--clients", "7", code=2)
+    assert "--workload" in done.stderr
+    assert done.stderr.count("\n") == 1
 
 
 def test_one_client_with_an_empty_share_of_arrays(shell):

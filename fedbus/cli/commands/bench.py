@@ -1,15 +1,53 @@
-"""`fedbus bench echo`."""
+"""`fedbus bench echo|aggregate|transfer|clients`."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import replace
+from enum import Enum
+from itertools import product
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
 from fedbus.cli.environment import setup_log
 from fedbus.cli.running import run
+from fedbus.errors import ConfigError
+
+if TYPE_CHECKING:
+    from fedbus.cli.benches.echo import Case
+    from fedbus.cli.benches.report import Column
 
 app = typer.Typer(help="Measure.", no_args_is_help=True)
+
+RUNS_MAX = 64
+"""Of one command: options that may be given several times multiply."""
+
+Asked = TypeVar("Asked")
+
+
+class Workload(Enum):
+    """Shortcuts for the work that the pages compare by."""
+
+    W1 = "W1"
+    W2 = "W2"
+    W3 = "W3"
+    W4 = "W4"
+
+
+class Sharding(Enum):
+    """What combiners share out among themselves."""
+
+    CLIENTS = "clients"
+    CHUNKS = "chunks"
+
+
+Json = Annotated[bool, typer.Option("--json", help="The last line is one JSON object.")]
+Markdown = Annotated[bool, typer.Option("--markdown", help="Print a Markdown table.")]
+Processes = Annotated[
+    int | None,
+    typer.Option("--processes", min=1, max=256, help="Processes that share the clients (2).", show_default=False),
+]
 
 
 @app.callback()
@@ -19,31 +57,73 @@ def bench() -> None:
 
 @app.command("echo")
 def echo(
-    clients: Annotated[int, typer.Option("--clients", min=1, max=10_000, help="How many.")] = 10,
-    model_mb: Annotated[
-        float, typer.Option("--model-mb", min=0.0, max=4000, metavar="MB", help="Size of the model, 10^6 bytes.")
-    ] = 45,
-    arrays: Annotated[int, typer.Option("--arrays", min=1, max=100_000, help="Arrays of the model.")] = 62,
-    rounds: Annotated[int, typer.Option("--rounds", min=1, max=10_000, help="Rounds to run.")] = 5,
-    processes: Annotated[
-        int | None,
-        typer.Option("--processes", min=1, max=256, help="Processes that share the clients (2).", show_default=False),
+    *,
+    clients: Annotated[
+        list[int] | None, typer.Option("--clients", min=1, max=100_000, help="How many (10); repeatable.")
     ] = None,
-    combiners: Annotated[int, typer.Option("--combiners", min=1, max=64, help="How many.")] = 1,
-    json: Annotated[bool, typer.Option("--json", help="The last line is one JSON object.")] = False,
+    model_mb: Annotated[
+        float | None,
+        typer.Option("--model-mb", min=0.0, max=100_000, metavar="MB", help="Size of the model, 10^6 bytes (45)."),
+    ] = None,
+    arrays: Annotated[
+        int | None, typer.Option("--arrays", min=1, max=100_000, help="Arrays of the model (62).")
+    ] = None,
+    workload: Annotated[
+        list[Workload] | None, typer.Option("--workload", help="In place of the three above; repeatable.")
+    ] = None,
+    rounds: Annotated[int, typer.Option("--rounds", min=1, max=100_000, help="Rounds to run.")] = 5,
+    processes: Processes = None,
+    combiners: Annotated[
+        list[int] | None, typer.Option("--combiners", min=1, max=64, help="How many (1); repeatable.")
+    ] = None,
+    sharding: Annotated[
+        list[Sharding] | None,
+        typer.Option("--sharding", help="What several combiners share out (clients); repeatable."),
+    ] = None,
+    crowd: Annotated[
+        bool | None,
+        typer.Option("--crowd/--no-crowd", help="Clients share connections (above 100).", show_default=False),
+    ] = None,
+    markdown: Markdown = False,
+    json: Json = False,
 ) -> None:
     """Send a model round: clients that compute nothing, every role in processes of its own, and check the result."""
-    from fedbus.cli.bench import Bench
+    from fedbus.cli.benches import echo
 
+    if workload and (clients or model_mb is not None or arrays is not None):
+        raise ConfigError("--workload says clients, size and arrays: give either it or these")
+    own = echo.Case()
+    own = replace(own, model_mb=own.model_mb if model_mb is None else model_mb, arrays=arrays or own.arrays)
+    works = [replace(echo.WORKLOADS[w.name], workload=w.name) for w in workload or ()]
+    works = works or [replace(own, clients=count) for count in clients or [own.clients]]
+    cases: list[Case] = [
+        replace(work, rounds=rounds, processes=processes, combiners=count, sharding=shards.value, crowd=crowd)
+        for work, count, shards in product(works, combiners or [1], sharding or [Sharding.CLIENTS])
+    ]
+    quiet = markdown or json
+    _bench(cases, lambda case: echo.run(case, quiet=quiet), echo.COLUMNS, markdown=markdown, json=json)
+
+
+def _bench(
+    cases: Iterable[Asked],
+    measure: Callable[[Asked], Awaitable[dict[str, Any]]],
+    columns: Sequence[Column],
+    *,
+    markdown: bool,
+    json: bool,
+) -> None:
+    """Measure one case after the other and show all; exit code 1 where a result is wrong."""
+    from fedbus.cli.benches.report import present
+
+    cases = list(cases)
+    if len(cases) > RUNS_MAX:
+        raise ConfigError(f"{len(cases)} runs were asked for: at most {RUNS_MAX} at once")
     setup_log("error", "bench")
-    bench = Bench(
-        clients=clients,
-        model_mb=model_mb,
-        arrays=arrays,
-        rounds=rounds,
-        processes=min(processes or 2, clients),
-        combiners=combiners,
-    )
-    figures = run(bench.run(json=json))
-    if not figures["correct"]:
+
+    async def all_of_them() -> list[dict[str, Any]]:
+        return [await measure(case) for case in cases]
+
+    found = run(all_of_them())
+    present(found, columns, markdown=markdown, json=json)
+    if not all(figures["correct"] for figures in found):
         raise typer.Exit(1)

@@ -1,45 +1,24 @@
-"""The clients of `fedbus bench echo`, many in one process, and what their federation must come to.
+"""What a federation of echoes must come to, to the last rounding.
 
 Client ``i`` adds ``0.01 * i`` to every number and has the weight ``1 + i``. So a round moves every number by the
 weighted mean of these shifts, whatever the model: an update that is lost or counted twice is seen at once.
-
-    python -m fedbus.cli.echo FIRST COUNT        runs clients FIRST .. FIRST + COUNT - 1 against FEDBUS_URL
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import typer
 
-import fedbus
 from fedbus.aggregation import scale_for
-from fedbus.cli.environment import environ, setup_log
-from fedbus.cli.roles import Place, take_part
-from fedbus.cli.running import run
 from fedbus.tensors import ModelSpec
-from fedbus.together import together
 
 Arrays = Mapping[str, np.ndarray[Any, Any]]
 
 SHIFT = 0.01
 EPSILON = 2.0**-24
 """Half a unit in the last place of a float32, relative to its value: what one rounding may add."""
-
-
-def echo_app(index: int) -> fedbus.ClientApp:
-    """Return the app of client ``index``."""
-    app = fedbus.ClientApp()
-    shift = np.float32(SHIFT * index)
-
-    @app.train
-    def train(model: fedbus.Model, task: fedbus.TrainTask) -> fedbus.Update:
-        return fedbus.Update({name: array + shift for name, array in model.items()}, weight=1 + index)
-
-    return app
 
 
 def initial(model_mb: float, arrays: int) -> dict[str, np.ndarray[Any, Any]]:
@@ -76,24 +55,3 @@ def error_max(begin: Arrays, end: Arrays, clients: int, rounds: int) -> float:
     moved = rounds * shift_mean(clients)
     errors = [np.abs(end[n] - (array.astype(np.float64) + moved)).max(initial=0.0) for n, array in begin.items()]
     return float(max(errors, default=0.0))
-
-
-async def take_parts(place: Place, first: int, count: int) -> None:
-    """Run clients until cancelled."""
-    async with together() as group:
-        for index in range(first, first + count):
-            group.create_task(take_part(place, echo_app(index), f"echo-{index}"))
-
-
-def main() -> None:
-    """Run the clients that argv names."""
-    first, count = (int(text) for text in sys.argv[1:3])
-    setup_log("error", f"echo-{first}")
-    try:
-        run(take_parts(Place(environ()["FEDBUS_URL"]), first, count), terminated=0)
-    except typer.Exit as end:
-        sys.exit(end.exit_code)
-
-
-if __name__ == "__main__":
-    main()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fedbus.aggregation import aggregate
-from fedbus.cli.echo import SHIFT, error_bound, error_max, initial, shift_mean
+from fedbus.cli.benches.expectation import SHIFT, error_bound, error_max, initial, shift_mean
 
 
 def run(model, clients, rounds):

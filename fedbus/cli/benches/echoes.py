@@ -1,0 +1,68 @@
+"""The clients of the benchmarks, many in one process: they compute next to nothing and give back what they got, moved.
+
+As clients with a connection each, or as one crowd on a connection that all share. Held, they wait at two gates of each
+round until the benchmark opens them, so that the way of the model and that of the updates can be told apart.
+
+    python -m fedbus.cli.benches.echoes FIRST COUNT [crowd] [held]    clients FIRST .. FIRST + COUNT - 1, at FEDBUS_URL
+"""
+
+from __future__ import annotations
+
+import sys
+from contextlib import AsyncExitStack
+
+import numpy as np
+import typer
+
+import fedbus
+from fedbus.cli.benches.expectation import SHIFT
+from fedbus.cli.benches.gates import Gates
+from fedbus.cli.environment import environ, setup_log
+from fedbus.cli.roles import Place, take_part
+from fedbus.cli.running import run
+from fedbus.together import together
+
+
+def echo_app(index: int, gates: Gates | None = None) -> fedbus.ClientApp:
+    """Return the app of client ``index``."""
+    app = fedbus.ClientApp()
+    shift = np.float32(SHIFT * index)
+
+    def moved(model: fedbus.Model) -> fedbus.Update:
+        return fedbus.Update({name: array + shift for name, array in model.items()}, weight=1 + index)
+
+    if gates is None:
+        app.train(lambda model, _: moved(model))
+        return app
+
+    @app.train
+    async def train(model: fedbus.Model, task: fedbus.TrainTask) -> fedbus.Update:
+        await gates.reach(f"{task.round}-fetched")
+        update = moved(model)
+        await gates.reach(f"{task.round}-trained")
+        return update
+
+    return app
+
+
+async def take_parts(place: Place, first: int, count: int, *, held: bool = False) -> None:
+    """Run clients until cancelled."""
+    async with AsyncExitStack() as stack:
+        gates = await stack.enter_async_context(Gates.at(place.url)) if held else None
+        group = await stack.enter_async_context(together())
+        for index in range(first, first + count):
+            group.create_task(take_part(place, echo_app(index, gates), f"echo-{index}"))
+
+
+def main() -> None:
+    """Run the clients that argv names."""
+    first, count = (int(text) for text in sys.argv[1:3])
+    setup_log("error", f"echo-{first}")
+    try:
+        run(take_parts(Place(environ()["FEDBUS_URL"]), first, count, held="held" in sys.argv[3:]), terminated=0)
+    except typer.Exit as end:
+        sys.exit(end.exit_code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,107 @@
+"""Gates at which held clients wait: they say that they are there, and go on when the benchmark opens.
+
+A gate has a name. Plain messages of the bus, which a connection that breaks may lose: a benchmark whose connection
+breaks is measured again, so whoever waits for all, waits with a deadline.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Self
+
+from fedbus.bus.base import Bus, Subscription
+from fedbus.bus.nats import connect
+from fedbus.errors import BusClosed, FedbusError
+
+REACHED = "fedbus-bench.reached"
+OPENED = "fedbus-bench.opened"
+
+
+class _Names:
+    """Counts the names that come in on a subject."""
+
+    def __init__(self, messages: Subscription) -> None:
+        self._messages = messages
+        self._counts: dict[str, int] = {}
+        self._changed = asyncio.Condition()
+        self._listening = asyncio.create_task(self._listen())
+
+    async def _listen(self) -> None:
+        with suppress(BusClosed):
+            async for message in self._messages:
+                async with self._changed:
+                    name = bytes(message.data).decode()
+                    self._counts[name] = self._counts.get(name, 0) + 1
+                    self._changed.notify_all()
+
+    async def came(self, name: str, count: int) -> None:
+        """Wait until a name has come ``count`` times."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: self._counts.get(name, 0) >= count)
+
+    def count(self, name: str) -> int:
+        """How often a name has come."""
+        return self._counts.get(name, 0)
+
+    async def close(self) -> None:
+        """Stop counting."""
+        await self._messages.close()
+        self._listening.cancel()
+        await asyncio.wait([self._listening])
+
+
+class Gates:
+    """The side of the clients; one for all clients of a process."""
+
+    def __init__(self, bus: Bus, opened: _Names) -> None:
+        self._bus = bus
+        self._opened = opened
+
+    @classmethod
+    @asynccontextmanager
+    async def at(cls, url: str) -> AsyncIterator[Self]:
+        """Connect, and be told of every gate that opens."""
+        async with await connect(url, name="fedbus-bench-gates") as bus:
+            opened = _Names(await bus.subscribe(OPENED))
+            try:
+                yield cls(bus, opened)
+            finally:
+                await opened.close()
+
+    async def reach(self, name: str) -> None:
+        """Say that one client is at a gate, and wait until that is opened."""
+        await self._bus.publish(REACHED, name.encode())
+        await self._opened.came(name, 1)
+
+
+class Keeper:
+    """The side of the benchmark."""
+
+    def __init__(self, bus: Bus, reached: _Names) -> None:
+        self._bus = bus
+        self._reached = reached
+
+    @classmethod
+    @asynccontextmanager
+    async def on(cls, bus: Bus) -> AsyncIterator[Self]:
+        """Be told of every client that reaches a gate."""
+        reached = _Names(await bus.subscribe(REACHED))
+        try:
+            yield cls(bus, reached)
+        finally:
+            await reached.close()
+
+    async def all_at(self, name: str, clients: int, deadline_s: float) -> None:
+        """Wait until so many clients are at a gate; FedbusError when they don't come."""
+        try:
+            async with asyncio.timeout(deadline_s):
+                await self._reached.came(name, clients)
+        except TimeoutError as error:
+            there = self._reached.count(name)
+            raise FedbusError(f"{there} of {clients} clients came to {name} within {deadline_s:g} s") from error
+
+    async def open(self, name: str) -> None:
+        """Let everybody who waits at a gate go on."""
+        await self._bus.publish(OPENED, name.encode())

@@ -1,0 +1,116 @@
+"""What is measured, started and ended: the operator's side over an embedded broker, and clients in processes of theirs.
+
+Nothing of a run stays: the data lies in a temporary place.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+import time
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from fedbus.cli.benches.meter import Meter
+from fedbus.cli.processes import Process
+from fedbus.cli.roles import Place
+from fedbus.cli.up import Up
+from fedbus.errors import FedbusError
+from fedbus.federation.service import Federation, connect
+
+T = TypeVar("T")
+
+CLIENTS_S_MAX = 120.0
+"""For all clients to come: a process with clients needs a second to import, and 20 ms for each of them."""
+
+LOOK_S = 0.1
+
+REAL_CLIENTS_MAX = 100
+"""Up to here each client has a connection of its own unless it is said otherwise, above they come as crowds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cast:
+    """Who takes part. ``held``: clients wait at gates, see `fedbus.cli.benches.gates`."""
+
+    clients: int
+    processes: int = 2
+    combiners: int = 1
+    crowd: bool = False
+    held: bool = False
+
+
+class Rig:
+    """A federation that runs."""
+
+    def __init__(self, up: Up, federation: Federation, cast: Cast) -> None:
+        self.federation = federation
+        self._up = up
+        self._cast = cast
+        self._children: list[Process] = []
+
+    @property
+    def url(self) -> str:
+        """Where the broker is."""
+        return self._up.place.url
+
+    @property
+    def meter(self) -> Meter:
+        """A meter of all processes but this one."""
+        clients = {f"clients-{number}": child.pid for number, child in enumerate(self._children, 1)}
+        return Meter({**self._up.supervisor.pids, **clients})
+
+    async def start_clients(self) -> None:
+        """Start the clients, and wait until all are there, so that their start is in no figure."""
+        first, cast = 0, self._cast
+        words = [word for word, wanted in (("crowd", cast.crowd), ("held", cast.held)) if wanted]
+        for index in range(cast.processes):
+            count = (cast.clients - first) // (cast.processes - index)
+            self._children.append(
+                await Process.start(
+                    [str(first), str(count), *words], env={"FEDBUS_URL": self.url}, module="fedbus.cli.benches.echoes"
+                )
+            )
+            first += count
+        await self.guard(self._everybody())
+
+    async def _everybody(self) -> None:
+        end = time.monotonic() + CLIENTS_S_MAX
+        while (there := len(await self.federation.clients())) < self._cast.clients:
+            if time.monotonic() > end:
+                raise FedbusError(f"{there} of {self._cast.clients} clients came within {CLIENTS_S_MAX:g} s")
+            await asyncio.sleep(LOOK_S)
+
+    async def guard(self, work: Coroutine[Any, Any, T]) -> T:
+        """Do something that hangs when clients are missing; FedbusError as soon as a process of theirs ends."""
+        watch = [asyncio.create_task(child.wait()) for child in self._children]
+        working = asyncio.create_task(work)
+        try:
+            await asyncio.wait({*watch, working}, return_when=asyncio.FIRST_COMPLETED)
+            if not working.done():
+                raise FedbusError("a process with clients ended before the benchmark did: see its lines above")
+            return working.result()
+        finally:
+            for task in (*watch, working):
+                task.cancel()
+            await asyncio.wait([*watch, working])
+
+    async def close(self) -> None:
+        """End the clients."""
+        await asyncio.gather(*(child.stop() for child in self._children))
+
+
+@asynccontextmanager
+async def rig(cast: Cast) -> AsyncIterator[Rig]:
+    """Have a federation inside the block; its clients come with `Rig.start_clients`."""
+    with tempfile.TemporaryDirectory(prefix="fedbus-bench-") as place:
+        up = Up(Place(""), Path(place), combiners=cast.combiners, log_level="error", quiet=True)
+        async with up.running(), connect(up.place.url) as federation:
+            running = Rig(up, federation, cast)
+            try:
+                yield running
+            finally:
+                await running.close()
