@@ -10,7 +10,7 @@ Subjects are dot-separated tokens; in patterns ``*`` stands for one token and a 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from types import TracebackType
@@ -45,11 +45,20 @@ class Storage(Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class Placement:
+    """Which servers may keep a stream: those of one cluster of a federation of clusters, those with all of the tags."""
+
+    cluster: str = ""
+    tags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class StreamSpec:
     """A stream described as data; created, or compared with what is there, by `Bus.ensure`.
 
     ``per_subject_max`` 1 makes a board: only the newest message of each subject is kept. 0 means no limit.
     ``age_max_s`` 0 means for ever. When ``bytes_max`` is reached appends fail with `BusFull`; nothing old is dropped.
+    ``replicas`` 0 and ``placement`` None leave an existing stream as it is; a new one has 1 replica, anywhere.
     """
 
     name: str
@@ -58,7 +67,8 @@ class StreamSpec:
     per_subject_max: int = 0
     bytes_max: int = -1
     age_max_s: float = 0.0
-    replicas: int = 1
+    replicas: int = 0
+    placement: Placement | None = None
 
 
 class Subscription(Protocol):
@@ -108,8 +118,11 @@ class Bus(Protocol):
         """
         ...
 
-    async def subscribe(self, pattern: str, *, pending_bytes_max: int = 64 * 2**20) -> Subscription:
+    async def subscribe(self, pattern: str | Sequence[str], *, pending_bytes_max: int = 64 * 2**20) -> Subscription:
         """Receive plain messages of a pattern from when this returns (the broker has confirmed it) on.
+
+        Of several patterns: one subscription, one round trip, and messages in the order in which the broker sent them,
+        whichever pattern they match; a message that two of them match comes twice. A refusal of one ends all.
 
         At most ``pending_bytes_max`` bytes wait to be taken; beyond that the newest are dropped (and counted in the
         log).
@@ -155,10 +168,10 @@ class Bus(Protocol):
         """Return the newest message of one subject (no wildcards), or None when there is none."""
         ...
 
-    async def newest(self, stream: str, pattern: str, *, deadline_s: float = 10.0) -> list[Message]:
-        """Return the newest message of each subject of a pattern, in order of sequence.
+    async def newest(self, stream: str, pattern: str | Sequence[str], *, deadline_s: float = 10.0) -> list[Message]:
+        """Return the newest message of each subject of a pattern, or of any of several, once, in order of sequence.
 
-        At most 1,000 subjects (`BusFull` beyond).
+        At most 1,000 patterns (`ConfigError` beyond) and 1,000 subjects (`BusFull` beyond).
         """
         ...
 

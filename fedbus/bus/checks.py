@@ -6,7 +6,7 @@ Payloads are frozen here: a sender may reuse its buffer as soon as `publish` ret
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 from fedbus.bus.base import Payload, StreamSpec
@@ -57,6 +57,23 @@ def frozen_headers(headers: Mapping[str, str] | None) -> Mapping[str, str]:
     return MappingProxyType(dict(headers))
 
 
+def checked_patterns(pattern: str | Sequence[str], count_max: int | None = None) -> tuple[str, ...]:
+    """Return one pattern or several as a tuple, each once, in their order; `ConfigError` for none, or for a bad one."""
+    patterns = (pattern,) if isinstance(pattern, str) else tuple(dict.fromkeys(pattern))
+    if not patterns:
+        raise ConfigError("expected a pattern, got none")
+    if count_max is not None and len(patterns) > count_max:
+        raise ConfigError(f"{len(patterns)} patterns: at most {count_max} at once, ask in several calls")
+    for one in patterns:
+        check_pattern(one)
+    return patterns
+
+
+def patterns_text(patterns: Sequence[str]) -> str:
+    """Name patterns in an error or a log line, however many there are."""
+    return repr(patterns[0]) if len(patterns) == 1 else f"{patterns[0]!r} and {len(patterns) - 1} more"
+
+
 def check_message_id(message_id: str | None) -> None:
     """Raise `ConfigError` unless this may be the id of a message."""
     if message_id is None:
@@ -80,5 +97,5 @@ def check_spec(spec: StreamSpec) -> None:
         raise ConfigError(f"stream {spec.name!r} needs a subject")
     for pattern in spec.subjects:
         check_pattern(pattern)
-    if spec.per_subject_max < 0 or spec.age_max_s < 0 or spec.replicas < 1 or spec.bytes_max == 0:
+    if spec.per_subject_max < 0 or spec.age_max_s < 0 or not 0 <= spec.replicas <= 5 or spec.bytes_max == 0:
         raise ConfigError(f"stream {spec.name!r}: a limit is out of range: {spec}")

@@ -130,6 +130,26 @@ async def _patterns(world: _World) -> None:
         _same(found, twice, f"messages of pattern {pattern!r}")
 
 
+async def _patterns_together(world: _World) -> None:
+    receiver, sender = await world.pair()
+    crowd = [world.at(f"{kind}.{i}.>") for i in range(1000) for kind in ("task", "down")]
+    inbox = await receiver.subscribe([*crowd, world.at("all"), world.at("all"), world.at("*")])
+    again = await receiver.subscribe((world.at("task.7.>"),))
+    sent = [world.at(s) for s in ("task.7.a", "other", "down.999.b.c", "task.0.a", "task.8", "all", "down.0.x")]
+    for subject in sent:
+        await sender.publish(subject, b"")
+    # "other" and "all" have one token, so they match "*" too; "all" was named twice and is one pattern
+    wanted = sorted([*(s for s in sent if not s.endswith("task.8")), world.at("all")])
+    found = [m.subject for m in await _take(inbox, len(wanted))]
+    _same(sorted(found), wanted, "messages of 2,002 patterns in one subscription")
+    _same(list(dict.fromkeys(found)), [s for s in sent if s in wanted], "their order")
+    _same((await anext(again)).subject, sent[0], "another subscription to one of the patterns")
+    await inbox.close()
+    await sender.publish(world.at("task.7.b"), b"")
+    _same((await anext(again)).subject, world.at("task.7.b"), "the other subscription goes on")
+    _same([m async for m in inbox], [], "a closed subscription of many patterns")
+
+
 async def _order_payloads_headers(world: _World) -> None:
     receiver, sender = await world.pair()
     inbox = await receiver.subscribe(world.at("x"))
@@ -311,6 +331,9 @@ async def _reading(world: _World) -> None:
     wanted = [(world.at(s), n, b"%d" % n) for s, n in (("m.b", 2), ("m.c", 3), ("m.a", 4))]
     _same([(m.subject, m.sequence, m.data) for m in found], wanted, "newest of each")
     _same(await bus.newest(world.stream, world.at("none.>")), [], "newest of a pattern without messages")
+    several = await bus.newest(world.stream, [world.at("m.a"), world.at("none.*"), world.at("*.a"), world.at("m.c")])
+    _same([m.sequence for m in several], [3, 4, 5], "newest of several patterns, each once")
+    _same(await bus.newest(world.stream, [world.at("none.a"), world.at("none.b")]), [], "newest of empty patterns")
 
 
 async def _reading_many(world: _World) -> None:
@@ -320,9 +343,13 @@ async def _reading_many(world: _World) -> None:
     found = await bus.newest(world.stream, world.at("s.*"))
     _same([m.sequence for m in found], list(range(1, 1001)), "newest of 1,000 subjects, 10 MB together")
     _same(await bus.pending(world.stream, world.at("s.*")), 1000, "count of 1,000 subjects")
+    each = await bus.newest(world.stream, [world.at(f"s.{i}") for i in range(1000)])
+    _same([m.sequence for m in each], list(range(1, 1001)), "newest of 1,000 subjects, named one by one")
     await bus.append(world.stream, world.at("s.more"), b"")
     async with _refused(BusFull):
         await bus.newest(world.stream, world.at("s.*"))
+    async with _refused(BusFull):
+        await bus.newest(world.stream, [world.at("s.more"), world.at("s.*")])
 
 
 async def _removing(world: _World) -> None:
@@ -428,6 +455,15 @@ async def _bad_arguments(world: _World) -> None:
     for pattern in ("", "a..b", "a.b*", "a.>.b", "a.b>", "a b"):
         async with _refused(ConfigError):
             await bus.subscribe(pattern)
+        async with _refused(ConfigError):
+            await bus.subscribe(["fine", pattern])
+        async with _refused(ConfigError):
+            await bus.newest(world.stream, ["fine", pattern])
+    for too_few_or_many in ([], [f"x.{i}" for i in range(1001)]):
+        async with _refused(ConfigError):
+            await bus.newest(world.stream, too_few_or_many)
+    async with _refused(ConfigError):
+        await bus.subscribe([])
     for headers in ({"a b": "x"}, {"a:": "x"}, {"": "x"}, {"a": "x\r\ny"}, {"Nats-Msg-Id": "x"}, {"a": "x" * 5000}):
         async with _refused(ConfigError):
             await bus.publish(world.at("x"), b"", headers)
@@ -484,6 +520,7 @@ async def _ends(world: _World) -> None:
 
 CHECKS: tuple[Callable[[_World], Awaitable[None]], ...] = (
     _patterns,
+    _patterns_together,
     _order_payloads_headers,
     _own_messages,
     _closed_subscription,

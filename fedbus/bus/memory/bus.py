@@ -7,13 +7,21 @@ is lost the caller's deadline ends the wait with `BusUnavailable`, as over a net
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from types import TracebackType
 from typing import Self, TypeVar
 
 from fedbus.bus.base import Message, Payload, StreamSpec, Subscription
-from fedbus.bus.checks import check_message_id, check_spec, check_stream_name, frozen_headers, frozen_payload
+from fedbus.bus.checks import (
+    check_message_id,
+    check_spec,
+    check_stream_name,
+    checked_patterns,
+    frozen_headers,
+    frozen_payload,
+    patterns_text,
+)
 from fedbus.bus.mailbox import Mailbox
 from fedbus.bus.memory.broker import MemoryBroker
 from fedbus.bus.memory.follow import MemoryFollow
@@ -52,7 +60,7 @@ class MemoryBus:
         self._reconnects = 0
         self._ensured: dict[str, StreamSpec] = {}
         self._waiting: dict[asyncio.Future[object], None] = {}
-        self._mailboxes: dict[Mailbox, tuple[str, _Plain]] = {}
+        self._mailboxes: dict[Mailbox, tuple[tuple[str, ...], _Plain]] = {}
         self._follows: dict[MemoryFollow, None] = {}
         self._replies: dict[str, asyncio.Future[object]] = {}
         self._requests = 0
@@ -120,23 +128,30 @@ class MemoryBus:
             error = BusUnavailable(f"nobody listens on {message.subject!r}")
             self.incoming.send(0, self._settle_reply, message.reply, None, error)
 
-    async def subscribe(self, pattern: str, *, pending_bytes_max: int = 64 * 2**20) -> Subscription:
-        """Receive plain messages of a pattern."""
-        check_pattern(pattern)
+    async def subscribe(self, pattern: str | Sequence[str], *, pending_bytes_max: int = 64 * 2**20) -> Subscription:
+        """Receive plain messages of a pattern, or of several."""
+        patterns = checked_patterns(pattern)
         self._check_open()
-        mailbox = Mailbox(f"bus {self.name!r}, subscription {pattern!r}", pending_bytes_max, self._unsubscribe)
+        text = patterns_text(patterns)
+        mailbox = Mailbox(f"bus {self.name!r}, subscription {text}", pending_bytes_max, self._unsubscribe)
         receiver = _Plain(self, mailbox.put)
-        self._mailboxes[mailbox] = (pattern, receiver)
+        self._mailboxes[mailbox] = (patterns, receiver)
+
+        def listen() -> None:
+            for one in patterns:
+                self._broker.listen(one, receiver)
+
         try:
-            await self._call(CALL_DEADLINE_S, lambda: self._broker.listen(pattern, receiver), f"subscribe {pattern}")
+            await self._call(CALL_DEADLINE_S, listen, f"subscribe {text}")
         except BaseException:
             await self._unsubscribe(mailbox)
             raise
         return mailbox
 
     async def _unsubscribe(self, mailbox: Mailbox) -> None:
-        pattern, receiver = self._mailboxes.pop(mailbox)
-        self._broker.unlisten(pattern, receiver)
+        patterns, receiver = self._mailboxes.pop(mailbox)
+        for pattern in patterns:
+            self._broker.unlisten(pattern, receiver)
 
     async def request(
         self, subject: str, data: Payload, *, deadline_s: float, headers: Mapping[str, str] | None = None
@@ -211,18 +226,19 @@ class MemoryBus:
         self.bytes_in += len(found.data) if found else 0
         return found
 
-    async def newest(self, stream: str, pattern: str, *, deadline_s: float = 10.0) -> list[Message]:
-        """Return the newest message of each subject of a pattern."""
-        check_pattern(pattern)
+    async def newest(self, stream: str, pattern: str | Sequence[str], *, deadline_s: float = 10.0) -> list[Message]:
+        """Return the newest message of each subject of a pattern, or of several."""
+        patterns = checked_patterns(pattern, NEWEST_SUBJECTS_MAX)
+        text = patterns_text(patterns)
 
         def read(held: MemoryStream) -> list[Message]:
-            found = held.newest(pattern)
+            found = {message.sequence: message for one in patterns for message in held.newest(one)}
             if len(found) > NEWEST_SUBJECTS_MAX:
                 limit = f"at most {NEWEST_SUBJECTS_MAX} at once"
-                raise BusFull(f"{len(found)} subjects match {pattern!r}, {limit}: follow it instead")
-            return found
+                raise BusFull(f"{len(found)} subjects match {text}, {limit}: follow it instead")
+            return [found[sequence] for sequence in sorted(found)]
 
-        found = await self._on_stream(stream, deadline_s, read, f"newest {pattern}")
+        found = await self._on_stream(stream, deadline_s, read, f"newest {text}")
         self.bytes_in += sum(len(m.data) for m in found)
         return found
 
@@ -334,8 +350,9 @@ class MemoryBus:
         self._broker.detach(self)
         self._broker.unlisten(f"{self._inbox}.*", self._inbox_receiver)
         gone = BusClosed(f"bus {self.name!r} is closed")
-        for mailbox, (pattern, receiver) in self._mailboxes.items():
-            self._broker.unlisten(pattern, receiver)
+        for mailbox, (patterns, receiver) in self._mailboxes.items():
+            for pattern in patterns:
+                self._broker.unlisten(pattern, receiver)
             mailbox.fail(gone)
         for follow in self._follows:
             follow.detach()

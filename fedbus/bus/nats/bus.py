@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 from uuid import uuid4
 
 from nats.aio.msg import Msg
-from nats.aio.subscription import Subscription as NatsSubscription
 
 from fedbus.bus.base import Message, Payload, StreamSpec, Subscription
 from fedbus.bus.checks import (
@@ -20,13 +19,15 @@ from fedbus.bus.checks import (
     check_message_id,
     check_spec,
     check_stream_name,
+    checked_patterns,
     frozen_headers,
     frozen_payload,
+    patterns_text,
 )
 from fedbus.bus.mailbox import Mailbox
 from fedbus.bus.nats.connection import Connection
 from fedbus.bus.nats.follow import NatsFollow
-from fedbus.bus.nats.jetstream import JetStream, NoStream, headers_of
+from fedbus.bus.nats.jetstream import NEWEST_SUBJECTS_MAX, JetStream, NoStream, headers_of
 from fedbus.bus.nats.requests import Requests
 from fedbus.bus.nats.window import Window
 from fedbus.bus.patterns import check_pattern, check_subject
@@ -89,7 +90,7 @@ class NatsBus:
         self._jetstream = JetStream(connection, self._requests)
         self._window = Window()
         self._ensured: dict[str, StreamSpec] = {}
-        self._mailboxes: dict[Mailbox, tuple[str, NatsSubscription]] = {}
+        self._mailboxes: dict[Mailbox, tuple[tuple[str, ...], range]] = {}
         self._follows: set[NatsFollow] = set()
 
     async def open(self) -> None:
@@ -121,17 +122,17 @@ class NatsBus:
         await self._connection.send(subject, payload, headers=frozen_headers(headers))
         self.bytes_out += len(payload)
 
-    async def subscribe(self, pattern: str, *, pending_bytes_max: int = 64 * 2**20) -> Subscription:
-        """Receive plain messages of a pattern."""
-        check_pattern(pattern)
-        mailbox = Mailbox(f"{self._connection.name!r}, subscription {pattern!r}", pending_bytes_max, self._unsubscribe)
+    async def subscribe(self, pattern: str | Sequence[str], *, pending_bytes_max: int = 64 * 2**20) -> Subscription:
+        """Receive plain messages of a pattern, or of several."""
+        patterns = checked_patterns(pattern)
+        name = f"{self._connection.name!r}, subscription {patterns_text(patterns)}"
+        mailbox = Mailbox(name, pending_bytes_max, self._unsubscribe)
 
         def take(message: Msg) -> None:
             self.bytes_in += len(message.data)
             mailbox.put(Message(message.subject, message.data, headers_of(message), reply=message.reply))
 
-        subscription = await self._connection.receive(pattern, take)
-        self._mailboxes[mailbox] = (pattern, subscription)
+        self._mailboxes[mailbox] = (patterns, await self._connection.receive(patterns, take))
         try:
             await self._connection.flush(CALL_DEADLINE_S)
             mailbox.raise_failure()  # a refusal comes before the answer to the flush
@@ -141,9 +142,9 @@ class NatsBus:
         return mailbox
 
     async def _unsubscribe(self, mailbox: Mailbox) -> None:
-        pattern_and_subscription = self._mailboxes.pop(mailbox, None)
-        if pattern_and_subscription is not None:
-            await self._connection.ignore(pattern_and_subscription[1])
+        known = self._mailboxes.pop(mailbox, None)
+        if known is not None:
+            await self._connection.ignore(known[1])
 
     async def request(
         self, subject: str, data: Payload, *, deadline_s: float, headers: Mapping[str, str] | None = None
@@ -202,7 +203,9 @@ class NatsBus:
             raise self._connection.unavailable(f"append {subject}: not acknowledged within {deadline_s:g} s") from error
         except Conflict:
             # the broker compares sequences before it knows a repeat: was it our own first that we lost against?
-            newest = await self._newest(stream, subject, deadline_s)
+            newest = await self._on_stream(
+                stream, deadline_s, lambda left_s: self._jetstream.last_of_leader(stream, subject, left_s)
+            )
             if newest is None or newest[1] != identity:
                 raise
             sequence = newest[0].sequence
@@ -221,11 +224,11 @@ class NatsBus:
     async def _newest(self, stream: str, subject: str, deadline_s: float) -> tuple[Message, str] | None:
         return await self._on_stream(stream, deadline_s, lambda left_s: self._jetstream.last(stream, subject, left_s))
 
-    async def newest(self, stream: str, pattern: str, *, deadline_s: float = 10.0) -> list[Message]:
-        """Return the newest message of each subject of a pattern."""
-        check_pattern(pattern)
+    async def newest(self, stream: str, pattern: str | Sequence[str], *, deadline_s: float = 10.0) -> list[Message]:
+        """Return the newest message of each subject of a pattern, or of several."""
+        patterns = checked_patterns(pattern, NEWEST_SUBJECTS_MAX)
         jetstream = self._jetstream
-        found = await self._on_stream(stream, deadline_s, lambda left_s: jetstream.newest(stream, pattern, left_s))
+        found = await self._on_stream(stream, deadline_s, lambda left_s: jetstream.newest(stream, patterns, left_s))
         self.bytes_in += sum(len(message.data) for message in found)
         return found
 
@@ -286,8 +289,9 @@ class NatsBus:
 
     def on_denied(self, action: str, subject: str, reason: BusDenied) -> None:
         """End the iteration of subscriptions that the broker refused."""
-        for mailbox, (pattern, _) in self._mailboxes.items():
-            if action == "subscription" and pattern.lower() == subject:
+        for mailbox, (patterns, _) in self._mailboxes.items():
+            # of thousands that are refused the first is enough
+            if action == "subscription" and not mailbox.closed and any(p.lower() == subject for p in patterns):
                 mailbox.fail(reason)
 
     # ---- the end

@@ -18,7 +18,7 @@ import logging
 import random
 import re
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
@@ -28,7 +28,6 @@ from urllib.parse import urlsplit
 import nats.errors
 from nats.aio.client import Server
 from nats.aio.msg import Msg
-from nats.aio.subscription import Subscription
 
 from fedbus.bus.nats.client import WireClient
 from fedbus.errors import BusClosed, BusDenied, BusError, BusFull, BusUnavailable, ConfigError
@@ -291,24 +290,21 @@ class Connection:
                     raise BusUnavailable(f"{self.where} is not reachable, and {size} bytes wait to go out already")
                 await asyncio.sleep(OUTGOING_LOOK_S)
 
-    async def receive(self, pattern: str, handler: Callable[[Msg], None]) -> Subscription:
-        """Hand every message of a pattern to a handler, from the broker's next word on (see `flush`)."""
+    async def receive(self, patterns: Sequence[str], handler: Callable[[Msg], None]) -> range:
+        """Hand every message of some patterns to a handler, from the broker's next word on (see `flush`)."""
         self.check_open()
-
         try:
             # the handler takes at once, and it is the mailbox behind it that is bounded
-            return await self._client.listen(pattern, handler)
+            return await self._client.listen(patterns, handler)
         except nats.errors.ConnectionClosedError as error:
             raise self.closed_error() from error
-        except nats.errors.BadSubjectError as error:
-            raise ConfigError(f"pattern {pattern!r}: {error}") from error
         except nats.errors.Error as error:
-            raise BusUnavailable(f"{self.where}: subscribe {pattern}: {error}") from error
+            raise BusUnavailable(f"{self.where}: subscribe {patterns[0]}: {error}") from error
 
-    async def ignore(self, subscription: Subscription) -> None:
+    async def ignore(self, received: range) -> None:
         """End what `receive` began."""
         with suppress(nats.errors.Error):
-            await subscription.unsubscribe()
+            await self._client.unlisten(received)
 
     def inbox(self) -> str:
         """Return a subject that nobody else uses."""

@@ -166,7 +166,7 @@ class NatsFollow:
         subscription = None
         pause, longest = BACKOFF_S
         try:
-            subscription = await self._connection.receive(f"{self._inbox}.*", self._take)
+            subscription = await self._connection.receive([f"{self._inbox}.*"], self._take)
             while self._error is None:
                 began = loop.time()
                 try:

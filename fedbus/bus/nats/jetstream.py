@@ -2,7 +2,7 @@
 
 Reasons: its asynchronous publish hangs for ever on an error of the broker, its errors tell a full store from a lost
 race only by text, it has no batched direct get. The subjects used, for permissions:
-``$JS.API.STREAM.CREATE|UPDATE|INFO|PURGE.<stream>``, ``$JS.API.STREAM.MSG.DELETE.<stream>``,
+``$JS.API.STREAM.CREATE|UPDATE|INFO|PURGE.<stream>``, ``$JS.API.STREAM.MSG.DELETE|GET.<stream>``,
 ``$JS.API.DIRECT.GET.<stream>[.<subject>]``, ``$JS.API.CONSUMER.CREATE|DELETE.<stream>.>`` and
 ``$JS.API.CONSUMER.MSG.NEXT.<stream>.>``, the streams' own subjects, and the inbox.
 
@@ -13,14 +13,15 @@ appends, since each carries a message id.
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from nats.aio.msg import Msg
 
 from fedbus.bus.base import Message, Storage, StreamSpec
-from fedbus.bus.checks import NO_HEADERS, REPEAT_WINDOW_S
+from fedbus.bus.checks import NO_HEADERS, REPEAT_WINDOW_S, patterns_text
 from fedbus.bus.nats.connection import Connection
 from fedbus.bus.nats.requests import NobodyListens, Requests, next_answer, status_of
 from fedbus.bus.patterns import matcher
@@ -44,6 +45,10 @@ _OTHER_CONFIG = 10058
 _WRONG_STREAM = 10060
 _NO_MESSAGE = {10037, 10043, 10057}
 _OVERLOADED = 10167
+_NO_PEERS = 10005
+_NOT_CLUSTERED = 10074
+
+HOW_TO_CLUSTER = "`fedbus broker settings --kind cluster` writes the settings of a cluster"
 
 
 class NoStream(BusUnavailable):
@@ -95,9 +100,16 @@ class JetStream:
         """Create a stream or bring it to this description."""
         what, config = f"ensure {spec.name}", _config(spec)
         try:
-            await self.api(f"STREAM.CREATE.{spec.name}", config, deadline_s=deadline_s, what=what)
-        except _OtherConfig:
-            await self.api(f"STREAM.UPDATE.{spec.name}", config, deadline_s=deadline_s, what=what)
+            try:
+                await self.api(f"STREAM.CREATE.{spec.name}", config, deadline_s=deadline_s, what=what)
+            except _OtherConfig:
+                info = await self.api(f"STREAM.INFO.{spec.name}", None, deadline_s=deadline_s, what=what)
+                config |= _kept(spec, info["config"])
+                await self.api(f"STREAM.UPDATE.{spec.name}", config, deadline_s=deadline_s, what=what)
+        except _NoPeers as error:
+            text = f"{error}: {max(1, spec.replicas)} servers with JetStream are needed"
+            where = f" that fit {spec.placement}" if spec.placement else ""
+            raise ConfigError(f"{text}{where}: are all of them there, and tagged so? {HOW_TO_CLUSTER}") from error
 
     async def state(self, stream: str, deadline_s: float) -> tuple[str, int, list[str]]:
         """Return when a stream was made (as text), its last sequence and its subjects."""
@@ -171,37 +183,47 @@ class JetStream:
         except NobodyListens as error:
             raise NoStream(_no_stream(stream, what)) from error
         if not answer.data and status_of(answer) == "404":
-            return None
+            # a replica, which may not have it yet: a model that is announced must not be missed for that
+            return await self.last_of_leader(stream, subject, deadline_s)
         return stored_message(answer), (answer.headers or {}).get("Nats-Msg-Id", "")
 
-    async def newest(self, stream: str, pattern: str, deadline_s: float) -> list[Message]:
+    async def last_of_leader(self, stream: str, subject: str, deadline_s: float) -> tuple[Message, str] | None:
+        """Return the newest message of a subject as its leader has it: not behind, but in JSON, which costs more."""
+        asked = f"STREAM.MSG.GET.{stream}"
+        try:
+            found = await self.api(
+                asked, {"last_by_subj": subject}, deadline_s=deadline_s, what=f"last {subject} at the leader"
+            )
+        except _NoMessage:
+            return None
+        return _message_of_leader(found["message"])
+
+    async def newest(self, stream: str, patterns: Sequence[str], deadline_s: float) -> list[Message]:
         """Return the newest message of each subject, in order of sequence."""
         loop = asyncio.get_running_loop()
         end = loop.time() + deadline_s
+        what = f"newest {patterns_text(patterns)}"
         found: dict[int, Message] = {}
         up_to = 0
         while True:
             left_s = end - loop.time()
             if left_s <= 0:
-                raise self._connection.unavailable(f"newest {pattern}: not complete within {deadline_s:g} s")
-            body: dict[str, Any] = {"multi_last": [pattern], "batch": NEWEST_SUBJECTS_MAX + 1}
+                raise self._connection.unavailable(f"{what}: not complete within {deadline_s:g} s")
+            body: dict[str, Any] = {"multi_last": patterns, "batch": NEWEST_SUBJECTS_MAX + 1}
             if up_to:
                 # go on behind what has come, in the stream as it was when we began
                 body |= {"up_to_seq": up_to, "seq": max(found, default=0) + 1}
             try:
                 async with asyncio.timeout(left_s):
-                    up_to, more = await self._page(stream, pattern, body, found)
+                    up_to, more = await self._page(stream, what, body, found)
             except TimeoutError:
                 continue
             if len(found) > NEWEST_SUBJECTS_MAX:
-                raise BusFull(f"newest {pattern}: more than {NEWEST_SUBJECTS_MAX} subjects at once: follow it instead")
+                raise BusFull(f"{what}: more than {NEWEST_SUBJECTS_MAX} subjects at once: follow it instead")
             if not more:
                 return [found[sequence] for sequence in sorted(found)]
 
-    async def _page(
-        self, stream: str, pattern: str, body: dict[str, Any], found: dict[int, Message]
-    ) -> tuple[int, bool]:
-        what = f"newest {pattern}"
+    async def _page(self, stream: str, what: str, body: dict[str, Any], found: dict[int, Message]) -> tuple[int, bool]:
         asked = f"$JS.API.DIRECT.GET.{stream}"
         async with self._requests.asking(asked, json.dumps(body).encode(), repeat=False) as answers:
             while True:
@@ -232,6 +254,10 @@ class _OtherConfig(ConfigError):
     """The stream is there, described otherwise."""
 
 
+class _NoPeers(NotReady):
+    """Not enough servers take this stream: of a cluster that is just starting, they may come."""
+
+
 class _NoMessage(BusError):
     """There is no such message."""
 
@@ -250,6 +276,11 @@ def raise_refusal(answer: Mapping[str, Any], what: str) -> None:
         raise _NoMessage(f"{what}: {text}")
     if code == _OTHER_CONFIG:
         raise _OtherConfig(f"{what}: {text}")
+    if code == _NO_PEERS:
+        raise _NoPeers(f"{what}: {text} (error {code})")
+    if code == _NOT_CLUSTERED:
+        how = f"ask for 1 replica, or start a cluster: {HOW_TO_CLUSTER}"
+        raise ConfigError(f"{what}: {text}, and this server is alone (error {code}): {how}")
     if code in _FULL or any(word in text for word in ("resource limits", "maximum bytes", "insufficient")):
         kind = _Overloaded if code == _OVERLOADED else BusFull
         raise kind(f"{what}: {text} (error {code}): free room or raise the limit")
@@ -266,10 +297,20 @@ def _no_stream(stream: str, what: str) -> str:
     return f"{what}: there is no stream {stream!r}: its owner has not made it (`ensure`), or the broker has lost it"
 
 
+def _kept(spec: StreamSpec, there: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what of an existing stream stays as it is, since the description does not say it."""
+    kept: dict[str, Any] = {}
+    if not spec.replicas:
+        kept["num_replicas"] = there["num_replicas"]
+    if spec.placement is None and there.get("placement"):
+        kept["placement"] = there["placement"]
+    return kept
+
+
 def _config(spec: StreamSpec) -> dict[str, Any]:
     age_ns = round(spec.age_max_s * 1e9)
     repeat_ns = round(REPEAT_WINDOW_S * 1e9)
-    return {
+    config: dict[str, Any] = {
         "name": spec.name,
         "subjects": list(spec.subjects),
         "storage": "file" if spec.storage is Storage.FILE else "memory",
@@ -280,9 +321,12 @@ def _config(spec: StreamSpec) -> dict[str, Any]:
         "max_age": age_ns,
         # the broker refuses a window longer than the messages' life
         "duplicate_window": min(repeat_ns, age_ns) if age_ns else repeat_ns,
-        "num_replicas": spec.replicas,
+        "num_replicas": max(1, spec.replicas),
         "allow_direct": True,
     }
+    if spec.placement:
+        config["placement"] = {"cluster": spec.placement.cluster, "tags": list(spec.placement.tags)}
+    return config
 
 
 def headers_of(message: Msg) -> Mapping[str, str]:
@@ -297,3 +341,12 @@ def stored_message(answer: Msg) -> Message:
     """Return a message that came by direct get: its subject and sequence travel in headers."""
     headers = answer.headers or {}
     return Message(headers["Nats-Subject"], answer.data, headers_of(answer), int(headers["Nats-Sequence"]))
+
+
+def _message_of_leader(stored: Mapping[str, Any]) -> tuple[Message, str]:
+    """Return a message, and its id, as the plain API writes them: bytes and headers in base64."""
+    lines = base64.b64decode(stored.get("hdrs", "")).decode(errors="surrogateescape").split("\r\n")[1:]
+    headers = {name: value.strip() for name, colon, value in (line.partition(":") for line in lines) if colon}
+    own = {name: value for name, value in headers.items() if not name.startswith("Nats-")}
+    data = base64.b64decode(stored.get("data", ""))
+    return Message(str(stored["subject"]), data, own or NO_HEADERS, int(stored["seq"])), headers.get("Nats-Msg-Id", "")

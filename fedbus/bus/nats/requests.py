@@ -19,6 +19,10 @@ from fedbus.errors import BusDenied, BusError, BusUnavailable
 
 NO_RESPONDERS = "503"
 
+AGAIN_S = 2.0
+"""Without an answer for so long, what may be repeated is sent again, then after twice as long, and so on: who had it
+may have died with it, unnoticed by the connection (a leader in a cluster). A broker that is slow gets little twice."""
+
 
 class NobodyListens(BusUnavailable):
     """No subscriber, and no stream, takes this subject now."""
@@ -46,7 +50,7 @@ class Requests:
 
     async def open(self) -> None:
         """Begin to listen for answers."""
-        await self._connection.receive(f"{self._prefix}.*", self._take)
+        await self._connection.receive([f"{self._prefix}.*"], self._take)
         self._connection.listeners.append(self)
 
     def _take(self, message: Msg) -> None:
@@ -65,26 +69,46 @@ class Requests:
         repeat: bool = True,
     ) -> Msg:
         """Send and wait for one answer. Raises `NobodyListens`, `BusUnavailable`, `BusDenied`, `BusClosed`."""
-        async with self.asking(subject, data, headers=headers, repeat=repeat) as answers:
-            try:
-                async with asyncio.timeout(max(0.0, deadline_s)):
-                    return await next_answer(answers, subject)
-            except TimeoutError as error:
-                raise self._connection.unavailable(f"{what}: no answer within {deadline_s:g} s") from error
+        loop = asyncio.get_running_loop()
+        end = loop.time() + max(0.0, deadline_s)
+        again_s = AGAIN_S
+        call = self._begin(subject, data, headers, repeat=repeat)
+        try:
+            await self._send(call)
+            while True:
+                left_s = end - loop.time()
+                try:
+                    async with asyncio.timeout(min(left_s, again_s) if repeat else left_s):
+                        return await next_answer(call.answers, subject)
+                except TimeoutError as error:
+                    if loop.time() >= end:
+                        raise self._connection.unavailable(f"{what}: no answer within {deadline_s:g} s") from error
+                again_s *= 2
+                if self._connection.connected:  # if not, all is sent again when it is
+                    await self._send(call)
+        finally:
+            del self._calls[call.reply]
 
     @asynccontextmanager
     async def asking(
         self, subject: str, data: bytes, *, headers: Mapping[str, str] | None = None, repeat: bool = True
     ) -> AsyncIterator[asyncio.Queue[Msg | BusError]]:
         """Send, and give the queue in which all answers, and the error that ends them, arrive."""
-        self._count += 1
-        call = _Call(subject, data, headers, f"{self._prefix}.{self._count:x}", repeat)
-        self._calls[call.reply] = call
+        call = self._begin(subject, data, headers, repeat=repeat)
         try:
-            await self._connection.send(subject, data, reply=call.reply, headers=headers)
+            await self._send(call)
             yield call.answers
         finally:
             del self._calls[call.reply]
+
+    def _begin(self, subject: str, data: bytes, headers: Mapping[str, str] | None, *, repeat: bool) -> _Call:
+        self._count += 1
+        call = _Call(subject, data, headers, f"{self._prefix}.{self._count:x}", repeat)
+        self._calls[call.reply] = call
+        return call
+
+    async def _send(self, call: _Call) -> None:
+        await self._connection.send(call.subject, call.data, reply=call.reply, headers=call.headers)
 
     def on_reconnected(self) -> None:
         """Send again what may be repeated."""
@@ -97,7 +121,7 @@ class Requests:
         for call in list(self._calls.values()):
             if call.repeat and call.reply in self._calls:
                 try:
-                    await self._connection.send(call.subject, call.data, reply=call.reply, headers=call.headers)
+                    await self._send(call)
                 except BusError:
                     return  # gone again: the next reconnection, or the callers' deadlines, take care of it
 

@@ -176,7 +176,7 @@ async def test_a_handler_that_fails_ends_no_connection(broker, fresh, caplog):
         if message.data == b"bad":
             raise ValueError("cannot be taken")
 
-    await bus._connection.receive("fragile", take)
+    await bus._connection.receive(["fragile"], take)
     for data in (b"bad", b"good"):
         await bus.publish("fragile", data)
     await _until(lambda: len(taken) == 2)

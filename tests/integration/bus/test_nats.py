@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import time
+import tracemalloc
 from contextlib import asynccontextmanager
 
 import pytest
@@ -207,6 +208,44 @@ async def test_subscriptions_survive_a_restart(broker, fresh):
     await _until(lambda: receiver.reconnects and sender.reconnects)
     await sender.publish("x.1", b"after")
     assert (await anext(inbox)).data == b"after"
+
+
+async def test_thousands_of_patterns_survive_a_restart_and_cost_little(broker, fresh):
+    """7,500 patterns are one subscription, below 600 bytes each, which receives by each of them after a restart."""
+    receiver, sender = await fresh("r"), await fresh("s")
+    patterns = [f"x.{kind}.{i}.>" for i in range(2500) for kind in ("task", "down", "ack")]
+    tracemalloc.start()
+    try:
+        inbox = await receiver.subscribe(patterns)
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held < 7500 * 600
+    await broker.restart()
+    await _until(lambda: receiver.reconnects and sender.reconnects)
+    for pattern in patterns:
+        await sender.publish(pattern.replace(">", "y"), b"")
+    assert [(await anext(inbox)).subject for _ in patterns] == [p.replace(">", "y") for p in patterns]
+
+
+async def test_what_is_given_up_while_the_broker_is_away_is_not_heard_later(broker, fresh):
+    """A subscription begun and given up during an outage leaves none behind at the broker that came back."""
+    bus = await fresh("x")
+    await broker.stop()
+    await _until(lambda: not bus.connected)
+    doomed = asyncio.create_task(bus.subscribe("ghost"))
+    await asyncio.sleep(0.01)
+    doomed.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await doomed
+    await broker.start()
+    await _until(lambda: bus.connected)
+    inbox = await bus.subscribe("x")
+    heard = bus._connection._client.stats["in_msgs"]
+    await bus.publish("ghost", b"")
+    await bus.publish("x", b"")
+    await anext(inbox)
+    assert bus._connection._client.stats["in_msgs"] == heard + 1
 
 
 async def test_a_cancelled_subscribe_does_not_deafen_the_connection(broker, fresh):
