@@ -30,7 +30,7 @@ from fedbus.crash import Point
 from fedbus.errors import BusClosed, FedbusError, NotFound
 from fedbus.federation.service import Federation, SessionResult
 from fedbus.messages.subjects import Subjects
-from fedbus.store.spool import Memory
+from fedbus.store.spool import Memory, Spool
 from fedbus.store.streams import ensure_streams
 from fedbus.tensors import model_digest
 from fedbus.testing.judge import Judge
@@ -84,7 +84,7 @@ def simulate(seed: int, plan: Plan | None = None) -> Report:
 
 
 class World:
-    """One world."""
+    """One world. ``living``: the roles by name as they were born last."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
@@ -97,6 +97,7 @@ class World:
         self.sessions = tuple("world" + (f"-{index}" if index else "") for index in range(plan.sessions))
         self.roles: dict[str, _Role] = {}
         self.coordinators: list[Coordinator] = []
+        self.living: dict[str, object] = {}
         self.known: dict[tuple[str, int, str], Arrays] = {}
         self.failure: Violation | None = None
         self.passed: dict[Point, int] = {}
@@ -170,6 +171,8 @@ class World:
         """Return what a role calls at each point: it dies there if the plan says so, and is born again soon."""
 
         def passing(point: Point) -> None:
+            if bus.closed:
+                return  # dead already, if only its last steps were not cancelled yet
             self.passed[point] = self.passed.get(point, 0) + 1
             if (point, self.passed[point]) in self.plan.deaths and self.roles[name].bus is bus:
                 bus.kill()  # at once: nothing that this process does from here on goes out
@@ -224,26 +227,33 @@ class World:
             crash=self.crash("coordinator", bus),
         )
         self.coordinators.append(coordinator)
+        self.living["coordinator"] = coordinator
         await coordinator.run()
 
     def _combiner(self, name: str) -> Start:
         async def start(bus: MemoryBus, birth: int) -> None:
-            await Combiner(
+            combiner = self.living[name] = Combiner(
                 bus,
                 name=name,
                 incarnation=f"{name}-{birth}",
                 workspace="default",
                 clock=self.clock,
                 workers=Inline(),
-                make_spool=lambda _session: Memory(),
+                make_spool=lambda _session: self.spool(name),
                 crash=self.crash(name, bus),
-            ).run()
+            )
+            await combiner.run()
 
         return start
 
+    def spool(self, combiner: str) -> Spool:
+        """Return a place where a combiner keeps a session's updates."""
+        del combiner  # whoever keeps them in files gives each its own
+        return Memory()
+
     def _client(self, name: str) -> Start:
         async def start(bus: MemoryBus, birth: int) -> None:
-            client = Client(
+            client = self.living[name] = Client(
                 bus,
                 self.app(),
                 name=name,
