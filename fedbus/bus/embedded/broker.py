@@ -22,7 +22,8 @@ from typing import Self
 
 from fedbus.bus.embedded.binary import find_binary
 from fedbus.bus.embedded.child import Child, start_child
-from fedbus.bus.embedded.settings import BrokerSettings, settings_text
+from fedbus.bus.embedded.conf import settings_text
+from fedbus.bus.embedded.settings import BrokerSettings
 from fedbus.bus.nats.connection import Connection
 from fedbus.bus.nats.jetstream import JetStream
 from fedbus.bus.nats.requests import Requests
@@ -106,7 +107,11 @@ class EmbeddedBroker:
     # ---- its life
 
     async def start(self) -> None:
-        """Start it and wait until JetStream answers; nothing happens when it runs already."""
+        """Start it and wait until it serves; nothing happens when it runs already.
+
+        One that is alone serves when JetStream answers. A node of a cluster and a leaf need others for that: they serve
+        when they take connections, and `wait_for_streams` waits for the rest.
+        """
         if self.running:
             return
         self._release()
@@ -194,7 +199,7 @@ class EmbeddedBroker:
                 raise BrokerFailed(f"the embedded broker ended at its start; the end of its log:\n{self.log_tail()}")
             if self._read_port():
                 try:
-                    await self._ask_jetstream(end - loop.time())
+                    await self._ask(end - loop.time(), streams=self._alone)
                 except BusError as error:
                     reason = str(error)
                 else:
@@ -210,13 +215,23 @@ class EmbeddedBroker:
                 return True
         return False
 
-    async def _ask_jetstream(self, deadline_s: float) -> None:
+    async def wait_for_streams(self, deadline_s: float = READY_S_MAX) -> None:
+        """Wait until JetStream answers here: in a cluster when most of its nodes are there, at a leaf when a hub is."""
+        await self._ask(deadline_s, streams=True)
+
+    @property
+    def _alone(self) -> bool:
+        return not self._settings.routes and self._settings.keeps_streams
+
+    async def _ask(self, deadline_s: float, *, streams: bool) -> None:
         connection = Connection(self.url, "fedbus-readiness")
         try:
             await connection.open(credentials=None, tls=None, inbox_prefix="_INBOX", deadline_s=min(5.0, deadline_s))
-            requests = Requests(connection)
-            await requests.open()
-            await JetStream(connection, requests).api("INFO", None, deadline_s=deadline_s, what="is JetStream ready?")
+            if streams:
+                requests = Requests(connection)
+                await requests.open()
+                jetstream = JetStream(connection, requests)
+                await jetstream.api("INFO", None, deadline_s=deadline_s, what="is JetStream ready?")
         finally:
             await connection.close()
 

@@ -1,11 +1,16 @@
-"""The settings of the embedded broker: each with its unit, its default and the reason for it."""
+"""The settings of a broker: each with its unit, its default and the reason for it. `conf` writes them down.
+
+A broker is one of three kinds, told apart by what is set:
+
+    single   keeps streams, alone                                      (the default)
+    node     of a cluster: ``cluster_name``, ``cluster_listen``, ``routes``; streams may have replicas
+    leaf     of a region: ``hubs``; keeps nothing, passes what its clients ask of streams on to its hub
+"""
 
 from __future__ import annotations
 
-import json
-import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 from fedbus.errors import ConfigError
 
@@ -14,7 +19,7 @@ MIB = 2**20
 
 @dataclass(frozen=True, slots=True)
 class BrokerSettings:
-    """What may be chosen of an embedded broker."""
+    """What may be chosen of a broker."""
 
     payload_bytes_max: int = 8 * MIB
     """nats-server's default of 1 MiB, headers included, cuts a chunk of 1 MiB in two; above 8 MiB it warns."""
@@ -41,6 +46,35 @@ class BrokerSettings:
     log_bytes_max: int = 16 * MIB
     """Then a new log file is begun; three old ones are kept."""
 
+    name: str = "fedbus-embedded"
+    """Who it is among servers; no two of a cluster, and no two leaves of a hub, share a name."""
+
+    tags: tuple[str, ...] = ()
+    """What placement may ask for, such as ``zone:a``."""
+
+    domain: str = ""
+    """Of JetStream: where there are leaves, their hub has one, and they ask it by that name."""
+
+    cluster_name: str = ""
+    """The same on every node; empty: no cluster."""
+
+    cluster_listen: str = ""
+    """``host:port`` for the other nodes; replicas and messages for their clients travel there, without a password."""
+
+    routes: tuple[str, ...] = ()
+    """``host:port`` of every node of the cluster, this one among them; nodes wait for each other."""
+
+    leaf_listen: str = ""
+    """``host:port`` for leaves; empty: none may come."""
+
+    hubs: tuple[str, ...] = ()
+    """``host:port`` where a hub listens for leaves, of each of its nodes; makes this a leaf."""
+
+    @property
+    def keeps_streams(self) -> bool:
+        """Whether it has a JetStream of its own: a leaf passes everything on to its hub."""
+        return not self.hubs
+
     def __post_init__(self) -> None:
         if not 2**16 <= self.payload_bytes_max <= 64 * MIB:
             raise ConfigError(f"payload_bytes_max is 64 KiB to 64 MiB, not {self.payload_bytes_max}")
@@ -49,38 +83,40 @@ class BrokerSettings:
         positive = ("memory_bytes_max", "write_deadline_s", "go_memory_bytes", "go_gc_percent", "log_bytes_max")
         if self.file_bytes_max < 0 or any(getattr(self, name) <= 0 for name in positive):
             raise ConfigError(f"a setting of the broker is out of its range: {self}")
+        for word, value in (("name", self.name), ("domain", self.domain), ("cluster_name", self.cluster_name)):
+            _check_word(word, value, empty=word != "name")
+        for tag in self.tags:
+            _check_word("tag", tag, empty=False)
+        self._check_neighbours()
+
+    def _check_neighbours(self) -> None:
+        for address in filter(None, (self.cluster_listen, *self.routes, self.leaf_listen, *self.hubs)):
+            split_address(address)
+        if bool(self.cluster_name) != bool(self.cluster_listen) or bool(self.cluster_name) != bool(self.routes):
+            raise ConfigError("a node of a cluster needs all of cluster_name, cluster_listen and routes, others none")
+        if (self.leaf_listen or self.hubs) and not self.domain:
+            raise ConfigError("where there are leaves, hub and leaves name the same domain")
 
 
-def settings_text(settings: BrokerSettings, store: Path, host: str, port: int) -> str:
-    """Return the settings file of nats-server; port 0 lets it choose one."""
-    file_bytes = settings.file_bytes_max or int(shutil.disk_usage(store).free * 0.8)
-    return f"""\
-# Written by fedbus at every start of its embedded broker. To change something, change fedbus's settings.
-listen: {_text(f"{_bracketed(host)}:{port or -1}")}
-server_name: "fedbus-embedded"
-ports_file_dir: {_text(store)}  # where it writes the port that it chose
-pid_file: {_text(store / "broker.pid")}
-log_file: {_text(store / "broker.log")}
-log_size_limit: {settings.log_bytes_max}
-log_max_num: 3
-max_payload: {settings.payload_bytes_max}
-max_pending: {settings.outgoing_bytes_max}
-write_deadline: "{round(settings.write_deadline_s * 1000)}ms"
-jetstream {{
-  store_dir: {_text(store)}
-  # By default what is acknowledged is synced to the disk only every two minutes: a power failure takes it back.
-  sync_interval: always
-  max_memory_store: {settings.memory_bytes_max}
-  max_file_store: {file_bytes}
-}}
-# No http port: monitoring tells everybody who asks who is connected.
-"""
+def split_address(address: str) -> tuple[str, int]:
+    """Return host and port of ``host:port``, the host of an IPv6 address without its brackets; raises `ConfigError`."""
+    host, colon, port = address.rpartition(":")
+    bare = host.removeprefix("[").removesuffix("]")
+    if not colon or not bare or not port.isdecimal() or not 0 < int(port) < 2**16 or _unfit(bare):
+        raise ConfigError(f"expected an address like 10.0.0.1:7422, got {address!r}")
+    return bare, int(port)
 
 
-def _text(value: object) -> str:
-    # a JSON string is a string of nats-server's settings, and escapes what would end it
-    return json.dumps(str(value), ensure_ascii=False)
+def join_address(host: str, port: int) -> str:
+    """Return ``host:port``, an IPv6 host in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def _bracketed(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
+def _check_word(what: str, value: str, *, empty: bool) -> None:
+    # the domain becomes a token of subjects, a name stands in lists that people read
+    if (not value and not empty) or (what == "domain" and any(c in value for c in ".*>")) or _unfit(value):
+        raise ConfigError(f"{what} of a broker: one word without blanks or quotes, got {value!r}")
+
+
+def _unfit(text: Iterable[str]) -> bool:
+    return any(not c.isprintable() or c.isspace() or c in "\"'{}," for c in text)

@@ -20,8 +20,8 @@ from fedbus.errors import BusDenied, BusError, BusUnavailable
 NO_RESPONDERS = "503"
 
 AGAIN_S = 2.0
-"""Without an answer for so long, what may be repeated is sent again, then after twice as long, and so on: who had it
-may have died with it, unnoticed by the connection (a leader in a cluster). A broker that is slow gets little twice."""
+"""Without an answer for so long, what may be repeated is sent again: who had it may have died with it, unnoticed by the
+connection, as a leader in a cluster does. A new one is elected within 4 to 9 s, so pauses that grow would miss it."""
 
 
 class NobodyListens(BusUnavailable):
@@ -71,19 +71,17 @@ class Requests:
         """Send and wait for one answer. Raises `NobodyListens`, `BusUnavailable`, `BusDenied`, `BusClosed`."""
         loop = asyncio.get_running_loop()
         end = loop.time() + max(0.0, deadline_s)
-        again_s = AGAIN_S
         call = self._begin(subject, data, headers, repeat=repeat)
         try:
             await self._send(call)
             while True:
                 left_s = end - loop.time()
                 try:
-                    async with asyncio.timeout(min(left_s, again_s) if repeat else left_s):
+                    async with asyncio.timeout(min(left_s, AGAIN_S) if repeat else left_s):
                         return await next_answer(call.answers, subject)
                 except TimeoutError as error:
                     if loop.time() >= end:
                         raise self._connection.unavailable(f"{what}: no answer within {deadline_s:g} s") from error
-                again_s *= 2
                 if self._connection.connected:  # if not, all is sent again when it is
                     await self._send(call)
         finally:

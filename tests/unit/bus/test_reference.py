@@ -9,7 +9,7 @@ import pytest
 
 from fedbus.bus.base import Bus
 from fedbus.bus.embedded import BrokerSettings
-from fedbus.bus.embedded.settings import settings_text
+from fedbus.bus.embedded.conf import settings_text
 from fedbus.bus.memory import Faults
 from fedbus.errors import ConfigError
 
