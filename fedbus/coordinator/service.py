@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from fedbus import telemetry
 from fedbus.aggregation import Family, find
-from fedbus.bus.base import Bus, Message, Payload, Subscription
+from fedbus.bus.base import Bus, Message, Payload, Placement, Subscription
 from fedbus.bus.patience import patiently
 from fedbus.clock import Clock
 from fedbus.coordinator.events import (
@@ -98,9 +98,13 @@ class Coordinator:
         workspace: str,
         clock: Clock,
         workers: Workers,
+        replicas: int = 0,
+        placement: Placement | None = None,
         traces: Telemetry | None = None,
         crash: Crash = never,
     ) -> None:
+        """``replicas`` and ``placement`` are of the workspace's streams; 0 and None leave existing ones as they are."""
+        self._replicas, self._placement = replicas, placement
         self._station = Station(bus, workspace, Peer("coordinator", name), incarnation, clock, heartbeat_s=HEARTBEAT_S)
         self._bus = bus
         self._subjects = self._station.subjects
@@ -157,7 +161,11 @@ class Coordinator:
 
     async def _ensure(self) -> None:
         """Bring the streams to their description, however long the bus takes to be there."""
-        await patiently(self._bus, lambda: ensure_streams(self._bus, self._subjects), tries_max=None)
+        await patiently(
+            self._bus,
+            lambda: ensure_streams(self._bus, self._subjects, replicas=self._replicas, placement=self._placement),
+            tries_max=None,
+        )
 
     async def _recover(self) -> None:
         """Read every session's journal; what has ended is only remembered by name, and by its versions' being found."""

@@ -2,29 +2,37 @@
 
 from __future__ import annotations
 
-from fedbus.bus.base import Bus, Storage, StreamSpec
+from fedbus.bus.base import Bus, Placement, Storage, StreamSpec
 from fedbus.messages.subjects import Subjects
 
 
-def streams_of(subjects: Subjects, *, replicas: int = 1) -> tuple[StreamSpec, ...]:
-    """Return every stream of a workspace.
+def streams_of(subjects: Subjects, *, replicas: int = 0, placement: Placement | None = None) -> tuple[StreamSpec, ...]:
+    """Return every stream of a workspace, all with the same replicas and placement (see `StreamSpec` for 0 and None).
 
     The board is in memory: what stands on it follows from the journal, and a coordinator that sees a broker come back
-    posts it again. All else is on disk.
+    posts it again. All else is on disk. Replicas make the board outlive a server, too.
     """
-    stream = subjects.stream
+
+    def stream(name: str, *patterns: str, storage: Storage = Storage.FILE, per_subject_max: int = 0) -> StreamSpec:
+        return StreamSpec(
+            subjects.stream(name), patterns, storage, per_subject_max, replicas=replicas, placement=placement
+        )
+
     return (
-        StreamSpec(stream("journal"), (subjects.journal(),), Storage.FILE, replicas=replicas),
-        StreamSpec(stream("command"), (subjects.command(),), Storage.FILE, replicas=replicas),
-        StreamSpec(
-            stream("board"), (subjects.task(), subjects.order()), Storage.MEMORY, per_subject_max=1, replicas=replicas
-        ),
-        StreamSpec(stream("blob"), (subjects.blob(),), Storage.FILE, per_subject_max=1, replicas=replicas),
-        StreamSpec(stream("model"), (subjects.model(),), Storage.FILE, per_subject_max=1, replicas=replicas),
+        stream("journal", subjects.journal()),
+        stream("command", subjects.command()),
+        stream("board", subjects.task(), subjects.order(), storage=Storage.MEMORY, per_subject_max=1),
+        stream("blob", subjects.blob(), per_subject_max=1),
+        stream("model", subjects.model(), per_subject_max=1),
     )
 
 
-async def ensure_streams(bus: Bus, subjects: Subjects, *, replicas: int = 1) -> None:
-    """Create the streams of a workspace, or bring them to their description."""
-    for spec in streams_of(subjects, replicas=replicas):
+async def ensure_streams(
+    bus: Bus, subjects: Subjects, *, replicas: int = 0, placement: Placement | None = None
+) -> None:
+    """Create the streams of a workspace, or bring them to their description.
+
+    `ConfigError` where the servers cannot keep them so: replicas without a cluster, tags that nobody has.
+    """
+    for spec in streams_of(subjects, replicas=replicas, placement=placement):
         await bus.ensure(spec)
