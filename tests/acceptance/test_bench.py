@@ -74,3 +74,12 @@ def test_one_client_with_an_empty_share_of_arrays(shell):
     figures = shell.json("bench", "echo", "--clients", "1", "--model-mb", "0", "--arrays", "7", "--rounds", "1")
     assert figures["correct"]
     assert figures["bytes_up"] == 7 * 4
+
+
+def test_the_fold_alone(shell):
+    """Each dtype that is asked for is a run of its own, right and with its ceilings."""
+    asked = ("bench", "aggregate", "--model-mb", "2", "--arrays", "3", "--runs", "2")
+    runs = shell.json(*asked, "--dtype", "float32", "--dtype", "int8")["runs"]
+    assert [run["dtype"] for run in runs] == ["float32", "int8"]
+    assert all(run["correct"] and run["add_gb_s"] > 0 and run["memcpy_gb_s"] > 0 for run in runs)
+    assert "float16" in shell.run(*asked, "--dtype", "text", code=2).stderr

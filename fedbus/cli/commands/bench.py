@@ -104,6 +104,36 @@ def echo(
     _bench(cases, lambda case: echo.run(case, quiet=quiet), echo.COLUMNS, markdown=markdown, json=json)
 
 
+@app.command("aggregate")
+def aggregate(
+    *,
+    model_mb: Annotated[
+        list[float] | None,
+        typer.Option("--model-mb", min=0.0, max=4000, metavar="MB", help="Size, 10^6 bytes (45); repeatable."),
+    ] = None,
+    arrays: Annotated[int, typer.Option("--arrays", min=1, max=100_000, help="Arrays of the model.")] = 62,
+    dtype: Annotated[
+        list[str] | None, typer.Option("--dtype", help="numpy's name for the numbers (float32); repeatable.")
+    ] = None,
+    runs: Annotated[int, typer.Option("--runs", min=1, max=1000, help="Measurements; their median counts.")] = 5,
+    markdown: Markdown = False,
+    json: Json = False,
+) -> None:
+    """Fold updates in this process, without a bus, beside copying and plain summing of the same bytes."""
+    import asyncio
+
+    from fedbus.cli.benches import aggregate
+
+    cases = [
+        aggregate.Case(size, arrays, kind, runs) for size, kind in product(model_mb or [45.0], dtype or ["float32"])
+    ]
+
+    async def measure(case: aggregate.Case) -> dict[str, Any]:
+        return await asyncio.to_thread(aggregate.run, case)
+
+    _bench(cases, measure, aggregate.COLUMNS, markdown=markdown, json=json)
+
+
 def _bench(
     cases: Iterable[Asked],
     measure: Callable[[Asked], Awaitable[dict[str, Any]]],
