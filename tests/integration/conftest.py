@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import secrets
+import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,12 +18,16 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 import fedbus
 from fedbus.bus.embedded import EmbeddedBroker
+from fedbus.bus.embedded.child import die_with
 from fedbus.bus.nats import connect
 from fedbus.clock import SystemClock
 from fedbus.combiner.service import Combiner
 from fedbus.coordinator.service import Coordinator
 from fedbus.store.spool import Memory
 from fedbus.workers import Threads
+
+ROLE = Path(__file__).with_name("role_process.py")
+"""One role of the operator's side as a process of its own."""
 
 
 class Collector:
@@ -252,3 +259,65 @@ def make_app():
 def zeros():
     """A small model of zeros: sums of small multiples of 2^-k stay exact in it, so results are compared bit for bit."""
     return {"w": np.zeros((5, 7), np.float32), "b": np.zeros(3, np.float64)}
+
+
+class Processes:
+    """The operator's side as processes; they die with the test's."""
+
+    def __init__(self, url, directory):
+        self.url = url
+        self.directory = directory
+        self.running = {}
+
+    async def start(self, role, name, region=""):
+        """Start a role, and wait until it listens."""
+        command = [sys.executable, str(ROLE), role, name, self.url, str(self.directory / name), region]
+        with (self.directory / f"{name}.log").open("ab") as log:
+            process = await asyncio.create_subprocess_exec(
+                *command, stdout=asyncio.subprocess.PIPE, stderr=log, preexec_fn=die_with(os.getpid())
+            )
+        self.running[name] = process
+        async with asyncio.timeout(20):
+            assert await process.stdout.readline() == b"ready\n", (self.directory / f"{name}.log").read_text()
+
+    def signal(self, name, number):
+        """Send a role a signal."""
+        self.running[name].send_signal(number)
+
+    async def kill(self, name):
+        """Kill a role as with -9."""
+        process = self.running.pop(name)
+        process.kill()
+        await process.wait()
+
+    async def end(self):
+        """Kill all; those that died by themselves are a defect."""
+        died = {name: process.returncode for name, process in self.running.items() if process.returncode is not None}
+        for name in [*self.running]:
+            with contextlib.suppress(ProcessLookupError):
+                await self.kill(name)
+        assert not died, "\n".join((self.directory / f"{name}.log").read_text()[-3000:] for name in died)
+
+
+@pytest.fixture(scope="session")
+def make_processes():
+    """``make_processes(url, directory)``: the operator's side as processes; nobody runs yet."""
+    return Processes
+
+
+@pytest.fixture
+def hear(broker):
+    """Enter ``hear(subject, count)`` and go on when so many messages of it (behind ``fb.default.``) were seen."""
+
+    @contextlib.asynccontextmanager
+    async def heard(subject, count):
+        async with await connect(broker.url, name="ear") as bus:
+            messages = await bus.subscribe(f"fb.default.{subject}")
+            seen = 0
+            async for _ in messages:
+                seen += 1
+                if seen == count:
+                    break
+            yield
+
+    return heard

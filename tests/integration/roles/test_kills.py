@@ -3,70 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
 import signal
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 import fedbus
-from fedbus.bus.embedded.child import die_with
-from fedbus.bus.nats import connect
 from fedbus.messages import records
 from fedbus.tensors import model_digest
 
-SCRIPT = Path(__file__).with_name("role_process.py")
 ROUNDS = 2
 CLIENTS = 3
 MODEL = {"w": np.zeros((1024, 1280), np.float32), "b": np.zeros(10, np.float64)}
 """5 MB: ten chunks, more than a window."""
 
 
-class Processes:
-    """The operator's side as processes; they die with the test's."""
-
-    def __init__(self, url, directory):
-        self.url = url
-        self.directory = directory
-        self.running = {}
-
-    async def start(self, role, name):
-        """Start a role, and wait until it listens."""
-        command = [sys.executable, str(SCRIPT), role, name, self.url, str(self.directory / name)]
-        with (self.directory / f"{name}.log").open("ab") as log:
-            process = await asyncio.create_subprocess_exec(
-                *command, stdout=asyncio.subprocess.PIPE, stderr=log, preexec_fn=die_with(os.getpid())
-            )
-        self.running[name] = process
-        async with asyncio.timeout(20):
-            assert await process.stdout.readline() == b"ready\n", (self.directory / f"{name}.log").read_text()
-
-    def signal(self, name, number):
-        """Send a role a signal."""
-        self.running[name].send_signal(number)
-
-    async def kill(self, name):
-        """Kill a role as with -9."""
-        process = self.running.pop(name)
-        process.kill()
-        await process.wait()
-
-    async def end(self):
-        """Kill all; those that died by themselves are a defect."""
-        died = {name: process.returncode for name, process in self.running.items() if process.returncode is not None}
-        for name in [*self.running]:
-            with contextlib.suppress(ProcessLookupError):
-                await self.kill(name)
-        assert not died, "\n".join((self.directory / f"{name}.log").read_text()[-3000:] for name in died)
-
-
 @pytest.fixture
-async def processes(broker, tmp_path):
+async def processes(broker, tmp_path, make_processes):
     """A coordinator and two combiners."""
-    processes = Processes(broker.url, tmp_path)
+    processes = make_processes(broker.url, tmp_path)
     try:
         await asyncio.gather(
             processes.start("coordinator", "coordinator"),
@@ -168,34 +123,16 @@ async def kill_and_start(victim, broker, processes):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("victim", ["combiner-1", "coordinator", "broker"])
-async def test_killed_in_the_midst_of_uploads(house, broker, processes, clients, victim, hear_chunks):
+async def test_killed_in_the_midst_of_uploads(house, broker, processes, clients, victim, hear):
     """-9 when a few chunks of an upload are on their way: the digest of the undisturbed run."""
     expected = await undisturbed(house)
 
     async def disturb():
-        async with hear_chunks("disturbed", 4):
+        async with hear("chunk.*.client.*.disturbed.>", 4):
             await kill_and_start(victim, broker, processes)
 
     digest, _ = await disturbed(house, clients, disturb)
     assert digest == expected
-
-
-@pytest.fixture
-def hear_chunks(broker):
-    """Make a context that is entered when so many of a session's chunks were seen on the bus."""
-
-    @contextlib.asynccontextmanager
-    async def hear(session, count):
-        async with await connect(broker.url, name="ear") as bus:
-            chunks = await bus.subscribe(f"fb.default.chunk.*.client.*.{session}.>")
-            seen = 0
-            async for _ in chunks:
-                seen += 1
-                if seen == count:
-                    break
-            yield
-
-    return hear
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""One role of the operator's side as a process of its own, to be killed: ROLE NAME URL SPOOL-DIRECTORY.
+"""One role of the operator's side as a process of its own, to be killed: ROLE NAME URL SPOOL-DIRECTORY REGION.
 
 Says ``ready`` on stdout when it listens.
 """
@@ -19,7 +19,7 @@ from fedbus.store.spool import Directory
 from fedbus.workers import Threads
 
 
-async def main(role: str, name: str, url: str, spool: Path) -> None:
+async def main(role: str, name: str, url: str, spool: Path, region: str) -> None:
     """Run the role until killed."""
     incarnation, clock, workers = secrets.token_hex(8), SystemClock(), Threads(2, name)
     async with await connect(url, name=name) as bus:
@@ -27,6 +27,7 @@ async def main(role: str, name: str, url: str, spool: Path) -> None:
         if role == "coordinator":
             running = Coordinator(bus, **common).run()
         else:
+            common |= {"attributes": {"region": region}} if region else {}
             running = Combiner(bus, make_spool=lambda session: Directory(spool / session), **common).run()
         print("ready", flush=True)  # noqa: T201 - the parent waits for it
         await running
@@ -34,4 +35,4 @@ async def main(role: str, name: str, url: str, spool: Path) -> None:
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format=f"%(asctime)s {sys.argv[2]} %(levelname)s %(message)s")
-    asyncio.run(main(*sys.argv[1:4], Path(sys.argv[4])))
+    asyncio.run(main(*sys.argv[1:4], Path(sys.argv[4]), sys.argv[5]))
