@@ -153,11 +153,11 @@ class World:
         role.bus = MemoryBus(self.broker, name)
         role.task = asyncio.create_task(role.start(role.bus, role.births), name=f"{name}-{role.births}")
 
-    async def kill(self, name: str) -> None:
-        """End a role as kill -9 would: nothing more goes out."""
+    async def kill(self, name: str) -> bool:
+        """End a role as kill -9 would: nothing more goes out. Returns whether it lived until now."""
         role = self.roles[name]
         if role.bus is None or role.task is None:
-            return  # dead already
+            return False
         task, role.task = role.task, None  # from here on nobody else kills it, or wonders that it ends
         role.bus.kill()
         task.cancel()
@@ -166,6 +166,7 @@ class World:
             self.fail(f"{name} ended with an error", task.exception())
         self.report.crashes += 1
         self.tell(f"{name} is killed")
+        return True
 
     def crash(self, name: str, bus: MemoryBus) -> Callable[[Point], None]:
         """Return what a role calls at each point: it dies there if the plan says so, and is born again soon."""
@@ -184,8 +185,8 @@ class World:
         return passing
 
     async def _die(self, name: str) -> None:
-        await self.kill(name)
-        await self._return(name, self.rng.uniform(0.1, 8.0))
+        if await self.kill(name):
+            await self._return(name, self.rng.uniform(0.1, 8.0))
 
     async def _return(self, name: str, after_s: float) -> None:
         await asyncio.sleep(after_s)
@@ -316,8 +317,7 @@ class World:
             name = self.rng.choice(sorted(self.roles))
             if what == "cut":
                 returns.append(asyncio.create_task(self._cut(name, self.rng.uniform(0.5, 12.0))))
-            elif self.roles[name].task is not None:
-                await self.kill(name)
+            elif await self.kill(name):
                 returns.append(asyncio.create_task(self._return(name, self.rng.uniform(0.05, 15.0))))
         for task in returns:
             await task
