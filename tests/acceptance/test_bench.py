@@ -83,3 +83,20 @@ def test_the_fold_alone(shell):
     assert [run["dtype"] for run in runs] == ["float32", "int8"]
     assert all(run["correct"] and run["add_gb_s"] > 0 and run["memcpy_gb_s"] > 0 for run in runs)
     assert "float16" in shell.run(*asked, "--dtype", "text", code=2).stderr
+
+
+def test_the_ways_of_a_round_apart(shell):
+    """Each way has a time for each steady round, a rate with its ratios, and processor time of those who take part."""
+    asked = ("bench", "transfer", "--clients", "3", "--model-mb", "3", "--arrays", "2", "--rounds", "3")
+    run = shell.json(*asked)
+    assert run["correct"]
+    assert (run["clients"], run["processes"], run["rounds"]) == (3, 2, 3)
+    assert run["tcp_mb_s"] > 0
+    for way in ("download", "upload", "publish"):
+        assert len(run[f"{way}_s"]) == 2
+        assert all(seconds > 0 for seconds in run[f"{way}_s"])
+        assert run[f"{way}_to_raw"] == pytest.approx(run[f"{way}_mb_s"] / run["nats_raw_mb_s"])
+        assert run[f"{way}_to_tcp"] == pytest.approx(run[f"{way}_mb_s"] / run["tcp_mb_s"])
+        assert set(run[f"{way}_cpu_s_per_gb"]) == {"broker", "coordinator", "combiner", "clients"}
+    assert run["upload_mb_s"] == pytest.approx(sum(9 / s for s in run["upload_s"]) / 2)
+    assert run["broker_rss_peak_mb"] == run["peak_mb_by_role"]["broker"] > 10

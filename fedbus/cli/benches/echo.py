@@ -143,12 +143,13 @@ async def observed(running: Rig, case: Case, model: expectation.Arrays, *, quiet
         following.cancel()
         await asyncio.wait([following])
     result = await session.wait()
-    return await _check(running, case, model, result, observer.rounds), observer
+    return await check(running, case, model, result, observer.rounds), observer
 
 
-async def _check(
+async def check(
     running: Rig, case: Case, model: expectation.Arrays, result: SessionResult, rounds: Rounds
 ) -> dict[str, Any]:
+    """Fetch the last model; returns whether it is what it must be, and by how much it is off."""
     final = await running.federation.models.get(result.model_version)
     error = await asyncio.to_thread(expectation.error_max, model, final, case.clients, case.rounds)
     bound = expectation.error_bound(model, case.clients, case.rounds, case.config.weight_max)

@@ -15,6 +15,7 @@ import numpy as np
 import typer
 
 import fedbus
+from fedbus.bus.nats import connect
 from fedbus.cli.benches.expectation import SHIFT
 from fedbus.cli.benches.gates import Gates
 from fedbus.cli.environment import environ, setup_log
@@ -48,7 +49,10 @@ def echo_app(index: int, gates: Gates | None = None) -> fedbus.ClientApp:
 async def take_parts(place: Place, first: int, count: int, *, held: bool = False) -> None:
     """Run clients until cancelled."""
     async with AsyncExitStack() as stack:
-        gates = await stack.enter_async_context(Gates.at(place.url)) if held else None
+        gates = None
+        if held:
+            bus = await stack.enter_async_context(await connect(place.url, name=f"gates-{first}"))
+            gates = await stack.enter_async_context(Gates.on(bus))
         group = await stack.enter_async_context(together())
         for index in range(first, first + count):
             group.create_task(take_part(place, echo_app(index, gates), f"echo-{index}"))

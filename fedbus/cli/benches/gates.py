@@ -12,7 +12,6 @@ from contextlib import asynccontextmanager, suppress
 from typing import Self
 
 from fedbus.bus.base import Bus, Subscription
-from fedbus.bus.nats import connect
 from fedbus.errors import BusClosed, FedbusError
 
 REACHED = "fedbus-bench.reached"
@@ -61,14 +60,13 @@ class Gates:
 
     @classmethod
     @asynccontextmanager
-    async def at(cls, url: str) -> AsyncIterator[Self]:
-        """Connect, and be told of every gate that opens."""
-        async with await connect(url, name="fedbus-bench-gates") as bus:
-            opened = _Names(await bus.subscribe(OPENED))
-            try:
-                yield cls(bus, opened)
-            finally:
-                await opened.close()
+    async def on(cls, bus: Bus) -> AsyncIterator[Self]:
+        """Be told of every gate that opens."""
+        opened = _Names(await bus.subscribe(OPENED))
+        try:
+            yield cls(bus, opened)
+        finally:
+            await opened.close()
 
     async def reach(self, name: str) -> None:
         """Say that one client is at a gate, and wait until that is opened."""

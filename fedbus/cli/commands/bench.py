@@ -134,6 +134,28 @@ def aggregate(
     _bench(cases, measure, aggregate.COLUMNS, markdown=markdown, json=json)
 
 
+@app.command("transfer")
+def transfer(
+    *,
+    clients: Annotated[
+        list[int] | None, typer.Option("--clients", min=1, max=1000, help="How many (1, 4, 16); repeatable.")
+    ] = None,
+    model_mb: Annotated[
+        float, typer.Option("--model-mb", min=0.0, max=100_000, metavar="MB", help="Size of the model, 10^6 bytes.")
+    ] = 45,
+    arrays: Annotated[int, typer.Option("--arrays", min=1, max=100_000, help="Arrays of the model.")] = 62,
+    rounds: Annotated[int, typer.Option("--rounds", min=1, max=1000, help="Rounds to run.")] = 4,
+    processes: Processes = None,
+    markdown: Markdown = False,
+    json: Json = False,
+) -> None:
+    """Measure the model's way down, the updates' way up and the publication apart, beside plain transfers."""
+    from fedbus.cli.benches import transfer
+
+    cases = [transfer.Case(count, model_mb, arrays, rounds, processes) for count in clients or [1, 4, 16]]
+    _bench(cases, transfer.run, transfer.COLUMNS, markdown=markdown, json=json)
+
+
 def _bench(
     cases: Iterable[Asked],
     measure: Callable[[Asked], Awaitable[dict[str, Any]]],
