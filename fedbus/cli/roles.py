@@ -14,6 +14,7 @@ from pathlib import Path
 
 import fedbus
 from fedbus import telemetry
+from fedbus.bus.base import Placement
 from fedbus.bus.nats import connect
 from fedbus.cli.environment import environ
 from fedbus.clock import SystemClock
@@ -39,8 +40,8 @@ class Place:
     credentials: str | None = None
 
 
-async def coordinate(place: Place, name: str) -> None:
-    """Run a coordinator until cancelled."""
+async def coordinate(place: Place, name: str, *, replicas: int = 0, placement: Placement | None = None) -> None:
+    """Run a coordinator until cancelled; ``replicas`` and ``placement`` are of the workspace's streams."""
     check_name("coordinator name", name)
     workers = Threads(2, name)
     async with _traced("coordinator", name) as traces:
@@ -54,6 +55,8 @@ async def coordinate(place: Place, name: str) -> None:
                     workspace=place.workspace,
                     clock=SystemClock(),
                     workers=workers,
+                    replicas=replicas,
+                    placement=placement,
                     traces=traces,
                 ).run()
         finally:

@@ -16,7 +16,7 @@ import orjson  # noqa: F401 - here, so that a missing extra is said before anyth
 import rich  # noqa: F401 - as above
 import typer
 
-from fedbus.cli.commands import bench, client, demo, doctor, model, roles, session, up
+from fedbus.cli.commands import bench, broker, client, demo, doctor, model, roles, session, up
 from fedbus.cli.running import INTERRUPTED
 from fedbus.errors import ConfigError, FedbusError
 from fedbus.version import __version__
@@ -54,6 +54,7 @@ app.command("demo")(demo.demo)
 app.command("up")(up.up)
 app.command("coordinator")(roles.coordinator)
 app.command("combiner")(roles.combiner)
+app.add_typer(broker.app, name="broker")
 app.add_typer(client.app, name="client")
 app.add_typer(session.app, name="session")
 app.add_typer(model.app, name="model")

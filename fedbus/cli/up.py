@@ -1,4 +1,4 @@
-"""The operator's side on one machine: broker, coordinator, combiners, kept alive until somebody stops them.
+"""The operator's side on one machine: brokers, coordinator, combiners, kept alive until somebody stops them.
 
 Each role is a process of its own by default, so that one may be killed and comes back; they leave before the broker
 does, so that they can say `Bye`. The ready file appears when the coordinator answers and knows every combiner, and is
@@ -10,19 +10,21 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import socket
 from collections.abc import AsyncIterator, Coroutine, Iterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from fedbus.bus.embedded import EmbeddedBroker
+from fedbus.bus.base import Placement
+from fedbus.bus.embedded import BrokerSettings, EmbeddedBroker
 from fedbus.cli.processes import Process
 from fedbus.cli.roles import Place, combine, coordinate
 from fedbus.cli.supervisor import Supervisor
-from fedbus.errors import BrokerFailed, BusUnavailable, FedbusError
+from fedbus.errors import BrokerFailed, BusUnavailable, ConfigError, FedbusError
 from fedbus.federation.service import Federation, connect
 from fedbus.together import together
 
@@ -60,7 +62,11 @@ class _Broker:
 
 
 class Up:
-    """One operator's side. ``place.url`` empty: with an embedded broker on ``port``."""
+    """One operator's side.
+
+    ``place.url`` empty: with an embedded broker on ``port``, or a cluster of ``brokers`` of them on that and the next
+    ports (``port`` 0: on free ones), which then keep every stream each, unless ``replicas`` says otherwise.
+    """
 
     def __init__(
         self,
@@ -69,6 +75,9 @@ class Up:
         *,
         combiners: int,
         port: int = 0,
+        brokers: int = 1,
+        replicas: int = 0,
+        placement: Placement | None = None,
         ready_file: Path | None = None,
         log_level: str = "info",
         quiet: bool = False,
@@ -78,6 +87,9 @@ class Up:
         self._data_dir = data_dir
         self._combiners = [f"combiner-{index + 1}" for index in range(combiners)]
         self._port = port
+        self._brokers = brokers
+        self._replicas = replicas or (brokers if brokers > 1 and not place.url else 0)
+        self._placement = placement
         self._ready_file = ready_file
         self._log_level = log_level
         self._quiet = quiet
@@ -113,16 +125,23 @@ class Up:
         if self.place.url:
             yield
             return
-        broker = EmbeddedBroker(self._data_dir / "broker", port=self._port)
-        await broker.start()  # here, for the first start may fail for good: the port in use, no binary
-        self.place = Place(broker.url, self.place.workspace, self.place.credentials)
-        keeping = asyncio.create_task(self.supervisor.keep("broker", _Broker(broker).start))
+        brokers = embedded(self._data_dir, self._brokers, self._port)
+        keeping: list[asyncio.Task[None]] = []
         try:
+            # here, for the first start may fail for good: the port in use, no binary
+            await asyncio.gather(*(broker.start() for broker in brokers.values()))
+            await next(iter(brokers.values())).wait_for_streams()
+            urls = ",".join(broker.url for broker in brokers.values())
+            self.place = Place(urls, self.place.workspace, self.place.credentials)
+            for name, broker in brokers.items():
+                keeping.append(asyncio.create_task(self.supervisor.keep(name, _Broker(broker).start)))
             yield
         finally:
-            keeping.cancel()
-            await asyncio.wait([keeping])
-            await broker.stop()
+            for task in keeping:
+                task.cancel()
+            if keeping:
+                await asyncio.wait(keeping)
+            await asyncio.gather(*(broker.stop() for broker in brokers.values()))
 
     def _processes(self) -> Iterator[Coroutine[Any, Any, None]]:
         # by the environment: an address may hold a password, and everybody on the machine sees a command line
@@ -130,16 +149,23 @@ class Up:
         if self.place.credentials:
             env["FEDBUS_CREDENTIALS"] = self.place.credentials
         common = ["--log-level", self._log_level]
-        starts = {"coordinator": ["coordinator", "--name", "coordinator", *common]}
+        starts = {"coordinator": ["coordinator", "--name", "coordinator", *self._keeping(), *common]}
         for name in self._combiners:
             starts[name] = ["combiner", "--name", name, "--data-dir", str(self._data_dir.resolve()), *common]
         for name, arguments in starts.items():
             yield self.supervisor.keep(name, partial(Process.start, arguments, env=env))
 
+    def _keeping(self) -> list[str]:
+        options = ["--replicas", str(self._replicas)]
+        if self._placement is not None:
+            options += ["--placement-cluster", self._placement.cluster]
+            options += ["--placement-tags", ",".join(self._placement.tags)]
+        return options
+
     def _in_process(self) -> Iterator[Coroutine[Any, Any, None]]:
         for name in ("coordinator", *self._combiners):
             self.supervisor.pids[name] = os.getpid()
-        yield coordinate(self.place, "coordinator")
+        yield coordinate(self.place, "coordinator", replicas=self._replicas, placement=self._placement)
         for name in self._combiners:
             yield combine(self.place, name, self._data_dir)
 
@@ -188,8 +214,47 @@ class Up:
 
     def _announce(self) -> None:
         count = len(self._combiners)
+        kept = f", {self._replicas} replicas" if self._replicas else ""
         print(
-            f"ready at {self.place.url}: coordinator, {count} combiner{'s' if count > 1 else ''}; "
+            f"ready at {self.place.url}: coordinator, {count} combiner{'s' if count > 1 else ''}{kept}; "
             f"data in {self._data_dir}"
         )
         print("next:  fedbus client run MODULE:APP --name site-1   (Ctrl-C here stops everything)", flush=True)
+
+
+def embedded(data_dir: Path, count: int, port: int) -> dict[str, EmbeddedBroker]:
+    """Return one embedded broker, or the nodes of a cluster of them, by name; none is started.
+
+    A cluster does not find the streams that a single broker has kept, nor the other way round: `ConfigError`.
+    """
+    if count == 1:
+        _check_kept(data_dir / "broker-1", "--brokers 3 (or 5)")
+        return {"broker": EmbeddedBroker(data_dir / "broker", port=port)}
+    _check_kept(data_dir / "broker", "--brokers 1")
+    if count % 2 == 0:
+        raise ConfigError(f"--brokers {count}: 1, 3 or 5, for more than half must live")
+    routes = [f"127.0.0.1:{free}" for free in _free_ports(count)]
+    return {
+        name: EmbeddedBroker(
+            data_dir / name,
+            port=port and port + index,
+            settings=BrokerSettings(
+                name=name, cluster_name="fedbus", cluster_listen=routes[index], routes=tuple(routes)
+            ),
+        )
+        for index, name in enumerate(f"broker-{index + 1}" for index in range(count))
+    }
+
+
+def _check_kept(store: Path, option: str) -> None:
+    if (store / "jetstream").exists():
+        raise ConfigError(
+            f"{store} holds the streams of an earlier run with {option}: do so again, or take another dir"
+        )
+
+
+def _free_ports(count: int) -> list[int]:
+    # nodes have to know each other's ports before they start; between here and there somebody else could take one,
+    # in which case the start fails and says so
+    with ExitStack() as stack:
+        return [stack.enter_context(socket.create_server(("127.0.0.1", 0))).getsockname()[1] for _ in range(count)]

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from fedbus.cli.environment import URL, Credentials, LogLevel, Nats, Workspace, setup_log
+from fedbus.cli.keeping import PlacementCluster, PlacementTags, Replicas, placement_of
 from fedbus.cli.running import run
 
 DONE = 0
@@ -16,6 +17,9 @@ DONE = 0
 def coordinator(
     nats: Nats = URL,
     name: Annotated[str, typer.Option("--name", help="Who it is.")] = "coordinator",
+    replicas: Replicas = 0,
+    placement_cluster: PlacementCluster = "",
+    placement_tags: PlacementTags = "",
     workspace: Workspace = "default",
     credentials: Credentials = None,
     log_level: LogLevel = "info",
@@ -24,7 +28,9 @@ def coordinator(
     from fedbus.cli.roles import Place, coordinate
 
     setup_log(log_level, name)
-    run(coordinate(Place(nats, workspace, credentials), name), terminated=DONE)
+    placement = placement_of(placement_cluster, placement_tags)
+    place = Place(nats, workspace, credentials)
+    run(coordinate(place, name, replicas=replicas, placement=placement), terminated=DONE)
 
 
 def combiner(

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from fedbus.cli.environment import Credentials, LogLevel, Workspace, setup_log
+from fedbus.cli.keeping import PlacementCluster, PlacementTags, Replicas, placement_of
 from fedbus.cli.running import run
 
 DONE = 0
@@ -26,8 +27,19 @@ def up(
     ] = PORT,
     nats: Annotated[
         str | None,
-        typer.Option("--nats", metavar="URL", help="Use this broker in place of an embedded one.", show_default=False),
+        typer.Option(
+            "--nats",
+            metavar="URL",
+            help="Use this broker in place of an embedded one; of a cluster all addresses, with commas.",
+            show_default=False,
+        ),
     ] = None,
+    brokers: Annotated[
+        int, typer.Option("--brokers", min=1, max=5, help="Embedded ones: 1, or 3 or 5 as a cluster.")
+    ] = 1,
+    replicas: Replicas = 0,
+    placement_cluster: PlacementCluster = "",
+    placement_tags: PlacementTags = "",
     ready_file: Annotated[
         Path | None,
         typer.Option("--ready-file", metavar="FILE", help="Written when all is ready: JSON with addresses and pids."),
@@ -48,5 +60,15 @@ def up(
 
     setup_log(log_level, "up")
     place = Place(nats or "", workspace, credentials)
-    side = Up(place, data_dir, combiners=combiners, port=nats_port, ready_file=ready_file, log_level=log_level)
+    side = Up(
+        place,
+        data_dir,
+        combiners=combiners,
+        port=nats_port,
+        brokers=brokers,
+        replicas=replicas,
+        placement=placement_of(placement_cluster, placement_tags),
+        ready_file=ready_file,
+        log_level=log_level,
+    )
     run(side.run(processes=processes), terminated=DONE)
