@@ -1,12 +1,13 @@
 """Reports that arrive: each is repeated until the coordinator says that it has it.
 
 The coordinator acknowledges a report when what it says stands in the journal; a report may arrive twice, and in any
-order.
+order. One outbox serves all clients of a crowd.
 """
 
 from __future__ import annotations
 
 import asyncio
+import heapq
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -29,8 +30,8 @@ REPORTS_MAX = 100_000
 @dataclass(slots=True)
 class _Waiting:
     body: Body
+    station: Station
     headers: Mapping[str, str]
-    due: float
     pause_s: float
 
 
@@ -40,27 +41,31 @@ class Outbox:
     def __init__(self, station: Station) -> None:
         self._station = station
         self._waiting: dict[str, _Waiting] = {}
+        # When each is due, soonest first; one that was taken stays until it would have been due.
+        self._due: list[tuple[float, str]] = []
+        self._asleep_until = float("inf")
         self._count = 0
         self._wake = asyncio.Event()
 
     def __len__(self) -> int:
         return len(self._waiting)
 
-    async def put(self, report: Body, headers: Mapping[str, str] | None = None) -> None:
-        """Send a report, and again until it is taken."""
+    async def put(self, report: Body, headers: Mapping[str, str] | None = None, station: Station | None = None) -> None:
+        """Send a report, and again until it is taken; ``station``: in whose name, where it is not the role's own."""
         self._count += 1
         id_ = f"{self._station.incarnation}-r{self._count}"
         if len(self._waiting) >= REPORTS_MAX:
             self._waiting.pop(next(iter(self._waiting)))
-        now = asyncio.get_running_loop().time()
-        self._waiting[id_] = _Waiting(report, dict(headers or {}), now + REPEAT_S, REPEAT_S)
-        self._wake.set()
+        self._waiting[id_] = _Waiting(report, station or self._station, dict(headers or {}), REPEAT_S)
+        self._schedule(id_)
         await self._say(id_)
 
     def taken(self, body: ReportTaken) -> None:
         """Forget what the coordinator has."""
         for id_ in body.reports:
             self._waiting.pop(id_, None)
+        if not self._waiting:
+            self._due.clear()
 
     async def hear(self, acks: Subscription) -> None:
         """Forget what the coordinator acknowledges; runs until cancelled."""
@@ -73,18 +78,26 @@ class Outbox:
         loop = asyncio.get_running_loop()
         while True:
             self._wake.clear()
-            soonest = min((waiting.due for waiting in self._waiting.values()), default=None)
-            pause_s = None if soonest is None else max(soonest - loop.time(), 0.01)
+            self._asleep_until = self._due[0][0] if self._due else float("inf")
+            pause_s = max(self._asleep_until - loop.time(), 0.01) if self._due else None
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause_s):
                     await self._wake.wait()  # a new report is due before those that have waited for long
-            for id_, waiting in list(self._waiting.items()):
-                if waiting.due <= loop.time() and id_ in self._waiting:
+            while self._due and self._due[0][0] <= loop.time():
+                _, id_ = heapq.heappop(self._due)
+                waiting = self._waiting.get(id_)
+                if waiting is not None:
                     waiting.pause_s = min(waiting.pause_s * 2, REPEAT_S_MAX)
-                    waiting.due = loop.time() + waiting.pause_s
+                    self._schedule(id_)
                     await self._say(id_)
+
+    def _schedule(self, id_: str) -> None:
+        due = asyncio.get_running_loop().time() + self._waiting[id_].pause_s
+        heapq.heappush(self._due, (due, id_))
+        if due < self._asleep_until:
+            self._wake.set()
 
     async def _say(self, id_: str) -> None:
         waiting = self._waiting[id_]
-        station = self._station
+        station = waiting.station
         await station.say(station.subjects.report(station.peer), waiting.body, waiting.headers, id_)

@@ -3,14 +3,19 @@
 `say` sends a plain message at most once: while the bus is away it is lost, as any plain message may be, and whoever
 needs it to arrive repeats it. `hear` turns a subscription into envelopes and drops, with a log line, what is not one: a
 stranger's garbage must not end a role. `present` keeps saying `Hello`.
+
+A crowd has one station for all of its clients: one `Hello`, one reader of the board. `Station.speaking_as` is what it
+says in the name of one of them.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
+from itertools import count
 
 from fedbus.bus.base import Bus, Message, Payload, Subscription
 from fedbus.bus.patience import patiently
@@ -31,6 +36,12 @@ RECONNECT_POLL_S = 1.0
 PENDING_BYTES_MAX = 64 * 2**20
 """Most bytes of a subscription that wait to be read: control messages are small, thousands of clients speak at once."""
 
+BOARD_PATTERNS_MAX = 250
+"""Patterns of one reading of the board: a client in a few sessions stays within the 1,000 messages of one answer."""
+
+BOARD_PATTERNS_MAX = 250
+"""Patterns of one reading of the board: a client in a few sessions stays within the 1,000 messages of one answer."""
+
 
 @dataclass(frozen=True, slots=True)
 class Heard:
@@ -41,7 +52,7 @@ class Heard:
 
 
 class Station:
-    """One role of one process."""
+    """One role of one process. ``members``, ``first``: of a crowd, which clients it is (`presence.members_of`)."""
 
     def __init__(
         self,
@@ -53,6 +64,8 @@ class Station:
         *,
         heartbeat_s: float,
         attributes: Mapping[str, str] | None = None,
+        members: int = 0,
+        first: int = 0,
     ) -> None:
         self.bus = bus
         self.subjects = Subjects(workspace)
@@ -62,15 +75,20 @@ class Station:
         self.doing: Callable[[], str] = lambda: ""
         self._heartbeat_s = heartbeat_s
         self._attributes = dict(attributes or {})
-        self._said = 0
+        self._members = members
+        self._first = first
+        self._ids = count(1)
         self._bad = 0
+
+    def speaking_as(self, peer: Peer) -> Station:
+        """Return this place under another name: all but who speaks is shared."""
+        other = copy(self)
+        other.peer = peer
+        return other
 
     def envelope(self, body: Body, id_: str = "") -> Envelope:
         """Wrap a body; ``id_`` where a repeat must carry the same."""
-        if not id_:
-            self._said += 1
-            id_ = f"{self.incarnation}-{self._said}"
-        return Envelope(id_, self.subjects.workspace, self.peer.name, body)
+        return Envelope(id_ or f"{self.incarnation}-{next(self._ids)}", self.subjects.workspace, self.peer.name, body)
 
     async def say(self, subject: str, body: Body, headers: Mapping[str, str] | None = None, id_: str = "") -> None:
         """Send a plain message, at most once."""
@@ -85,8 +103,8 @@ class Station:
         except BusFull as error:  # more than one message may carry: saying it again would not help
             log.warning("%s: not sent to %s: %s", self.peer.name, subject, error)
 
-    async def listen(self, pattern: str, *, pending_bytes_max: int = PENDING_BYTES_MAX) -> Subscription:
-        """Subscribe, however long the bus takes to be there."""
+    async def listen(self, pattern: str | Sequence[str], *, pending_bytes_max: int = PENDING_BYTES_MAX) -> Subscription:
+        """Subscribe to a pattern, or to several as one, however long the bus takes to be there."""
         return await patiently(
             self.bus, lambda: self.bus.subscribe(pattern, pending_bytes_max=pending_bytes_max), tries_max=None
         )
@@ -143,21 +161,38 @@ class Station:
             await asyncio.sleep(pause)
             seconds -= pause
 
-    async def read_board(self, pattern: str, take: Callable[[Message], None], every_s: float) -> None:
+    async def read_board(
+        self, pattern: str | Sequence[str], take: Callable[[Message], None], every_s: float
+    ) -> None:
         """Hand on what stands on the board now, after each reconnect, and every so often; runs until cancelled.
 
-        Whoever also subscribes to the pattern misses nothing for longer than ``every_s``, whatever was lost.
+        Whoever also subscribes to the pattern, or to the several, misses nothing for longer than ``every_s``, whatever
+        was lost.
         """
-        board = self.subjects.stream("board")
+        patterns = [pattern] if isinstance(pattern, str) else list(pattern)
         while True:
             seen, pause_s = self.bus.reconnects, every_s
             try:
-                for message in await self.bus.newest(board, pattern):
-                    take(message)
+                for at in range(0, len(patterns), BOARD_PATTERNS_MAX):
+                    await self._read_board(patterns[at : at + BOARD_PATTERNS_MAX], take)
             except (BusUnavailable, BusFull) as error:
                 log.debug("%s: the board was not read: %s", self.peer.name, error)
                 pause_s = RECONNECT_POLL_S
             await self._rest(pause_s, seen)
+
+    async def _read_board(self, patterns: Sequence[str], take: Callable[[Message], None]) -> None:
+        """Read what stands under patterns, in two halves where that is more than one answer holds."""
+        try:
+            found = await self.bus.newest(self.subjects.stream("board"), patterns)
+        except BusFull:
+            if len(patterns) == 1:
+                raise
+            middle = len(patterns) // 2
+            await self._read_board(patterns[:middle], take)
+            await self._read_board(patterns[middle:], take)
+            return
+        for message in found:
+            take(message)
 
     async def _answer(self, asked: Subscription) -> None:
         async for heard in self.hear(asked):
@@ -174,6 +209,8 @@ class Station:
             attributes=self._attributes,
             version=__version__,
             doing=self.doing()[:200],
+            members=self._members,
+            first=self._first,
         )
         await self.say(self.subjects.presence(self.peer), hello)
 
