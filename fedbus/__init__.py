@@ -1,7 +1,7 @@
 """fedbus: a federated-learning runtime over NATS JetStream.
 
-The public face: `ClientApp` and `Client` beside the data, `connect` and `SessionConfig` for the engineer. What is not
-listed in ``__all__`` is not public.
+The public face: `ClientApp`, and `Client` or `Crowd`, beside the data; `connect` and `SessionConfig` for the engineer.
+What is not listed in ``__all__`` is not public.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from fedbus.version import __version__
 
 if TYPE_CHECKING:
     from fedbus.client.app import ClientApp, EvaluateTask, Evaluation, Model, TrainTask, Update
-    from fedbus.client.client import Client
+    from fedbus.client.client import Client, Crowd
     from fedbus.config.session import SessionConfig
     from fedbus.errors import FedbusError
     from fedbus.federation.service import Federation, Session, SessionEvent, SessionInfo, SessionResult, connect
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Client",
     "ClientApp",
+    "Crowd",
     "EvaluateTask",
     "Evaluation",
     "FedbusError",
@@ -43,7 +44,7 @@ logging.getLogger("fedbus").addHandler(logging.NullHandler())
 _APP = ("ClientApp", "EvaluateTask", "Evaluation", "Model", "TrainTask", "Update")
 _FEDERATION = ("Federation", "Session", "SessionEvent", "SessionInfo", "SessionResult", "connect")
 _HOMES = {
-    "Client": "fedbus.client.client",
+    **dict.fromkeys(("Client", "Crowd"), "fedbus.client.client"),
     "SessionConfig": "fedbus.config.session",
     "FedbusError": "fedbus.errors",
     **dict.fromkeys(_APP, "fedbus.client.app"),

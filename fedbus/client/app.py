@@ -60,7 +60,8 @@ class Model(Mapping[str, Array]):
 class TrainTask:
     """What is asked: ``config`` is the session's ``train_config``.
 
-    ``seed`` is the same for (session seed, round, client).
+    ``seed`` is the same for (session seed, round, client). ``client``: who is asked, so that one app can serve many
+    clients and choose its data by their names.
     """
 
     session: str
@@ -68,6 +69,7 @@ class TrainTask:
     config: Mapping[str, Any]
     seed: int
     deadline_at: float
+    client: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,7 @@ class EvaluateTask:
     config: Mapping[str, Any]
     seed: int
     deadline_at: float
+    client: str = ""
 
 
 @dataclass(frozen=True, slots=True)

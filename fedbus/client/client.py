@@ -1,17 +1,20 @@
-"""The public client: who it is and where it connects; what it does is in `fedbus.client.service`.
+"""The public clients: who they are and where they connect; what they do is in `fedbus.client.service`.
 
     async with Client("nats://127.0.0.1:4222", app, name="site-1") as client:
         await client.run()
 
-`Client.run` is a coroutine like any other: cancel it to leave. It installs no signal handler, touches no global, and
-leaves neither task nor thread behind (a sync training function that is running when it is cancelled runs to its end;
-nobody waits for it).
+    async with Crowd("nats://127.0.0.1:4222", app, name="phone", count=1000) as crowd:
+        await crowd.run()                   # phone-0 .. phone-999, over one connection
+
+``run`` is a coroutine like any other: cancel it to leave. It installs no signal handler, touches no global, and leaves
+neither task nor thread behind (a sync training function that is running when it is cancelled runs to its end; nobody
+waits for it).
 """
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -19,16 +22,69 @@ from fedbus.bus.base import Bus
 from fedbus.bus.nats import connect
 from fedbus.client.app import ClientApp, Model
 from fedbus.client.newest import NewestModel
-from fedbus.client.service import Service, Setup
+from fedbus.client.service import Hub, Setup
 from fedbus.clock import Clock, SystemClock
 from fedbus.crash import Crash, never
 from fedbus.errors import ConfigError
 from fedbus.messages.ids import Peer, check_name
+from fedbus.messages.presence import FIRST_MAX, MEMBERS_MAX, crowd_name, members_of
 from fedbus.telemetry import Telemetry
 from fedbus.workers import Workers
 
 
-class Client:
+class _Party:
+    """What a client and a crowd share: a connection and a model."""
+
+    def __init__(self, url: str | Bus, credentials: str | None, setup: Setup) -> None:
+        if not isinstance(setup.app, ClientApp):
+            raise ConfigError(f"expected a fedbus.ClientApp, got {type(setup.app).__name__}")
+        if not setup.app.functions:
+            raise ConfigError("the app can do nothing yet: give it a function with @app.train")
+        self._url = url
+        self._credentials = credentials
+        self._bus: Bus | None = None
+        self._newest = NewestModel()
+        self._setup = setup
+
+    @property
+    def name(self) -> str:
+        """Who this is."""
+        return self._setup.peer.name
+
+    @property
+    def model(self) -> Model | None:
+        """The newest model that came from the federation, for inference; None before the first.
+
+        Reading it costs nothing and never touches the network; a new one replaces it between two reads.
+        """
+        return self._newest.model
+
+    async def __aenter__(self) -> Self:
+        """Connect."""
+        if isinstance(self._url, str):
+            role, name = self._setup.peer
+            self._bus = await connect(self._url, name=f"{role}-{name}", credentials=self._credentials)
+        else:
+            self._bus = self._url
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the connection, if it is ours."""
+        bus, self._bus = self._bus, None
+        if bus is not None and isinstance(self._url, str):
+            await bus.close()
+
+    async def run(self) -> None:
+        """Take part until cancelled; then say `Bye`. Raises `BusClosed` when the connection is closed for good."""
+        if self._bus is None:
+            kind = type(self).__name__
+            raise ConfigError(f"enter it first: async with fedbus.{kind}(...) as {kind.lower()}: await ...run()")
+        await Hub(self._setup, self._bus, self._newest).run()
+
+
+class Client(_Party):
     """One client.
 
     ``url``: of the broker, or a connected `Bus`, which stays open when the client is left. ``name``: who it is, 1 to 64
@@ -52,58 +108,85 @@ class Client:
         incarnation: str | None = None,
         crash: Crash = never,
     ) -> None:
-        check_name("client name", name)
-        if not isinstance(app, ClientApp):
-            raise ConfigError(f"expected a fedbus.ClientApp, got {type(app).__name__}")
-        if not app.functions:
-            raise ConfigError("the app can do nothing yet: give it a function with @app.train")
-        self._url = url
-        self._credentials = credentials
-        self._bus: Bus | None = None
-        self._newest = NewestModel()
-        self._setup = Setup(
-            app=app,
-            peer=Peer("client", name),
-            workspace=check_name("workspace", workspace),
-            attributes={str(key): str(value) for key, value in (attributes or {}).items()},
-            clock=clock or SystemClock(),
-            traces=traces or Telemetry("client", name),
-            incarnation=incarnation or secrets.token_hex(8),
-            workers=workers,
-            crash=crash,
+        peer = Peer("client", check_name("client name", name))
+        super().__init__(
+            url,
+            credentials,
+            Setup(
+                app=app,
+                peer=peer,
+                clients=(name,),
+                workspace=check_name("workspace", workspace),
+                attributes=_texts(attributes),
+                clock=clock or SystemClock(),
+                traces=traces or Telemetry("client", name),
+                incarnation=incarnation or secrets.token_hex(8),
+                workers=workers,
+                crash=crash,
+            ),
+        )
+
+
+class Crowd(_Party):
+    """Many virtual clients in one process: they share its connection, its threads and the model in its memory.
+
+    To the federation each is a client like any other, ``<name>-<first>`` and so on, ``count`` of them (1 to 100,000);
+    ``task.client`` tells the app for whom it is called. Plain functions of the app are called for one client after the
+    other, in one thread; async functions for up to eight clients at once. Several crowds, in several processes, may
+    hold one series of clients between them: same ``name``, each its own ``first``. Other arguments, and what is raised,
+    as for `Client`.
+    """
+
+    def __init__(
+        self,
+        url: str | Bus,
+        app: ClientApp,
+        *,
+        name: str,
+        count: int,
+        first: int = 0,
+        credentials: str | None = None,
+        attributes: Mapping[str, str] | None = None,
+        workspace: str = "default",
+        traces: Telemetry | None = None,
+        clock: Clock | None = None,
+        workers: Workers | None = None,
+        incarnation: str | None = None,
+        crash: Crash = never,
+    ) -> None:
+        check_name("crowd name", name)
+        if not 1 <= count <= MEMBERS_MAX:
+            raise ConfigError(f"count: expected 1 to {MEMBERS_MAX} clients in a crowd, got {count}")
+        if not 0 <= first <= FIRST_MAX:
+            raise ConfigError(f"first: expected a number from 0 to {FIRST_MAX}, got {first}")
+        crowd = crowd_name(name, first)
+        clients = members_of(crowd, first, count)
+        if not clients:
+            check_name("name of the crowd's last client", f"{name}-{first + count - 1}")
+        peer = Peer("crowd", check_name("crowd name", crowd))
+        super().__init__(
+            url,
+            credentials,
+            Setup(
+                app=app,
+                peer=peer,
+                clients=tuple(clients),
+                first=first,
+                workspace=check_name("workspace", workspace),
+                attributes=_texts(attributes),
+                clock=clock or SystemClock(),
+                traces=traces or Telemetry("client", crowd),
+                incarnation=incarnation or secrets.token_hex(8),
+                workers=workers,
+                crash=crash,
+            ),
         )
 
     @property
-    def name(self) -> str:
-        """Who this is."""
-        return self._setup.peer.name
+    def clients(self) -> Sequence[str]:
+        """The names of its clients, in order."""
+        return self._setup.clients
 
-    @property
-    def model(self) -> Model | None:
-        """The newest model that came from the federation, for inference; None before the first.
 
-        Reading it costs nothing and never touches the network; a new one replaces it between two reads.
-        """
-        return self._newest.model
-
-    async def __aenter__(self) -> Self:
-        """Connect."""
-        if isinstance(self._url, str):
-            self._bus = await connect(self._url, name=f"client-{self.name}", credentials=self._credentials)
-        else:
-            self._bus = self._url
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close the connection, if it is ours."""
-        bus, self._bus = self._bus, None
-        if bus is not None and isinstance(self._url, str):
-            await bus.close()
-
-    async def run(self) -> None:
-        """Take part until cancelled; then say `Bye`. Raises `BusClosed` when the connection is closed for good."""
-        if self._bus is None:
-            raise ConfigError("enter the client first: async with fedbus.Client(...) as client: await client.run()")
-        await Service(self._setup, self._bus, self._newest).run()
+def _texts(attributes: Mapping[str, str] | None) -> dict[str, str]:
+    return {str(key): str(value) for key, value in (attributes or {}).items()}

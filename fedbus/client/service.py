@@ -1,6 +1,10 @@
-"""Runs a client: tasks in; the owner's functions, uploads and reports out.
+"""Runs the clients of a process: tasks in; the owner's functions, uploads and reports out.
 
-One inbox feeds one machine per session; fetching, the owner's functions and sending run as tasks of one group, and what
+What belongs to the connection is there once, however many clients there are: one subscription, presence, one outbox,
+one reader of the board, one inbox, one model. A client is a name, and per session a machine and the update that it
+holds; while it has nothing to do it costs no task, no timer and no message.
+
+One inbox feeds the machines; the owner's functions (`work`) and uploads (`sending`) run as tasks of one group, and what
 they learn comes back into the inbox.
 """
 
@@ -8,30 +12,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import Any, assert_never
+from dataclasses import dataclass
+from typing import assert_never
 
-import numpy as np
-
-from fedbus import telemetry
 from fedbus.bus.base import Bus, Message, Subscription
-from fedbus.client.app import (
-    ClientApp,
-    EvaluateTask,
-    Model,
-    TrainTask,
-    Update,
-    check_evaluation,
-    check_update,
-    is_async,
-)
+from fedbus.client.app import ClientApp
+from fedbus.client.held import Held
 from fedbus.client.machine import (
     Effect,
     Event,
     Machine,
-    Measured,
+    Phase,
     Release,
     Report,
     Settled,
@@ -41,29 +35,29 @@ from fedbus.client.machine import (
     StopSending,
     StopWork,
     TaskSeen,
-    Trained,
-    WorkFailed,
 )
-from fedbus.client.newest import Fetched, NewestModel
+from fedbus.client.newest import NewestModel
+from fedbus.client.sending import Courier, Sending
+from fedbus.client.shelf import MEMORY_BYTES_MAX, Shelf
+from fedbus.client.work import Job, Made, Means, Workshop
 from fedbus.clock import Clock
-from fedbus.crash import Crash, Point
-from fedbus.errors import BadUpdate, BusClosed, FedbusError
+from fedbus.crash import Crash
+from fedbus.errors import FedbusError
 from fedbus.exchange.outbox import Outbox
 from fedbus.exchange.station import Station, hash_of
-from fedbus.exchange.upload.service import Parcel, Upload
 from fedbus.messages.ids import Peer
+from fedbus.messages.reports import ReportTaken
 from fedbus.messages.tasks import Evaluate, Task, Train
-from fedbus.messages.uploads import UploadBegin, UploadState
+from fedbus.messages.uploads import UploadState
 from fedbus.store.models import ModelStore
-from fedbus.telemetry import Kind, Telemetry
-from fedbus.tensors import Manifest, Source
+from fedbus.telemetry import Telemetry
 from fedbus.together import together
 from fedbus.workers import Threads, Workers
 
 log = logging.getLogger("fedbus.client")
 
 HEARTBEAT_S = 5.0
-"""How often a client says that it lives: some 200 a second of thousand clients, and known as gone after 28 s."""
+"""How often a process says that it lives: some 200 a second of thousand clients, and known as gone after 28 s."""
 
 REFRESH_S = 30.0
 """How often tasks are read again even if nothing seems to be missed."""
@@ -71,13 +65,21 @@ REFRESH_S = 30.0
 SESSIONS_MAX = 1000
 """Sessions that a client takes part in at once; those that ended are forgotten."""
 
+EVENTS_MAX = 64
+"""Events handled before the loop may do something else: a crowd hears thousands of tasks at once."""
+
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """Who a client is and what it works with; ``workers`` None: threads of its own."""
+    """Who is here and what they work with.
+
+    ``peer``: who says `Hello`: the client itself, or the crowd of ``clients`` that begins at number ``first`` of its
+    series. ``workers`` None: threads of its own.
+    """
 
     app: ClientApp
     peer: Peer
+    clients: tuple[str, ...]
     workspace: str
     attributes: Mapping[str, str]
     clock: Clock
@@ -85,42 +87,44 @@ class Setup:
     incarnation: str
     workers: Workers | None
     crash: Crash
+    first: int = 0
+
+    @property
+    def crowd(self) -> bool:
+        """Whether one speaks for many."""
+        return self.peer.role == "crowd"
 
 
-@dataclass(slots=True)
-class _Held:
-    """The update of a round, until its receipt."""
-
-    round: int
-    manifest: Manifest
-    source: Source
-    weight: float
-    metrics: Mapping[str, float]
-    fetched: int
-
-
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Session:
-    """What a session has in this process."""
+    """What a client has of a session; ``seen``: what was last read of its task on the board."""
 
+    client: str
     machine: Machine
-    held: _Held | None = None
-    headers: dict[str, str] = field(default_factory=dict)
-    work: asyncio.Task[None] | None = None
-    sending: asyncio.Task[None] | None = None
-    upload: Upload | None = None
+    headers: Mapping[str, str]
+    job: Job | None = None
+    held: Held | None = None
+    sending: Sending | None = None
+    seen: tuple[int, int] = (0, 0)
 
 
-class Service:
-    """One call of `Client.run`: everything that lives as long as it does."""
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """Something for a client's machine of a session."""
+
+    client: str
+    session: str
+    event: Event
+    headers: Mapping[str, str] | None = None
+    by: Made | Sending | None = None
+
+
+class Hub:
+    """One call of `Client.run` or `Crowd.run`: everything that lives as long as it does."""
 
     def __init__(self, setup: Setup, bus: Bus, newest: NewestModel) -> None:
-        self._app = setup.app
-        self._name = setup.peer.name
+        self._setup = setup
         self._bus = bus
-        self._newest = newest
-        self._traces = setup.traces
-        self._crash = setup.crash
         self._station = Station(
             bus,
             setup.workspace,
@@ -129,293 +133,205 @@ class Service:
             setup.clock,
             heartbeat_s=HEARTBEAT_S,
             attributes=setup.attributes,
+            members=len(setup.clients) if setup.crowd else 0,
+            first=setup.first,
         )
         self._station.doing = self._doing
         self._subjects = self._station.subjects
         self._outbox = Outbox(self._station)
-        self._ours = setup.workers is None
-        self._workers: Workers = setup.workers or Threads(2, f"fedbus-{self._name}")
+        name = setup.peer.name
+        self._workers: Workers = setup.workers or Threads(2, f"fedbus-{name}")
         # The owner's functions have a thread of their own: two never run at once, and a long training holds nobody up.
-        self._app_thread: Workers = setup.workers or Threads(1, f"fedbus-{self._name}-app")
-        self._app_lock = asyncio.Lock()
-        self._store = ModelStore(bus, self._subjects, self._workers)
-        self._inbox: asyncio.Queue[tuple[str, Event, dict[str, str]]] = asyncio.Queue()
-        self._sessions: dict[str, _Session] = {}
-        self._group: asyncio.TaskGroup | None = None
+        self._thread: Workers = setup.workers or Threads(1, f"fedbus-{name}-app")
+        self._shelf = Shelf(MEMORY_BYTES_MAX if setup.crowd else None)
+        self._courier = Courier(self._station, self._workers, setup.traces, setup.crash, self._settled)
+        self._workshop = Workshop(
+            setup.app,
+            Means(
+                store=ModelStore(bus, self._subjects, self._workers),
+                newest=newest,
+                subjects=self._subjects,
+                shelf=self._shelf,
+                workers=self._workers,
+                thread=self._thread,
+                traces=setup.traces,
+                crash=setup.crash,
+            ),
+            self._made,
+            self._courier.under_way,
+        )
+        self._inbox: asyncio.Queue[_Told | None] = asyncio.Queue()
+        self._clients: dict[str, dict[str, _Session]] = {name: {} for name in setup.clients}
 
     async def run(self) -> None:
         """Take part until cancelled."""
-        me = self._station.peer
-        tasks = await self._station.listen(self._subjects.task(me.name))
-        down = await self._station.listen(self._subjects.down(me))
-        acks = await self._station.listen(self._subjects.ack(me))
-        every_s = REFRESH_S * (1 + (hash_of(me.name) % 100) / 200)  # each client at its own time
+        clients, subjects = self._setup.clients, self._subjects
+        boards = [subjects.task(name) for name in clients]
+        others = [pattern(Peer("client", name)) for name in clients for pattern in (subjects.down, subjects.ack)]
+        heard = await self._station.listen([*boards, *others])
+        every_s = REFRESH_S * (1 + (hash_of(self._setup.peer.name) % 100) / 200)  # each process at its own time
         try:
             async with together() as group:
-                self._group = group
                 for work in (
                     self._station.present(),
                     self._outbox.run(),
-                    self._hear_tasks(tasks),
-                    self._hear_states(down),
-                    self._outbox.hear(acks),
-                    self._station.read_board(self._subjects.task(me.name), self._take_task, every_s),
-                    self._decide(),
+                    self._hear(heard),
+                    self._station.read_board(boards, self._take_from_board, every_s),
+                    self._decide(group),
                 ):
                     group.create_task(work)
         finally:
             with suppress(FedbusError):
                 await self._station.leave()
-            for subscription in (tasks, down, acks):
-                await subscription.close()
-            if self._ours:
+            await heard.close()
+            self._shelf.close()
+            if self._setup.workers is None:
                 self._workers.close()
-                self._app_thread.close()
+                self._thread.close()
 
     def _doing(self) -> str:
-        phases = {name: session.machine.phase.value for name, session in self._sessions.items()}
-        return ", ".join(f"{phase} for {name}" for name, phase in phases.items() if phase != "idle") or "idle"
+        sessions = [session for part in self._clients.values() for session in part.values()]
+        busy = [session for session in sessions if session.machine.phase is not Phase.IDLE]
+        if not self._setup.crowd:
+            return ", ".join(f"{one.machine.phase.value} for {one.machine.session}" for one in busy) or "idle"
+        counts = Counter(f"{one.machine.phase.value} for {one.machine.session}" for one in busy)
+        return ", ".join(f"{count} {what}" for what, count in counts.items()) or "idle"
 
     # --- what comes in ---
 
-    async def _hear_tasks(self, tasks: Subscription) -> None:
-        async for message in tasks:
-            self._take_task(message)
+    async def _hear(self, heard: Subscription) -> None:
+        async for message in heard:
+            self._take(message)
 
-    def _take_task(self, message: Message) -> None:
-        heard = self._station.read(message)
-        if heard is not None and isinstance(heard.envelope.body, Task):
-            task = heard.envelope.body
-            self._inbox.put_nowait((task.session, TaskSeen(task), dict(message.headers)))
+    def _take(self, message: Message) -> None:
+        """Hand a message on; who may say what is guarded by its subject, so that decides how it is read."""
+        found = self._station.read(message)
+        if found is None:
+            return
+        _, _, family, *names = message.subject.split(".")
+        body = found.envelope.body
+        if family == "task" and isinstance(body, Task):
+            if names[0] in self._clients:
+                self._inbox.put_nowait(_Told(names[0], body.session, TaskSeen(body), message.headers))
+        elif family == "down" and isinstance(body, UploadState):
+            session = self._clients.get(names[1], {}).get(body.session)
+            if session is not None and session.sending is not None:
+                session.sending.hear(names[2], body)
+        elif family == "ack" and isinstance(body, ReportTaken):
+            self._outbox.taken(body)
 
-    async def _hear_states(self, down: Subscription) -> None:
-        async for heard in self._station.hear(down):
-            state = heard.envelope.body
-            if isinstance(state, UploadState):
-                combiner = self._subjects.tokens(heard.message.subject, "down", 3)[2]
-                session = self._sessions.get(state.session)
-                if session is not None and session.upload is not None and session.upload.combiner == combiner:
-                    session.upload.hear(state)
+    def _take_from_board(self, message: Message) -> None:
+        """Take a task from the board, unless it is what was read there last time: a task is a state."""
+        _, _, _, client, name, *_ = [*message.subject.split("."), ""]
+        session = self._clients.get(client, {}).get(name)
+        if session is not None:
+            # Sequences begin anew when the broker loses the board: so the bytes count too.
+            seen, session.seen = session.seen, (message.sequence, hash(bytes(message.data)))
+            if seen == session.seen:
+                return
+        self._take(message)
+
+    def _made(self, made: Made | None) -> None:
+        told = None if made is None else _Told(made.job.client, made.job.session, made.event, by=made)
+        self._inbox.put_nowait(told)
+
+    def _settled(self, sending: Sending, event: Settled) -> None:
+        self._inbox.put_nowait(_Told(sending.client, sending.session, event, by=sending))
 
     # --- deciding ---
 
-    async def _decide(self) -> None:
-        sessions = self._sessions
+    async def _decide(self, group: asyncio.TaskGroup) -> None:
+        handled = 0
         while True:
-            name, event, headers = await self._inbox.get()
-            session = sessions.get(name)
-            if session is None:
-                if not isinstance(event, TaskSeen) or event.task.state == "ended" or len(sessions) >= SESSIONS_MAX:
-                    continue
-                session = sessions[name] = _Session(Machine(name))
-            if isinstance(event, TaskSeen) and headers:
-                session.headers = headers
-            effects = session.machine.handle(event)
-            session.machine.check()
-            for effect in effects:
-                await self._act(session, effect)
-            if isinstance(event, TaskSeen) and event.task.state == "ended":
-                await self._stop(session.work)
-                await self._stop(session.sending)
-                del sessions[name]
+            told = await self._inbox.get()
+            if told is not None:
+                await self._feed(group, told)
+            if self._inbox.empty():
+                self._workshop.schedule(group)
+            handled += 1
+            if handled % EVENTS_MAX == 0:
+                await asyncio.sleep(0)
 
-    async def _act(self, session: _Session, effect: Effect) -> None:
-        group = self._group
-        assert group is not None
+    async def _feed(self, group: asyncio.TaskGroup, told: _Told) -> None:
+        sessions, event = self._clients[told.client], told.event
+        session = sessions.get(told.session)
+        if isinstance(told.by, Made) and (session is None or told.by.job.dropped):
+            told.by.leave()
+            return
+        if session is None:
+            if not isinstance(event, TaskSeen) or event.task.state == "ended" or len(sessions) >= SESSIONS_MAX:
+                return
+            session = sessions[told.session] = _Session(told.client, Machine(told.session), {})
+        _note(session, told)
+        effects = session.machine.handle(event)
+        session.machine.check()
+        for effect in effects:
+            await self._act(group, session, effect)
+        if isinstance(event, TaskSeen) and event.task.state == "ended":
+            self._stop_work(session)
+            await self._courier.stop(session.sending)
+            _let_go(session)
+            del sessions[told.session]
+
+    async def _act(self, group: asyncio.TaskGroup, session: _Session, effect: Effect) -> None:
         match effect:
             case StartTraining(train, work):
-                session.work = group.create_task(self._train(session, train, work))
+                self._work(session, train, work)
             case StartEvaluating(evaluate):
-                session.work = group.create_task(self._evaluate(session, evaluate))
+                self._work(session, evaluate)
             case StopWork():
-                await self._stop(session.work)
+                self._stop_work(session)
             case StartSending(train):
-                session.sending = group.create_task(self._send(session, train))
+                assert session.held is not None and session.held.round == train.round
+                session.sending = Sending(session.client, session.machine.session, session.held, train, session.headers)
+                self._courier.start(group, session.sending)
             case StopSending():
-                await self._stop(session.sending)
+                await self._courier.stop(session.sending)
+                session.sending = None
             case Release(round_, counted, reason):
                 self._release(session, round_, counted=counted, reason=reason)
             case Report(body):
-                await self._outbox.put(body, session.headers)
+                await self._outbox.put(body, session.headers, self._courier.speaking_as(session.client))
             case _:
                 assert_never(effect)
 
-    @staticmethod
-    async def _stop(task: asyncio.Task[None] | None) -> None:
-        if task is not None and not task.done():
-            task.cancel()
-            await asyncio.wait([task])
+    def _work(self, session: _Session, task: Train | Evaluate, work: int = 0) -> None:
+        session.job = Job(session.client, session.machine.session, task, work, session.headers)
+        self._workshop.add(session.job)
+
+    def _stop_work(self, session: _Session) -> None:
+        job, session.job = session.job, None
+        if job is not None:
+            self._workshop.drop(job)
 
     def _release(self, session: _Session, round_: int, *, counted: bool, reason: str) -> None:
         if session.held is not None and session.held.round == round_:
-            session.held = None
-        text = "counts" if counted else f"does not count: {reason}"
-        log.info("%s: %s: the update of round %d %s", self._name, session.machine.session, round_, text)
-
-    def _tell(self, session: _Session, event: Event) -> None:
-        self._inbox.put_nowait((session.machine.session, event, {}))
-
-    # --- working ---
-
-    async def _train(self, session: _Session, train: Train, work: int) -> None:
-        """Fetch, train, prepare the update."""
-        name = session.machine.session
-        stage = "fetch"
-        attributes: dict[str, telemetry.AttributeValue] = {
-            telemetry.SESSION: name,
-            telemetry.ROUND: train.round,
-            telemetry.CLIENT: self._name,
-            telemetry.MODEL_VERSION: train.version,
-        }
-        try:
-            fetched = await self._fetch(session, train, attributes)
-            stage = "train"
-            function = self._function("train")
-            task = TrainTask(name, train.round, train.config, train.seed, train.deadline_at)
-            with self._traces.span("train", parent=session.headers, attributes=attributes) as span:
-                update = check_update(await self._call(function, fetched.model, task))
-                span.set(telemetry.WEIGHT, update.weight)
-                held = await self._workers.run(_prepare, fetched, update, train)
-        except BusClosed:
-            raise  # terminal: the client ends, nobody retries
-        except Exception as error:  # noqa: BLE001 - the one broad except: the owner's function may raise anything
-            self._failed(session, train.round, stage, error, work)
-            return
-        session.held = held
-        self._crash(Point.UPDATE_MADE)
-        self._tell(session, Trained(train.round, work))
-
-    async def _evaluate(self, session: _Session, evaluate: Evaluate) -> None:
-        """Fetch, evaluate, report."""
-        name = session.machine.session
-        attributes: dict[str, telemetry.AttributeValue] = {
-            telemetry.SESSION: name,
-            telemetry.ROUND: evaluate.round,
-            telemetry.CLIENT: self._name,
-            telemetry.MODEL_VERSION: evaluate.version,
-        }
-        try:
-            function = self._function("evaluate")
-            fetched = await self._fetch(session, evaluate, attributes)
-            task = EvaluateTask(name, evaluate.round, evaluate.config, evaluate.seed, evaluate.deadline_at)
-            with self._traces.span("evaluate", parent=session.headers, attributes=attributes):
-                found = check_evaluation(await self._call(function, fetched.model, task))
-        except BusClosed:
-            raise
-        except Exception as error:  # noqa: BLE001 - as in _train
-            self._failed(session, evaluate.round, "evaluate", error)
-            return
-        self._tell(
-            session, Measured(evaluate.round, evaluate.version, found.weight, dict(found.metrics), fetched.nbytes)
-        )
-
-    def _failed(self, session: _Session, round_: int, stage: str, error: Exception, work: int = 0) -> None:
-        """Report why the task could not be done; the traceback stays here, with the owner."""
-        ours = isinstance(error, FedbusError)
-        reason = str(error) if ours else f"{type(error).__name__}: {error}"
-        quiet = ours and stage == "evaluate"
+            _let_go(session)
         log.log(
-            logging.DEBUG if quiet else logging.WARNING,
-            "%s: %s: round %d: %s failed: %s",
-            self._name,
+            logging.DEBUG if self._setup.crowd else logging.INFO,
+            "%s: %s: the update of round %d %s",
+            session.client,
             session.machine.session,
             round_,
-            stage,
-            reason,
-            exc_info=None if ours else error,
+            "counts" if counted else f"does not count: {reason}",
         )
-        self._tell(session, WorkFailed(round_, stage, reason[:2000], work))
-
-    def _function(self, what: str) -> Callable[..., Any]:
-        """Return one of the owner's functions."""
-        function = self._app.functions.get(what)
-        if function is None:
-            raise BadUpdate(f"this client's app has no @app.{what} function")
-        return function
-
-    async def _fetch(
-        self, session: _Session, task: Train | Evaluate, attributes: Mapping[str, telemetry.AttributeValue]
-    ) -> Fetched:
-        """Fetch the model of a task, unless it is here."""
-        subject = self._subjects.blob(task.blob)
-        messages = telemetry.messaging("fetch", "receive", subject, self._name, 0)
-        with self._traces.span(
-            "fetch model", parent=session.headers, attributes={**attributes, **messages}, kind=Kind.CLIENT
-        ) as span:
-            fetched = await self._newest.fetch(self._store, task.blob, task.version)
-            span.set(telemetry.BYTES, fetched.nbytes)
-            if fetched.nbytes:
-                span.set(telemetry.MESSAGING_BATCH_COUNT, fetched.manifest.layout.count)
-        return fetched
-
-    async def _call(self, function: Callable[..., Any], model: Model, task: TrainTask | EvaluateTask) -> object:
-        """Run the owner's function, one at a time."""
-        async with self._app_lock:
-            result = function(model, task) if is_async(function) else await self._app_thread.run(function, model, task)
-            return await result if asyncio.iscoroutine(result) or isinstance(result, asyncio.Future) else result
-
-    async def _send(self, session: _Session, train: Train) -> None:
-        """Send the held update to the combiner of the task; verdicts come back as events."""
-        held = session.held
-        assert held is not None and held.round == train.round
-        begin = UploadBegin(
-            session=session.machine.session,
-            round=train.round,
-            attempt=train.attempt,
-            spec=held.manifest.spec.digest,
-            digest=held.manifest.digest,
-            nbytes=held.manifest.spec.nbytes,
-            chunks=held.manifest.layout.count,
-            weight=held.weight,
-            metrics=dict(held.metrics),
-            fetched=held.fetched,
-        )
-        attributes: dict[str, telemetry.AttributeValue] = {
-            telemetry.SESSION: begin.session,
-            telemetry.ROUND: train.round,
-            telemetry.ATTEMPT: train.attempt,
-            telemetry.CLIENT: self._name,
-            telemetry.COMBINER: train.combiner,
-            telemetry.WEIGHT: begin.weight,
-            telemetry.BYTES: begin.nbytes,
-            telemetry.CHUNKS: begin.chunks,
-            **telemetry.messaging(
-                "upload", "send", self._subjects.up(train.combiner, self._station.peer), self._name, begin.chunks
-            ),
-        }
-        with self._traces.span("upload", parent=session.headers, attributes=attributes, kind=Kind.PRODUCER) as span:
-            headers = span.headers or session.headers
-            parcel = Parcel(begin, held.source.chunk, held.manifest.chunk_digests)
-            upload = session.upload = Upload(self._station, train.combiner, parcel, headers, self._crash)
-            try:
-                outcome = await upload.run()
-            finally:
-                if session.upload is upload:
-                    session.upload = None
-            span.set(telemetry.RETRANSMITTED, outcome.resent)
-            span.set(telemetry.VERDICT, "accepted" if outcome.accepted else "refused")
-            if not outcome.accepted:
-                span.fail(outcome.reason)
-                log.warning(
-                    "%s: %s: the update of round %d was refused: %s",
-                    self._name,
-                    begin.session,
-                    train.round,
-                    outcome.reason,
-                )
-        self._tell(session, Settled(train.round, train.attempt, outcome.accepted, outcome.reason))
 
 
-def _prepare(fetched: Fetched, update: Update, train: Train) -> _Held:
-    """Check an update against the model and digest it; in the model's order of arrays, whatever the app's was.
+def _note(session: _Session, told: _Told) -> None:
+    """Take note of what came with an event."""
+    if told.headers:
+        session.headers = told.headers
+    if isinstance(told.by, Made):
+        session.job = None
+        if told.by.held is not None:
+            _let_go(session)
+            session.held = told.by.held
+    elif told.by is not None and told.by is session.sending:
+        session.sending = None
 
-    The arrays are copied: the app may go on to write into its own while we may still have to send these again.
-    """
-    if not update.weight <= train.weight_max:
-        raise BadUpdate(f"expected a weight of at most {train.weight_max:g} (weight_max), got {update.weight}")
-    base = fetched.manifest
-    base.spec.check(update.arrays)
-    arrays = {array.name: np.array(update.arrays[array.name], order="C") for array in base.spec.arrays}
-    manifest = Manifest.of(arrays, base.chunk_bytes)
-    source = Source(manifest.layout, arrays)
-    return _Held(train.round, manifest, source, update.weight, update.metrics, fetched.nbytes)
+
+def _let_go(session: _Session) -> None:
+    """Forget the held update."""
+    held, session.held = session.held, None
+    if held is not None:
+        held.place.leave()

@@ -32,6 +32,22 @@ async def data_owner() -> fedbus.Model | None:
         return client.model
 
 
+async def many(count: int) -> Mapping[str, Any] | None:
+    """A crowd is many clients in one coroutine; a task tells for whom it is."""
+    app_of_many = fedbus.ClientApp()
+
+    @app_of_many.train
+    def train_one(model: fedbus.Model, task: fedbus.TrainTask) -> fedbus.Update:
+        number = int(task.client.removeprefix("phone-"))
+        return fedbus.Update(model.copy(), weight=1 + number)
+
+    async with fedbus.Crowd("nats://127.0.0.1:4222", app_of_many, name="phone", count=count, first=100) as crowd:
+        names: list[str] = list(crowd.clients)
+        assert names[0] == "phone-100"
+        await crowd.run()
+        return crowd.model
+
+
 async def engineer(arrays: Mapping[str, np.ndarray[Any, Any]]) -> Mapping[str, np.ndarray[Any, Any]]:
     """A session is started, watched and waited for."""
     async with fedbus.connect("nats://127.0.0.1:4222", credentials=None) as federation:

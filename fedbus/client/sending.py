@@ -1,0 +1,201 @@
+"""Sends held updates: to one combiner whole, or to each of several its part of the chunks, all at once.
+
+An update is settled when every combiner has accepted its part, or one has refused: what the others have of it then
+counts for nothing. What combiners say comes in by `Sending.hear`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from fedbus import telemetry
+from fedbus.bus.base import Payload
+from fedbus.client.held import Held, Part
+from fedbus.client.machine import Settled
+from fedbus.crash import Crash
+from fedbus.exchange.station import Station
+from fedbus.exchange.upload.service import Outcome, Parcel, Upload
+from fedbus.messages.ids import Peer
+from fedbus.messages.tasks import Train
+from fedbus.messages.uploads import UploadBegin, UploadState
+from fedbus.telemetry import Kind, Telemetry
+from fedbus.together import together
+from fedbus.workers import Workers
+
+log = logging.getLogger("fedbus.client")
+
+REFUSALS_SHOWN = 100
+"""Refusals logged one by one; of more, each hundredth: thousands of clients may be refused alike."""
+
+
+@dataclass(slots=True, eq=False)
+class Sending:
+    """An update on its way; ``train`` says where to."""
+
+    client: str
+    session: str
+    held: Held
+    train: Train
+    headers: Mapping[str, str]
+    uploads: list[Upload] = field(default_factory=list)
+    task: asyncio.Task[None] | None = None
+
+    def hear(self, combiner: str, state: UploadState) -> None:
+        """Take what a combiner says."""
+        for upload in self.uploads:
+            if upload.combiner == combiner:
+                upload.hear(state)
+
+
+class _RefusedError(Exception):
+    """One of several combiners has refused."""
+
+    def __init__(self, outcome: Outcome) -> None:
+        super().__init__(outcome.reason)
+        self.outcome = outcome
+
+
+class Courier:
+    """Sends for all clients of a process; ``tell`` is called on the loop with what became of an update."""
+
+    def __init__(
+        self,
+        station: Station,
+        workers: Workers,
+        traces: Telemetry,
+        crash: Crash,
+        tell: Callable[[Sending, Settled], None],
+    ) -> None:
+        self._station = station
+        self._workers = workers
+        self._traces = traces
+        self._crash = crash
+        self._tell = tell
+        self._under_way: Counter[str] = Counter()
+        self._refusals = 0
+
+    def under_way(self, session: str) -> int:
+        """Return how many updates of a session are being sent."""
+        return self._under_way[session]
+
+    def start(self, group: asyncio.TaskGroup, sending: Sending) -> None:
+        """Begin to send."""
+        self._under_way[sending.session] += 1
+        sending.task = group.create_task(self._run(sending))
+        sending.task.add_done_callback(lambda _: self._over(sending.session))
+
+    def _over(self, session: str) -> None:
+        self._under_way[session] -= 1
+        if not self._under_way[session]:
+            del self._under_way[session]
+
+    @staticmethod
+    async def stop(sending: Sending | None) -> None:
+        """Give up sending, and wait until nothing more is said."""
+        task = sending.task if sending is not None else None
+        if task is not None and not task.done():
+            task.cancel()
+            await asyncio.wait([task])
+
+    async def _run(self, sending: Sending) -> None:
+        train = sending.train
+        with self._traces.span(
+            "upload", parent=sending.headers, attributes=self._attributes(sending), kind=Kind.PRODUCER
+        ) as span:
+            outcome = await self._send(sending, span.headers or sending.headers)
+            span.set(telemetry.RETRANSMITTED, outcome.resent)
+            span.set(telemetry.VERDICT, "accepted" if outcome.accepted else "refused")
+            if not outcome.accepted:
+                span.fail(outcome.reason)
+                self._log_refusal(sending, outcome.reason)
+        self._tell(sending, Settled(train.round, train.attempt, outcome.accepted, outcome.reason))
+
+    async def _send(self, sending: Sending, headers: Mapping[str, str]) -> Outcome:
+        held = sending.held
+        combiners = sending.train.shards or (sending.train.combiner,)
+        if len(held.parts) != len(combiners):  # it was made for another number of them
+            await self._workers.run(held.share_out, len(combiners))
+        station = self.speaking_as(sending.client)
+        sending.uploads = [
+            Upload(station, combiner, _parcel(sending, part, first=index == 0), headers, self._crash)
+            for index, (combiner, part) in enumerate(zip(combiners, held.parts, strict=True))
+        ]
+        return await (sending.uploads[0].run() if len(combiners) == 1 else _all(sending.uploads))
+
+    def speaking_as(self, client: str) -> Station:
+        """Return the station that says things in a client's name."""
+        peer = Peer("client", client)
+        return self._station if self._station.peer == peer else self._station.speaking_as(peer)
+
+    def _attributes(self, sending: Sending) -> dict[str, telemetry.AttributeValue] | None:
+        if not self._traces.enabled:
+            return None
+        train, held, client = sending.train, sending.held, sending.client
+        subject = self._station.subjects.up(train.combiner, Peer("client", client))
+        return {
+            telemetry.SESSION: sending.session,
+            telemetry.ROUND: train.round,
+            telemetry.ATTEMPT: train.attempt,
+            telemetry.CLIENT: client,
+            telemetry.COMBINER: train.combiner,
+            telemetry.WEIGHT: held.weight,
+            telemetry.BYTES: held.layout.spec.nbytes,
+            telemetry.CHUNKS: held.layout.count,
+            **telemetry.messaging("upload", "send", subject, client, held.layout.count),
+        }
+
+    def _log_refusal(self, sending: Sending, reason: str) -> None:
+        self._refusals += 1
+        if self._refusals <= REFUSALS_SHOWN or self._refusals % REFUSALS_SHOWN == 0:
+            log.warning(
+                "%s: %s: the update of round %d was refused: %s",
+                sending.client,
+                sending.session,
+                sending.train.round,
+                reason,
+            )
+
+
+async def _all(uploads: list[Upload]) -> Outcome:
+    """Send to several combiners at once; the first refusal ends it."""
+    outcomes: list[Outcome] = []
+
+    async def send(upload: Upload) -> None:
+        outcome = await upload.run()
+        outcomes.append(outcome)
+        if not outcome.accepted:
+            raise _RefusedError(outcome)
+
+    try:
+        async with together() as group:
+            for upload in uploads:
+                group.create_task(send(upload))
+    except _RefusedError as refused:
+        return Outcome(False, refused.outcome.reason, sum(outcome.resent for outcome in outcomes))
+    return Outcome(True, "", sum(outcome.resent for outcome in outcomes))
+
+
+def _parcel(sending: Sending, part: Part, *, first: bool) -> Parcel:
+    """Announce and cut a part as an update of its own; what was downloaded is said once."""
+    held, train = sending.held, sending.train
+    begin = UploadBegin(
+        session=sending.session,
+        round=train.round,
+        attempt=train.attempt,
+        spec=held.layout.spec.digest,
+        digest=part.digest,
+        nbytes=held.nbytes(part),
+        chunks=part.stop - part.first,
+        weight=held.weight,
+        metrics=dict(held.metrics),
+        fetched=held.fetched if first else 0,
+    )
+
+    def chunk(index: int) -> Payload:
+        return held.chunk(part.first + index)
+
+    return Parcel(begin, chunk, held.chunk_digests[part.first : part.stop])
