@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import AsyncIterator, Mapping
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import fedbus
@@ -89,11 +90,18 @@ async def combine(place: Place, name: str, data_dir: Path | None = None) -> None
 
 
 async def take_part(
-    place: Place, app: fedbus.ClientApp, name: str, attributes: Mapping[str, str] | None = None
+    place: Place,
+    app: fedbus.ClientApp,
+    name: str,
+    attributes: Mapping[str, str] | None = None,
+    *,
+    count: int | None = None,
+    first: int = 0,
 ) -> None:
-    """Run a client until cancelled."""
+    """Run a client until cancelled; with ``count`` a crowd of so many, from number ``first`` of a series on."""
     async with _traced("client", name) as traces:
-        client = fedbus.Client(
+        party = fedbus.Client if count is None else partial(fedbus.Crowd, count=count, first=first)
+        client = party(
             place.url,
             app,
             name=name,
@@ -103,7 +111,8 @@ async def take_part(
             traces=traces,
         )
         async with client:
-            log.info("%s is connected, workspace %s; waiting for tasks", name, place.workspace)
+            who = name if count is None else f"{name}-{first} .. {name}-{first + count - 1}, in one process,"
+            log.info("%s: connected, workspace %s; waiting for tasks", who, place.workspace)
             await client.run()
 
 

@@ -18,6 +18,14 @@ DONE = 0
 def run_client(
     target: Annotated[str, typer.Argument(metavar="MODULE:APP", help="Where your fedbus.ClientApp is.")],
     name: Annotated[str, typer.Option("--name", help="Who you are; no two clients of a workspace share a name.")],
+    *,
+    count: Annotated[
+        int | None,
+        typer.Option("--count", min=1, help="Be so many clients in this process: NAME-0, NAME-1 and so on."),
+    ] = None,
+    first: Annotated[
+        int, typer.Option("--first", min=0, help="With --count: the first client's number, where others have the rest.")
+    ] = 0,
     nats: Nats = URL,
     attribute: Annotated[
         list[str] | None,
@@ -32,9 +40,12 @@ def run_client(
     from fedbus.cli.roles import Place, take_part
 
     setup_log(log_level, "client")
+    if first and count is None:
+        raise typer.BadParameter("--first goes with --count")
     attributes = pairs("--attribute", attribute or [])
     client_app = load_app(target)
-    run(take_part(Place(nats, workspace, credentials), client_app, name, attributes), terminated=DONE)
+    place = Place(nats, workspace, credentials)
+    run(take_part(place, client_app, name, attributes, count=count, first=first), terminated=DONE)
 
 
 @app.command("list")
