@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,9 @@ ASK_S = 1.0
 QUIET_S = 5.0
 """A wait is worth a plain line only when it lasts: a round of the demo is over in a tenth of a second."""
 
+REFUSALS_SHOWN = 10
+"""Refusals of a round that are worth a line each: an app that raises does so on every client."""
+
 REFRESH_PER_S = 8
 
 
@@ -50,6 +54,7 @@ class Progress:
         self.asked = 0
         self._told = 0
         self._refused = 0
+        self._refusals_of: Counter[int] = Counter()
         self._said_wait = ("", 0)
 
     def take(self, event: SessionEvent) -> list[str]:
@@ -80,8 +85,12 @@ class Progress:
 
     def _refusals(self) -> Iterator[str]:
         for round_, client, reason in self.info.refused[self._refused :]:
-            yield f"round {round_}: {client} refused: {reason}"
-        self._refused = len(self.info.refused)
+            self._refused += 1
+            self._refusals_of[round_] += 1
+            if self._refusals_of[round_] <= REFUSALS_SHOWN:
+                yield f"round {round_}: {client} refused: {reason}"
+            elif self._refusals_of[round_] == REFUSALS_SHOWN + 1:
+                yield f"round {round_}: more clients are refused; the journal names them all"
 
     def lasting_waits(self, now: float) -> list[str]:
         """Return the waits that have lasted for `QUIET_S`, each once for as long as who is missing stays the same."""
