@@ -47,6 +47,7 @@ _NO_MESSAGE = {10037, 10043, 10057}
 _OVERLOADED = 10167
 _NO_PEERS = 10005
 _NOT_CLUSTERED = 10074
+_CHANGING = {10124, 10226}
 
 HOW_TO_CLUSTER = "`fedbus broker settings --kind cluster` writes the settings of a cluster"
 
@@ -104,8 +105,8 @@ class JetStream:
                 await self.api(f"STREAM.CREATE.{spec.name}", config, deadline_s=deadline_s, what=what)
             except _OtherConfig:
                 info = await self.api(f"STREAM.INFO.{spec.name}", None, deadline_s=deadline_s, what=what)
-                config |= _kept(spec, info["config"])
-                await self.api(f"STREAM.UPDATE.{spec.name}", config, deadline_s=deadline_s, what=what)
+                for step in _steps(spec, config, info["config"]):
+                    await self.api(f"STREAM.UPDATE.{spec.name}", step, deadline_s=deadline_s, what=what)
         except _NoPeers as error:
             text = f"{error}: {max(1, spec.replicas)} servers with JetStream are needed"
             where = f" that fit {spec.placement}" if spec.placement else ""
@@ -284,7 +285,7 @@ def raise_refusal(answer: Mapping[str, Any], what: str) -> None:
     if code in _FULL or any(word in text for word in ("resource limits", "maximum bytes", "insufficient")):
         kind = _Overloaded if code == _OVERLOADED else BusFull
         raise kind(f"{what}: {text} (error {code}): free room or raise the limit")
-    if reason == 503:
+    if reason == 503 or code in _CHANGING:
         raise NotReady(f"{what}: {text} (error {code})")
     raise ConfigError(f"{what}: the broker refuses: {text} (error {code})")
 
@@ -297,14 +298,19 @@ def _no_stream(stream: str, what: str) -> str:
     return f"{what}: there is no stream {stream!r}: its owner has not made it (`ensure`), or the broker has lost it"
 
 
-def _kept(spec: StreamSpec, there: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what of an existing stream stays as it is, since the description does not say it."""
-    kept: dict[str, Any] = {}
-    if not spec.replicas:
-        kept["num_replicas"] = there["num_replicas"]
-    if spec.placement is None and there.get("placement"):
-        kept["placement"] = there["placement"]
-    return kept
+def _steps(spec: StreamSpec, config: dict[str, Any], there: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the updates that bring an existing stream to its description; what that does not say stays as it is.
+
+    The broker refuses to move a stream and to change its replicas at once: it moves while it has fewer.
+    """
+    replicas = {"num_replicas": there["num_replicas"]}
+    placement = {"placement": there["placement"]} if there.get("placement") else {}
+    last = config | ({} if spec.replicas else replicas) | (placement if spec.placement is None else {})
+    if last["num_replicas"] == there["num_replicas"] or last.get("placement") == there.get("placement"):
+        return [last]
+    if last["num_replicas"] > there["num_replicas"]:
+        return [last | replicas, last]
+    return [{**{name: last[name] for name in last if name != "placement"}, **placement}, last]
 
 
 def _config(spec: StreamSpec) -> dict[str, Any]:
