@@ -75,22 +75,26 @@ class Parts:
             found.append(run)
         return tuple(found)
 
-    def widen(self, chunk: int, data: Buffer) -> Floats:
-        """The parts of a chunk as float64, exactly but for integers beyond 2**53; BadUpdate for a wrong length."""
+    def widen(self, chunk: int, data: Buffer, out: Floats | None = None) -> Floats:
+        """The parts of a chunk as float64, exactly but for integers beyond 2**53; BadUpdate for a wrong length.
+
+        ``out``: an array of at least that length, which is written to and of which the result is a view.
+        """
         self.check_size(chunk, data)
         first, last = self.edges[chunk : chunk + 2]
-        wide = np.empty(last - first)
+        wide = np.empty(last - first) if out is None else out[: last - first]
         for run in self.runs(chunk):
             wide[run.start - first : run.stop - first] = run.read(data)
         return wide
 
-    def narrow(self, chunk: int, values: Floats) -> memoryview:
+    def narrow(self, chunk: int, values: Floats, out: NDArray[np.uint8] | None = None) -> memoryview:
         """The bytes of a chunk whose parts are ``values``: floats rounded to nearest even, integers and bools by rint.
 
         Never clips: ConfigError, naming the array, where a value is not finite or outside its dtype. A mean of values
-        in range is in range, so then it was the server's step that left it.
+        in range is in range, so then it was the server's step that left it. ``out`` as in `widen`, but bytes.
         """
-        out = np.empty(self.layout.size(chunk), np.uint8)
+        size = self.layout.size(chunk)
+        out = np.empty(size, np.uint8) if out is None else out[:size]
         first = self.edges[chunk]
         assert len(values) == self.edges[chunk + 1] - first
         for run in self.runs(chunk):
@@ -120,6 +124,9 @@ def _narrow(values: Floats, target: NDArray[Any]) -> NDArray[np.intp]:
     with np.errstate(all="ignore"):
         if target.dtype.kind == "f":
             target[...] = values
+            # NaN and infinities come through min and max: no array of flags where all is well
+            if not len(target) or (np.isfinite(target.min()) and np.isfinite(target.max())):
+                return _NONE
             return np.flatnonzero(~np.isfinite(target))
         whole = np.rint(values)
         low, high = (0, 1) if target.dtype.kind == "b" else (np.iinfo(target.dtype).min, np.iinfo(target.dtype).max)
@@ -127,3 +134,6 @@ def _narrow(values: Floats, target: NDArray[Any]) -> NDArray[np.intp]:
         fits = (whole >= low) & (whole < float(high + 1))
         target[...] = whole
         return np.flatnonzero(~fits)
+
+
+_NONE = np.empty(0, np.intp)

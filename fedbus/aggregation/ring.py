@@ -51,17 +51,21 @@ class _Block:
 
 
 class Accumulator:
-    """The running sum of the updates of one round: one int64 per part of the model, 8 bytes each."""
+    """The running sum of the updates of one round: one int64 per part of the model, 8 bytes each.
 
-    def __init__(self, layout: Layout, scale: Scale) -> None:
+    With ``chunks`` it holds these chunks of the model only, and nothing may be asked of the others.
+    """
+
+    def __init__(self, layout: Layout, scale: Scale, chunks: range | None = None) -> None:
         """Start at zero; the system gives the memory page by page as chunks are folded."""
-        assert len(scale.bits) == len(layout.spec.arrays), "a scale of another model"
-        self.layout, self.scale = layout, scale
+        self.layout = layout
         self.parts = Parts(layout)
-        self._sums = np.zeros(layout.spec.parts, np.int64)
-        self._folds = [0] * layout.count
-        self._blocks: list[tuple[_Block, ...] | None] = [None] * layout.count
+        self.chunks = range(layout.count) if chunks is None else chunks
+        assert 0 <= self.chunks.start <= self.chunks.stop <= layout.count, "chunks of another model"
+        self._first, self._last = (self.parts.edges[i] for i in (self.chunks.start, self.chunks.stop))
+        self._sums = np.empty(self._last - self._first, np.int64)
         self._scratch: list[Floats] = []
+        self.clear(scale)
 
     def add(self, chunk: int, data: Buffer, weight: float, sign: int = 1) -> float:
         """Fold the bytes of a chunk with a weight; ``sign=-1`` takes exactly the same contribution back.
@@ -70,10 +74,12 @@ class Accumulator:
         or out of range, and where length or weight are wrong; the accumulator is then as it was before the call.
         """
         assert sign in {1, -1}
+        assert chunk in self.chunks, f"chunk {chunk}: expected one of {self.chunks}"
         self.parts.check_size(chunk, data)
         weight = checked_weight(weight)
         if weight > self.scale.weight_max:
             raise BadUpdate(f"weight: expected at most {self.scale.weight_max}, got {weight}")
+        self._freshen(chunk)
         scratch = self._take_scratch()
         try:
             with np.errstate(all="ignore"):
@@ -108,7 +114,7 @@ class Accumulator:
             self._check(block, values)
         np.multiply(values, self._factor(run, weight), out=work)
         np.add(work, _MAGIC, out=work)
-        sums = self._sums[run.start : run.stop]
+        sums = self._sums[run.start - self._first : run.stop - self._first]
         (np.add if sign > 0 else np.subtract)(sums, work.view(np.int64), out=sums)
         return squares
 
@@ -157,32 +163,49 @@ class Accumulator:
         ``data``: little-endian int64, as bytes or array. BadMessage where it is no whole number of parts or too long.
         """
         size = data.nbytes if isinstance(data, np.ndarray | memoryview) else len(data)
-        if size % 8 or not 0 <= start <= len(self._sums) - size // 8:
-            raise BadMessage(f"partial: expected int64 in parts 0 to {len(self._sums)}, got {size} bytes at {start}")
+        if size % 8 or not self._first <= start <= self._last - size // 8:
+            raise BadMessage(
+                f"partial: expected int64 in parts {self._first} to {self._last}, got {size} bytes at {start}"
+            )
         if size:
-            piece = self._sums[start : start + size // 8]
+            for chunk in self._chunks_of(start, start + size // 8):
+                self._freshen(chunk)
+            piece = self._sums[start - self._first : start - self._first + size // 8]
             np.add(piece, np.frombuffer(data, "<i8"), out=piece)
 
-    def partial(self, start: int, stop: int) -> NDArray[np.int64]:
-        """The sums of parts ``start`` to ``stop`` as little-endian int64, a copy; equal contents give equal bytes."""
-        sums = self._sums[start:stop].copy()
-        edges = self.parts.edges
-        chunk = bisect_right(edges, start) - 1
-        while chunk < self.layout.count and edges[chunk] < stop:
-            piece = sums[max(edges[chunk] - start, 0) : edges[chunk + 1] - start]
-            np.subtract(piece, _wrapped(self._folds[chunk] * _MAGIC_BITS), out=piece)
-            chunk += 1
+    def partial(self, start: int, stop: int, out: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
+        """The sums of parts ``start`` to ``stop`` as little-endian int64, a copy; equal contents give equal bytes.
+
+        ``out``: an array of at least that length, which is written to and of which the result is a view.
+        """
+        sums = np.empty(stop - start, np.int64) if out is None else out[: stop - start]
+        for chunk in self._chunks_of(start, stop):
+            self._freshen(chunk)
+            first, last = max(self.parts.edges[chunk], start), min(self.parts.edges[chunk + 1], stop)
+            magic = _wrapped(self._folds[chunk] * _MAGIC_BITS)
+            np.subtract(
+                self._sums[first - self._first : last - self._first], magic, out=sums[first - start : last - start]
+            )
         return sums.astype("<i8", copy=False)
 
-    def mean(self, chunk: int, weight_sum: float) -> Floats:
+    def _chunks_of(self, start: int, stop: int) -> range:
+        """The chunks that hold parts ``start`` to ``stop``."""
+        assert self._first <= start <= stop <= self._last, "parts of a chunk that is not held"
+        if start == stop:
+            return range(0)
+        edges = self.parts.edges
+        return range(bisect_right(edges, start) - 1, bisect_right(edges, stop - 1))
+
+    def mean(self, chunk: int, weight_sum: float, out: Floats | None = None) -> Floats:
         """The parts of a chunk of the weighted mean, float64; error as in `fedbus.aggregation.scale`.
 
         ``weight_sum``: of all updates folded; take `math.fsum`, which does not depend on the order either. ConfigError
         where it is outside ``scale.weight_min..scale.weight_sum_max``. `Parts.narrow` casts the result to bytes.
+        ``out`` as in `partial`: fresh memory costs a page fault for each 4 KiB, more than the division.
         """
         self.scale.check_weight_sum(weight_sum)
         first, last = self.parts.edges[chunk : chunk + 2]
-        sums = self.partial(first, last)
+        sums = self.partial(first, last, None if out is None else out.view(np.int64))
         mean = sums.view(np.float64)  # in place, element by element: no second buffer
         with np.errstate(all="ignore"):
             for run in self.parts.runs(chunk, self.scale.bits):
@@ -194,10 +217,21 @@ class Accumulator:
                     np.clip(piece, *_ends(run.real), out=piece)
         return mean
 
-    def clear(self) -> None:
-        """Back to zero, keeping the memory."""
-        self._sums.fill(0)
+    def clear(self, scale: Scale | None = None) -> None:
+        """Back to zero, keeping the memory; with ``scale``, for a round that has another."""
+        if scale is not None:
+            assert len(scale.bits) == len(self.layout.spec.arrays), "a scale of another model"
+            self.scale = scale
+            self._blocks: list[tuple[_Block, ...] | None] = [None] * self.layout.count
         self._folds = [0] * self.layout.count
+        self._stale = bytearray(b"\1" * self.layout.count)
+
+    def _freshen(self, chunk: int) -> None:
+        """Write the zeros of a chunk when it is first needed: they are in the cache for its first fold."""
+        if self._stale[chunk]:
+            first, last = self.parts.edges[chunk : chunk + 2]
+            self._sums[first - self._first : last - self._first] = 0
+            self._stale[chunk] = 0
 
 
 def _pieces(run: Run) -> list[Run]:

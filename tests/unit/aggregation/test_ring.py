@@ -348,6 +348,84 @@ def test_clear_is_as_new() -> None:
     assert content(sums) == content(start({"w": np.ones(40)}))
 
 
+def test_cleared_memory_is_written_before_it_is_read() -> None:
+    """Zeros are written chunk by chunk when a chunk is first needed: by a fold, an undo, a partial, a merge, a mean."""
+    model = {"w": np.arange(40.0)}
+    for first in ("add", "undo", "partial", "merge", "mean"):
+        sums, fresh = start(model), start(model)
+        fold(sums, model, 3.0)
+        sums.clear()
+        source = Source(sums.layout, model)
+        for one in (sums, fresh):
+            match first:
+                case "add" | "undo":
+                    one.add(2, source.chunk(2), 1.0, 1 if first == "add" else -1)
+                case "partial":
+                    assert not one.partial(5, 31).any()
+                case "merge":
+                    one.merge(5, np.arange(20))
+                case _:
+                    assert not one.mean(3, 1.0).any()
+        assert content(sums) == content(fresh), first
+
+
+def test_clear_takes_another_scale() -> None:
+    """The memory serves a round whose range is another; values and limits are those of the new scale."""
+    model = {"w": np.array([1.0, 2.0])}
+    sums = start(model)
+    fold(sums, model, 1.0)
+    other = start({"w": np.array([1e6, 1e6])})
+    sums.clear(other.scale)
+    fold(sums, {"w": np.array([3e6, -1.0])}, 2.0)
+    fold(other, {"w": np.array([3e6, -1.0])}, 2.0)
+    assert content(sums) == content(other) and sums.scale == other.scale
+
+
+@given(models(), st.lists(WEIGHTS, min_size=1, max_size=3), st.data())
+def test_a_part_of_the_chunks_has_the_bits_of_the_whole(
+    model: Model, weights: list[float], data: st.DataObject
+) -> None:
+    """Accumulators of some chunks, side by side: memory, sums and means are what one of all has there."""
+    whole = start(model)
+    count, edges = whole.layout.count, whole.parts.edges
+    cuts = sorted(data.draw(st.lists(st.integers(0, count), max_size=3)))
+    updates = list(zip(variants(model, len(weights), 5), weights, strict=True))
+    for update, weight in updates:
+        fold(whole, update, weight)
+    for first, last in zip([0, *cuts], [*cuts, count], strict=True):
+        some = Accumulator(whole.layout, whole.scale, range(first, last))
+        for update, weight in updates:
+            for chunk in range(first, last):
+                some.add(chunk, Source(whole.layout, update).chunk(chunk), weight)
+        assert some.partial(edges[first], edges[last]).tobytes() == whole.partial(edges[first], edges[last]).tobytes()
+        assert some._sums.nbytes == 8 * (edges[last] - edges[first])
+        for chunk in range(first, last):
+            assert some.mean(chunk, math.fsum(weights)).tobytes() == whole.mean(chunk, math.fsum(weights)).tobytes()
+        for chunk in {*range(count)} - {*range(first, last)}:
+            with pytest.raises(AssertionError):
+                some.add(chunk, Source(whole.layout, model).chunk(chunk), 1.0)
+
+
+@given(models(), WEIGHTS)
+def test_memory_that_is_given_is_used(model: Model, weight: float) -> None:
+    """Partial, mean, narrow and widen into arrays that hold something else: the same bits, and no other memory."""
+    sums = start(model)
+    fold(sums, model, weight)
+    source = Source(sums.layout, model)
+    room, wide, bytes_ = np.full(300, 7.5), np.full(300, 7.5), np.full(300, 7, np.uint8)
+    for chunk in range(sums.layout.count):
+        mean = sums.mean(chunk, weight, room)
+        assert np.shares_memory(mean, room) and mean.tobytes() == sums.mean(chunk, weight).tobytes()
+        data = sums.parts.narrow(chunk, mean, bytes_)
+        assert np.shares_memory(np.frombuffer(data, np.uint8), bytes_)
+        assert bytes(data) == bytes(sums.parts.narrow(chunk, mean))
+        back = sums.parts.widen(chunk, source.chunk(chunk), wide)
+        assert np.shares_memory(back, wide) and back.tobytes() == sums.parts.widen(chunk, source.chunk(chunk)).tobytes()
+    total = sums.layout.spec.parts
+    given_memory = np.full(total + 5, 3, np.int64)
+    assert sums.partial(0, total, given_memory).tobytes() == content(sums)
+
+
 def test_a_model_without_bytes() -> None:
     """No chunks, no parts, no trouble."""
     sums = start({"e": np.ones((0, 3))})
