@@ -11,6 +11,9 @@
              verdict   +------> ACCEPTED   kept until the receipt (the client's business)
                        +------> REFUSED    with a reason; not sent again
 
+An update that is small enough goes with its announcement: then nothing is sent but announcements, each as whole as the
+first, until there is a verdict.
+
 The receiver's word is law: how far we are is what it says in answer to an announcement. A chunk is sent again only when
 the receiver asks (``resend``): so a cut costs what was under way, at most the credit.
 """
@@ -63,9 +66,13 @@ Effect = Announce | Send | Settled
 
 @dataclass(slots=True)
 class Machine:
-    """One upload of ``chunks`` chunks. ``sent``: the next chunk to send; ``resent``: chunks sent more than once."""
+    """One upload of ``chunks`` chunks, which go with the announcement where ``inline``.
+
+    ``sent``: the next chunk to send; ``resent``: chunks sent more than once.
+    """
 
     chunks: int
+    inline: bool = False
     phase: Phase = Phase.OFFERED
     sent: int = 0
     credit: int = 0
@@ -77,7 +84,7 @@ class Machine:
     def start(self, now: float) -> list[Effect]:
         """Begin."""
         self.due = now + self.pause_s
-        return [Announce()]
+        return [self._announce()]
 
     def heard(self, state: UploadState, now: float) -> list[Effect]:
         """The receiver says how things stand."""
@@ -87,6 +94,8 @@ class Machine:
             self.phase = Phase.ACCEPTED if state.verdict == "accepted" else Phase.REFUSED
             return [Settled(self.phase is Phase.ACCEPTED, state.reason)]
         self.pause_s, self.due = SILENCE_S, now + SILENCE_S
+        if self.inline:
+            return [self._announce()] if state.resend else []
         if state.resend:
             self.sent = min(state.next_chunk, self.chunks)
             self.highest = max(self.highest, self.sent)  # an earlier process of ours may have sent it
@@ -100,7 +109,13 @@ class Machine:
             return []
         self.pause_s = min(self.pause_s * 2, SILENCE_S_MAX)
         self.due = now + self.pause_s
-        return [Announce()]
+        return [self._announce()]
+
+    def _announce(self) -> Effect:
+        if self.inline:
+            self.resent += self.chunks if self.highest else 0
+            self.sent = self.highest = self.chunks
+        return Announce()
 
     def _send(self) -> list[Effect]:
         if self.sent >= self.credit:

@@ -16,7 +16,7 @@ from fedbus.crash import Crash, Point, never
 from fedbus.exchange.station import Station
 from fedbus.exchange.upload.machine import Announce, Effect, Machine, Send, Settled
 from fedbus.messages.subjects import ChunkAddress
-from fedbus.messages.uploads import UploadBegin, UploadState
+from fedbus.messages.uploads import INLINE_BYTES_MAX, UploadBegin, UploadState
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +51,10 @@ class Upload:
         self._station = station
         self.combiner = combiner
         self._parcel = parcel
+        self._begin = _with_all(parcel, station.bus.payload_max)
         self._headers = dict(headers or {})
         self._crash = crash
-        self._machine = Machine(parcel.begin.chunks)
+        self._machine = Machine(parcel.begin.chunks, inline=bool(self._begin.inline))
         self._inbox: asyncio.Queue[UploadState] = asyncio.Queue()
         self._outcome: Outcome | None = None
 
@@ -84,8 +85,10 @@ class Upload:
             match effect:
                 case Announce():
                     subject = self._station.subjects.up(self.combiner, self._station.peer)
-                    await self._station.say(subject, self._parcel.begin, self._headers)
+                    await self._station.say(subject, self._begin, self._headers)
                     self._crash(Point.UPDATE_ANNOUNCED)
+                    if self._begin.inline:
+                        self._crash(Point.UPDATE_SENT)
                 case Send(first, stop):
                     for chunk in range(first, stop):
                         await self._send(chunk)
@@ -100,3 +103,14 @@ class Upload:
         begin, digest = self._parcel.begin, self._parcel.digests[chunk]
         address = ChunkAddress(self._station.peer, begin.session, begin.round, begin.attempt, chunk, digest)
         await self._station.send(self._station.subjects.chunk(self.combiner, address), self._parcel.chunk(chunk))
+
+
+def _with_all(parcel: Parcel, payload_max: int) -> UploadBegin:
+    """Return the announcement, with the whole update where that is one small chunk and messages may be so large.
+
+    A model that was cut into more chunks for all its smallness was cut so to be sent in small messages.
+    """
+    begin = parcel.begin
+    if begin.chunks != 1 or begin.nbytes > min(INLINE_BYTES_MAX, payload_max // 4):
+        return begin
+    return begin.model_copy(update={"inline": bytes(parcel.chunk(0))})

@@ -12,7 +12,7 @@ from fedbus.errors import BadMessage
 from fedbus.exchange.outbox import REPEAT_S_MAX, Outbox
 from fedbus.exchange.station import Station
 from fedbus.exchange.upload.service import Parcel, Upload
-from fedbus.messages.envelope import Envelope, encode
+from fedbus.messages.envelope import Envelope, decode, encode
 from fedbus.messages.ids import Peer
 from fedbus.messages.presence import Bye, Hello, WhoIsThere
 from fedbus.messages.reports import MergeFailed, ReportTaken
@@ -169,7 +169,10 @@ async def receive(bus, chunks, window, found):
     begins, arrivals = await bus.subscribe(OURS.up("k0")), await bus.subscribe(OURS.chunks("k0"))
     next_chunk = 0
 
-    async def tell(*, resend):
+    async def tell(*, resend, inline=()):
+        nonlocal next_chunk
+        for data in inline:
+            found[:], next_chunk = [data], 1
         verdict = "accepted" if next_chunk == chunks else "pending"
         state = UploadState(
             session="s",
@@ -183,8 +186,9 @@ async def receive(bus, chunks, window, found):
         await bus.publish(OURS.down(Peer("client", "c"), "k0"), encode(Envelope("i", "default", "k0", state)))
 
     async def hear_begins():
-        async for _ in begins:
-            await tell(resend=True)
+        async for message in begins:
+            inline = decode(message.data, message.subject).body.inline
+            await tell(resend=True, inline=[inline] if inline else ())
 
     async def hear_chunks():
         nonlocal next_chunk
