@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -26,14 +27,18 @@ class Key(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class OrderSeen:
-    """The coordinator's order for us, of our incarnation."""
+    """The coordinator's order for us; ``headers`` say in which trace it belongs."""
 
     order: Order
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """The base model's manifest is here and the accumulator is empty and ready."""
+    """The base model's manifest is here and the accumulator is empty and ready.
+
+    ``nbytes`` in ``chunks`` of at most ``chunk_bytes`` are what an update has in our part of the model.
+    """
 
     round: int
     spec: str
@@ -41,6 +46,7 @@ class Prepared:
     chunks: int
     partial_nbytes: int
     partial_chunks: int
+    chunk_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +59,12 @@ class PrepareFailed:
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """Somebody announces an upload."""
+    """Somebody announces an upload; ``bare``: what came with the announcement could not be kept."""
 
     sender: Peer
     begin: UploadBegin
-    headers: dict[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    bare: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +107,7 @@ class Unfit:
 
 @dataclass(frozen=True, slots=True)
 class PartialSent:
-    """The root has our partial, or refused it."""
+    """The root, or our parent in the tree, has our partial, or refused it."""
 
     attempt: int
     accepted: bool
@@ -125,6 +132,11 @@ class StoreFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class RoomMade:
+    """Another session gave back bytes for which uploads of this one wait."""
+
+
+@dataclass(frozen=True, slots=True)
 class Ticked:
     """Time has passed."""
 
@@ -141,6 +153,7 @@ Event = (
     | PartialSent
     | Stored
     | StoreFailed
+    | RoomMade
     | Ticked
 )
 
@@ -168,6 +181,16 @@ class Fold:
 
 
 @dataclass(frozen=True, slots=True)
+class FoldWhole:
+    """Add all of an upload, which came at once; then say `Folded`, as for its last chunk, or `Unfit`."""
+
+    key: Key
+    serial: int
+    data: Buffer
+    weight: float
+
+
+@dataclass(frozen=True, slots=True)
 class Undo:
     """Take out everything that was folded of an upload, exactly, and forget it."""
 
@@ -176,7 +199,12 @@ class Undo:
 
 @dataclass(frozen=True, slots=True)
 class Reset:
-    """Drop the accumulator and the spool."""
+    """Drop what is folded and spooled; the room is kept for the next round."""
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """Give back the room that is kept for a next round: it does not come soon."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,21 +224,30 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class SendPartial:
-    """Send what is folded to the root; then say `PartialSent`."""
+    """Send what is folded to the parent in the tree, or to the root; then say `PartialSent`."""
 
     order: Order
 
 
 @dataclass(frozen=True, slots=True)
-class StopPartial:
-    """Give up sending a partial: the order has changed."""
+class StopClosing:
+    """Give up sending a partial, or waiting for the others' chunks: the order has changed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """Make the new model of what is folded and store it; then say `Stored` or `StoreFailed`."""
+    """Make the new model of what is folded, and of what others store of it, whole; then `Stored` or `StoreFailed`."""
 
     order: Order
 
 
-Effect = Prepare | Fold | Undo | Reset | Tell | Report | SendPartial | StopPartial | Store
+@dataclass(frozen=True, slots=True)
+class StorePart:
+    """Make our part of the new model and store its chunks; say `StoreFailed` where that fails."""
+
+    order: Order
+
+
+Effect = (
+    Prepare | Fold | FoldWhole | Undo | Reset | Release | Tell | Report | SendPartial | StopClosing | Store | StorePart
+)

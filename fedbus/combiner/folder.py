@@ -3,6 +3,9 @@
 Plain synchronous code, run in a worker thread, one call at a time. What comes in was decided by the machine; what goes
 out are its events. It promises: an upload is in the accumulator as far as its ``folded`` chunks and no further; `Undo`
 takes out exactly these; the accumulator's bits depend only on the set of chunks that are in it.
+
+Where the model's chunks are shared out, only those of our part are folded: chunk i of an upload is chunk
+``part.start + i`` of the model.
 """
 
 from __future__ import annotations
@@ -13,15 +16,19 @@ from math import sqrt
 
 import numpy as np
 
-from fedbus.aggregation import Accumulator, find, scale_for
-from fedbus.combiner.events import Damaged, Event, Fold, Folded, Key, Prepared, Reset, Undo, Unfit
+from fedbus.aggregation import Accumulator, scale_for
+from fedbus.combiner.events import Damaged, Event, Fold, Folded, FoldWhole, Key, Prepared, Release, Reset, Undo, Unfit
+from fedbus.combiner.making import Making
 from fedbus.errors import BadMessage, BadUpdate
-from fedbus.messages.orders import Order
+from fedbus.messages.orders import Order, part_of
 from fedbus.store.spool import Spool, SpoolFull
-from fedbus.tensors import Hasher, Layout, Manifest, chunk_digest, magnitude
+from fedbus.tensors import Buffer, Hasher, Manifest, chunk_digest
 
 PARTIAL_ITEM_BYTES = 8
 """A partial has an int64 for each part of the model."""
+
+Job = Fold | FoldWhole | Undo | Reset | Release
+"""What the folder does by itself, without the bus."""
 
 
 @dataclass(slots=True)
@@ -43,7 +50,7 @@ class Partial:
     digest: str
     nbytes: int
     digests: tuple[int, ...]
-    chunk: Callable[[int], bytes]
+    chunk: Callable[[int], memoryview]
 
 
 class Folder:
@@ -55,39 +62,53 @@ class Folder:
         self._sums: Accumulator | None = None
         self._kept: Accumulator | None = None
         self._manifest: Manifest | None = None
+        self._part = range(0)
+        self._start = 0
         self._partial_bounds: list[tuple[int, int]] = []
 
     def reset(self) -> None:
         """Drop everything that is folded; the memory is kept for the next round."""
         if self._sums is not None:
             # Fresh memory costs a page fault for each 4 KiB: seventeen times the first fold of a model of 1 GB.
-            self._sums.clear()
             self._kept = self._sums
         self._sums, self._manifest = None, None
         self._uploads.clear()
         self._spool.clear()
 
-    def prepare(self, order: Order, manifest: Manifest) -> Prepared:
-        """Make an empty accumulator for updates of a model."""
-        spec, layout = manifest.spec, manifest.layout
-        scale = scale_for(spec, manifest.absmax, order.weight_max, order.value_floor, order.headroom)
-        kept, self._kept = self._kept, None
+    def release(self) -> None:
+        """Drop everything, and keep nothing for a next round."""
         self.reset()
-        if kept is None or kept.layout != layout or kept.scale != scale:
-            kept = Accumulator(layout, scale)
-        self._manifest, self._sums = manifest, kept
+        self._kept = None
+        self._spool.release()
+
+    def prepare(self, order: Order, manifest: Manifest) -> Prepared:
+        """Make an empty accumulator for updates of a model, or of our part of it."""
+        spec, layout = manifest.spec, manifest.layout
+        part = part_of(layout.count, order.part, order.parts)
+        scale = scale_for(spec, manifest.absmax, order.weight_max, order.value_floor, order.headroom)
+        self.reset()
+        kept, self._kept = self._kept, None
+        if kept is not None and kept.layout == layout and kept.chunks == part:
+            kept.clear(scale)
+        else:
+            kept = None  # its memory goes before there is another
+            kept = Accumulator(layout, scale, part)
+        self._manifest, self._sums, self._part = manifest, kept, part
+        self._start = layout.bounds(part.start)[0] if part else 0
         step = max(1, manifest.chunk_bytes // PARTIAL_ITEM_BYTES)
-        self._partial_bounds = [(start, min(start + step, spec.parts)) for start in range(0, spec.parts, step)]
+        parts = spec.parts if order.parts == 1 else 0  # who has a part of the model has no part in a tree
+        self._partial_bounds = [(start, min(start + step, parts)) for start in range(0, parts, step)]
         return Prepared(
             round=order.round,
             spec=spec.digest,
-            nbytes=spec.nbytes,
-            chunks=layout.count,
-            partial_nbytes=spec.parts * PARTIAL_ITEM_BYTES,
+            nbytes=layout.bounds(part.stop - 1)[1] - self._start if part else 0,
+            chunks=len(part),
+            partial_nbytes=parts * PARTIAL_ITEM_BYTES,
             partial_chunks=len(self._partial_bounds),
+            chunk_bytes=manifest.chunk_bytes,
         )
 
-    def do(self, jobs: Sequence[Fold | Undo | Reset]) -> list[Event]:
+    def do(self, jobs: Sequence[Job]) -> list[Event]:
         """Do the jobs in order; returns what the machine is to be told."""
         events: list[Event] = []
         for job in jobs:
@@ -96,28 +117,31 @@ class Folder:
                     event = self._fold(job)
                     if event is not None:
                         events.append(event)
+                case FoldWhole():
+                    if self._sums is not None:
+                        events.append(self._fold_whole(job))
                 case Undo(key):
                     self._undo(key)
                 case Reset():
                     self.reset()
+                case Release():
+                    self.release()
         return events
 
-    def _fold(self, job: Fold) -> Event | None:  # noqa: PLR0911 - each return is one thing that a chunk may be
+    def _fold(self, job: Fold) -> Event | None:
         """Fold one chunk; None where an earlier chunk of its upload was left out, so that it must come again too."""
-        if self._sums is None or self._manifest is None:
+        if self._sums is None:
             return None
-        upload = self._uploads.get(job.key)
-        if upload is None or upload.serial != job.serial:
-            assert upload is None, "an upload that was not undone before the next of its key"
-            upload = self._uploads[job.key] = _Upload(job.serial, job.weight)
+        upload = self._upload(job)
         if job.chunk != upload.folded:
             return None
-        if not job.data and not self._manifest.layout.count:  # a model of no bytes has no chunks
-            return Folded(job.key, job.serial, job.chunk, upload.hasher.hexdigest(), 0.0)
         if chunk_digest(job.data) != job.digest:
             return Damaged(job.key, job.serial, job.chunk)
         try:
-            self._add(job, upload)
+            self._check_size(job)
+            # Spooled first, then folded: what is folded can always be taken out.
+            self._spool.append(job.serial, job.data)
+            upload.squares += self._add(job.key, job.chunk, job.data, job.weight)
         except (BadUpdate, BadMessage, SpoolFull) as error:
             return Unfit(job.key, job.serial, job.chunk, str(error))
         upload.folded += 1
@@ -126,25 +150,52 @@ class Folder:
             return Folded(job.key, job.serial, job.chunk)
         return Folded(job.key, job.serial, job.chunk, upload.hasher.hexdigest(), sqrt(upload.squares))
 
-    def _add(self, job: Fold, upload: _Upload) -> None:
-        """Spool first, then fold: what is folded can always be taken out."""
-        assert self._sums is not None
+    def _check_size(self, job: Fold) -> None:
         start, stop = self._bounds(job.key, job.chunk)
         if len(job.data) != stop - start:
             raise BadUpdate(f"chunk {job.chunk}: expected {stop - start} bytes, got {len(job.data)}")
-        self._spool.append(upload.serial, job.data)
-        if job.key.sender.role == "combiner":
-            self._sums.merge(self._partial_bounds[job.chunk][0], job.data)
-        else:
-            upload.squares += self._sums.add(job.chunk, job.data, job.weight)
+
+    def _fold_whole(self, job: FoldWhole) -> Event:
+        """Fold all of an upload; its size was checked when it was announced."""
+        upload = self._upload(job)
+        chunks = len(self._partial_bounds) if job.key.sender.role == "combiner" else len(self._part)
+        data = memoryview(job.data)
+        try:
+            if chunks:
+                self._spool.append(job.serial, data)
+            for chunk in range(chunks):
+                start, stop = self._bounds(job.key, chunk)
+                upload.squares += self._add(job.key, chunk, data[start:stop], job.weight)
+                upload.folded += 1
+        except (BadUpdate, BadMessage, SpoolFull) as error:
+            return Unfit(job.key, job.serial, upload.folded, str(error))
+        upload.hasher.update(data)
+        return Folded(job.key, job.serial, max(0, chunks - 1), upload.hasher.hexdigest(), sqrt(upload.squares))
+
+    def _upload(self, job: Fold | FoldWhole) -> _Upload:
+        upload = self._uploads.get(job.key)
+        if upload is None or upload.serial != job.serial:
+            assert upload is None, "an upload that was not undone before the next of its key"
+            upload = self._uploads[job.key] = _Upload(job.serial, job.weight)
+        return upload
+
+    def _add(self, key: Key, chunk: int, data: Buffer, weight: float, sign: int = 1) -> float:
+        """Add a chunk of an upload to the accumulator, or take it out; returns the sum of its squares."""
+        assert self._sums is not None
+        if key.sender.role != "combiner":
+            return self._sums.add(self._part.start + chunk, data, weight, sign)
+        sums = np.frombuffer(data, "<i8")
+        self._sums.merge(self._partial_bounds[chunk][0], sums if sign > 0 else np.negative(sums))
+        return 0.0
 
     def _bounds(self, key: Key, chunk: int) -> tuple[int, int]:
         """Return where a chunk of an upload lies in its bytes."""
-        assert self._manifest is not None
         if key.sender.role == "combiner":
             start, stop = self._partial_bounds[chunk]
             return start * PARTIAL_ITEM_BYTES, stop * PARTIAL_ITEM_BYTES
-        return self._manifest.layout.bounds(chunk)
+        assert self._manifest is not None
+        start, stop = self._manifest.layout.bounds(self._part.start + chunk)
+        return start - self._start, stop - self._start
 
     def _undo(self, key: Key) -> None:
         """Take out of the accumulator what is in it of an upload."""
@@ -153,88 +204,29 @@ class Folder:
             return
         for chunk in range(upload.folded):
             data = self._spool.read(upload.serial, *self._bounds(key, chunk))
-            if key.sender.role == "combiner":
-                self._sums.merge(self._partial_bounds[chunk][0], np.negative(np.frombuffer(data, "<i8")))
-            else:
-                self._sums.add(chunk, data, upload.weight, sign=-1)
+            self._add(key, chunk, data, upload.weight, -1)
         self._spool.drop(upload.serial)
 
     def partial(self) -> Partial:
-        """Return what is folded now, to be sent to the root; nothing may be folded while it is read."""
+        """Return what is folded now, to be sent up the tree; nothing may be folded while it is read."""
         sums, manifest = self._sums, self._manifest
         assert sums is not None and manifest is not None
         bounds = list(self._partial_bounds)
+        scratch = np.empty(max((stop - start for start, stop in bounds), default=0), np.int64)
 
-        def chunk(index: int) -> bytes:
-            return sums.partial(*bounds[index]).tobytes()
+        def chunk(index: int) -> memoryview:
+            """The bytes of a chunk, valid until the next is asked for."""
+            return sums.partial(*bounds[index], scratch).data.cast("B")
 
         hasher, digests = Hasher(), []
         for index in range(len(bounds)):
             data = chunk(index)
             hasher.update(data)
             digests.append(chunk_digest(data))
-        nbytes = manifest.spec.parts * PARTIAL_ITEM_BYTES
+        nbytes = len(bounds) and bounds[-1][1] * PARTIAL_ITEM_BYTES
         return Partial(manifest.spec.digest, hasher.hexdigest(), nbytes, tuple(digests), chunk)
 
     def finish(self, order: Order) -> Making:
-        """Begin to make the new model of what is folded now."""
-        assert self._sums is not None and self._manifest is not None and order.merge is not None
+        """Begin to make the new model, or our part of it, of what is folded now."""
+        assert self._sums is not None and self._manifest is not None
         return Making(self._sums, self._manifest, order)
-
-
-class Making:
-    """The new model, chunk by chunk in order: the mean, the strategy's step, the bytes; and at the end its manifest."""
-
-    def __init__(self, sums: Accumulator, base: Manifest, order: Order) -> None:
-        assert order.merge is not None
-        self._sums = sums
-        self._base = base
-        self._aggregator = find(order.strategy)
-        self._options = self._aggregator.parse(order.options)
-        self._weight_sum = order.merge.weight_sum
-        self._round = order.round
-        self._hasher = Hasher()
-        self._digests: list[int] = []
-        self._absmax = [0.0] * len(base.spec.arrays)
-
-    @property
-    def layout(self) -> Layout:
-        """The cut of the model: that of its base."""
-        return self._base.layout
-
-    @property
-    def reads_base(self) -> bool:
-        """Whether the step needs the base model's chunks."""
-        return self._aggregator.reads_base
-
-    def chunks(self, first: int, stop: int, bases: Sequence[bytes] = ()) -> list[memoryview]:
-        """Return the bytes of chunks ``first`` up to, not including, ``stop``; to be called in order.
-
-        ``bases``: the same chunks of the base model, where `reads_base`.
-        """
-        return [self._chunk(index, bases[index - first] if bases else None) for index in range(first, stop)]
-
-    def _chunk(self, index: int, base: bytes | None) -> memoryview:
-        assert index == len(self._digests), "chunks are made in order"
-        mean = self._sums.mean(index, self._weight_sum)
-        before = mean
-        if base is not None:
-            self._base.check_chunk(index, base)
-            before = self._sums.parts.widen(index, base)
-        values, _ = self._aggregator.step(mean, before, {}, self._options, self._round)
-        data = self._sums.parts.narrow(index, values)
-        self._hasher.update(data)
-        self._digests.append(chunk_digest(data))
-        for segment in self.layout.segments(index):
-            count = segment.stop - segment.start
-            piece = np.frombuffer(data, segment.array.numpy, count, segment.offset)
-            self._absmax[segment.index] = max(self._absmax[segment.index], magnitude(piece))
-        return data
-
-    def manifest(self) -> Manifest:
-        """Return the manifest; every chunk must have been made."""
-        assert len(self._digests) == self.layout.count, "the model is not whole"
-        base = self._base
-        return Manifest(
-            base.spec, base.chunk_bytes, tuple(self._digests), self._hasher.hexdigest(), tuple(self._absmax)
-        )

@@ -8,25 +8,27 @@
     +------------------------------- (any phase)   MERGED: partial sent, or model ---+
                                                              stored and reported
 
-   one upload:   QUEUED --slot--> RECEIVING --last chunk, digest right--> ACCEPTED --no longer counts--> (undone)
-                    ^                 |   |
-                    +----- stalled ---+   +--digest wrong, not finite, ...--> REFUSED (undone)
+   one upload:   QUEUED --room--> RECEIVING --last chunk, digest right--> ACCEPTED --no longer counts--> (undone)
+                  |  ^                |  |
+                  |  +-- too slow ----+  +--digest wrong, not finite, credit ignored, ...--> REFUSED (undone)
+                  |                                             ^
+                  +--all of it came at once---> WHOLE ----------+---> ACCEPTED
 
-`allowed` is what may be folded now: the attempts of clients that the order names, and, for a root, the partials of the
-others. Whatever is folded and no longer allowed is undone from the spool, exactly; so a change of mind of the
-coordinator costs no more than that. Credits bound memory: at most `slots_max` uploads receive at once, each with
-`window_chunks` under way; the others are told to wait. Chunks come in order; one that is missing or damaged is asked
-for again, one that comes twice is ignored. A sender that stalls gives its slot to the next in line and keeps what it
-has.
+`allowed` is what may be folded now: the attempts of clients that the order names, and the partials of those below us.
+Whatever is folded and no longer allowed is undone from the spool, exactly; so a change of mind of the coordinator costs
+no more than that. Credits bound memory (`fedbus.combiner.slots`). Chunks come in order; one that is missing or damaged
+is asked for again, one that comes twice is ignored. Who holds room and makes less than the least progress gives it to
+those who wait, keeps what it has sent, and goes on in its turn. What a sender may not send is answered with the reason,
+at most once a second; who goes on beyond its credit is refused. How a round ends: `fedbus.combiner.closing`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
-from math import isfinite
 
+from fedbus.combiner.closing import Closing
 from fedbus.combiner.events import (
     Begun,
     ChunkArrived,
@@ -35,17 +37,17 @@ from fedbus.combiner.events import (
     Event,
     Fold,
     Folded,
+    FoldWhole,
     Key,
     OrderSeen,
     PartialSent,
     Prepare,
     Prepared,
     PrepareFailed,
+    Release,
     Report,
     Reset,
-    SendPartial,
-    StopPartial,
-    Store,
+    RoomMade,
     Stored,
     StoreFailed,
     Tell,
@@ -53,34 +55,40 @@ from fedbus.combiner.events import (
     Undo,
     Unfit,
 )
+from fedbus.combiner.slots import WINDOW_BYTES, Room, Slots
+from fedbus.combiner.uploads import Standing, Upload, allowed_by, state_of, tell, unfit, verdict_of
 from fedbus.messages import reports
 from fedbus.messages.ids import Peer
 from fedbus.messages.orders import Order
-from fedbus.messages.uploads import UploadBegin, UploadState
-
-SLOTS_MAX = 8
-"""Uploads that receive at once.
-
-Eight windows of 4 MiB: 32 MiB under way keep the fold busy whatever one sender does.
-"""
-
-WINDOW_CHUNKS = 8
-"""Chunks of one upload under way: 4 MiB by default, a link of 100 ms at 300 Mbit/s."""
+from fedbus.messages.uploads import UploadBegin
 
 STALL_S = 5.0
-"""A sender that holds a slot and sends nothing for so long gives it to the next in line, if there is one."""
+"""How often a sender that holds room must have made progress, where others wait."""
+
+PROGRESS_BYTES = 2**20
+"""Least progress in that time, or a window, or all that is left: 1.7 Mbit/s."""
 
 DAMAGES_MAX = 16
 """Damaged chunks after which an upload is refused: bits that flip so often are not chance."""
 
-WEIGHT_SPREAD = 2.0**-30
-"""Smallest weight as a share of ``weight_max``: of a smaller one the fixed point keeps too little (docs: exactness)."""
+EXCESS_MAX = 64
+"""Chunks beyond the credit after which an upload is refused: what an earlier self of the sender had under way is
+fewer."""
+
+ANSWER_S = 1.0
+"""Pause between two answers to what a sender may not send: a flood of chunks is no flood of answers."""
 
 EARLY_MAX = 10_000
 """Senders that are remembered because they announced before our order came; the others ask again by themselves."""
 
+EARLY_BYTES_MAX = 16 * 2**20
+"""Bytes of updates that came with such an announcement; of more only the announcement is kept, and asked for again."""
+
 RECORDS_MAX = 200_000
 """Uploads that are remembered: no stranger's flood of announcements may fill the memory."""
+
+REST_S = 600.0
+"""How long a session rests before the room is given back that it keeps for its next round."""
 
 
 class Phase(Enum):
@@ -92,55 +100,33 @@ class Phase(Enum):
     MERGED = "merged"
 
 
-class Standing(Enum):
-    """Where one upload stands."""
-
-    QUEUED = "queued"
-    RECEIVING = "receiving"
-    ACCEPTED = "accepted"
-    REFUSED = "refused"
-
-
-@dataclass(slots=True)
-class Upload:
-    """One upload. ``next_chunk`` is expected next, ``folded`` of them are in the accumulator, ``credit`` was granted.
-
-    ``serial`` tells it from an earlier upload of the same key, whose results may still be on their way.
-    """
-
-    begin: UploadBegin
-    standing: Standing = Standing.QUEUED
-    next_chunk: int = 0
-    folded: int = 0
-    credit: int = 0
-    told: int = 0
-    gap_told: int = -1
-    serial: int = 0
-    damages: int = 0
-    heard_at: float = 0.0
-    reason: str = ""
-
-
 @dataclass(slots=True)
 class Machine:
-    """The decisions of one session in one combiner."""
+    """The decisions of one session in one combiner; ``room`` is shared with its other sessions."""
 
     session: str
     name: str
     incarnation: str
-    slots_max: int = SLOTS_MAX
-    window_chunks: int = WINDOW_CHUNKS
+    room: Room = field(default_factory=Room)
+    window_bytes: int = WINDOW_BYTES
     phase: Phase = Phase.IDLE
     order: Order | None = None
     base: Prepared | None = None
     uploads: dict[Key, Upload] = field(default_factory=dict)
+    accepted: set[Key] = field(default_factory=set)
     allowed: frozenset[Key] = frozenset()
-    queue: list[Key] = field(default_factory=list)
-    receiving: set[Key] = field(default_factory=set)
     verdicts: list[reports.Verdict] = field(default_factory=list)
-    partial_under_way: bool = False
     early: dict[Peer, Begun] = field(default_factory=dict)
+    early_bytes: int = 0
+    strays: set[Peer] = field(default_factory=set)
     begun: int = 0
+    resting_since: float | None = None
+    slots: Slots = field(init=False)
+    closing: Closing = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.slots = Slots(self.session, self.room, self.window_bytes)
+        self.closing = Closing(self.session, self.name)
 
     def handle(self, event: Event, now: float) -> list[Effect]:
         """Take note of an event; returns what is to be done."""
@@ -159,15 +145,15 @@ class Machine:
 
     def check(self) -> None:
         """Assert what must hold after every step."""
-        assert len(self.receiving) <= self.slots_max
-        assert self.receiving.isdisjoint(self.queue)
-        for key in self.receiving:
+        self.slots.check()
+        for key in self.slots.held:
             upload = self.uploads[key]
             assert upload.standing is Standing.RECEIVING
-            assert upload.folded <= upload.next_chunk <= max(upload.credit, upload.next_chunk)
-            assert upload.next_chunk - upload.folded <= self.window_chunks, "more under way than was granted"
+            assert upload.folded <= upload.next_chunk <= upload.granted <= upload.begin.chunks
+            assert upload.next_chunk - upload.folded <= upload.window, "more under way than was granted"
+        assert len(self.accepted) <= len(self.uploads) <= len(self.allowed)
         if self.phase is Phase.MERGED:
-            assert all(self._is_accepted(key) for key in self.allowed), "merged without all that counts"
+            assert len(self.accepted) == len(self.allowed), "merged without all that counts"
 
     # --- orders ---
 
@@ -177,9 +163,11 @@ class Machine:
             return []
         self.order = order
         if order.state in ("rest", "ended"):
+            self.resting_since = now
             return self._rest()
-        allowed = _allowed(order, self.name)
-        if known is None or known.state in ("rest", "ended") or known.round != order.round or self.phase is Phase.IDLE:
+        self.resting_since = None
+        allowed = allowed_by(order, self.name)
+        if known is None or self.phase is Phase.IDLE or not _is_same_round(known, order):
             effects = self._rest()
             self.phase, self.allowed = Phase.PREPARING, allowed
             return [*effects, Prepare(order)]
@@ -189,17 +177,17 @@ class Machine:
 
     def _rest(self) -> list[Effect]:
         """Drop everything of the session."""
-        effects: list[Effect] = [StopPartial()] if self.partial_under_way else []
+        effects = self.closing.stop()
         if self.phase is not Phase.IDLE:
             effects.append(Reset())
-        self.phase, self.base, self.allowed, self.partial_under_way = Phase.IDLE, None, frozenset(), False
-        self.uploads, self.queue, self.receiving, self.verdicts = {}, [], set(), []
+        self.phase, self.base, self.allowed = Phase.IDLE, None, frozenset()
+        self.uploads, self.accepted, self.verdicts = {}, set(), []
+        self.slots.clear()
         return effects
 
     def _change(self, allowed: frozenset[Key], now: float) -> list[Effect]:
         """The order changed within the round: undo what no longer counts, go on with the rest."""
-        effects: list[Effect] = [StopPartial()] if self.partial_under_way else []
-        self.partial_under_way = False
+        effects = self.closing.stop()
         if self.phase is Phase.MERGED:
             self.phase = Phase.FOLDING
         self.allowed = allowed
@@ -210,9 +198,8 @@ class Machine:
     def _drop(self, key: Key) -> list[Effect]:
         """Forget an upload; what is folded of it, or on its way to be, is undone behind it."""
         upload = self.uploads.pop(key)
-        self.receiving.discard(key)
-        if key in self.queue:
-            self.queue.remove(key)
+        self.accepted.discard(key)
+        self.slots.leave(key)
         # Refused, it was undone then. Else always: the fold may know an upload of which it has no chunk (all damaged).
         return [] if upload.standing is Standing.REFUSED else [Undo(key)]
 
@@ -226,8 +213,9 @@ class Machine:
         if self.phase is not Phase.PREPARING or self.order is None or event.round != self.order.round:
             return []
         self.phase = Phase.IDLE  # the next order, perhaps of clients that are moved here, tries again
-        if self.order.merge is not None and self.order.merge.root == self.name:
-            return [Report(self._merge_failed(event.reason))]
+        merge = self.order.merge
+        if merge is not None and (merge.root == self.name or merge.partials):
+            return [self.closing.failed(self.order, event.reason)]
         clients = {key.sender.name: key.attempt for key in self.allowed if key.sender.role == "client"}
         self.verdicts += [
             reports.Verdict(client=name, attempt=attempt, accepted=False, reason=event.reason[:2000])
@@ -240,45 +228,61 @@ class Machine:
     def _begun(self, event: Begun, now: float) -> list[Effect]:
         begin, order = event.begin, self.order
         key = Key(event.sender, begin.round, begin.attempt)
-        if order is None or begin.round > order.round or self.phase in (Phase.IDLE, Phase.PREPARING):
-            if (
-                order is not None
-                and begin.round <= order.round
-                and (order.state in ("rest", "ended") or begin.round < order.round)
-            ):
-                return [self._refusal(key, f"round {begin.round} is closed")]
+        if order is None or begin.round > order.round:
             return self._too_early(key, event)
-        if begin.round < order.round:
-            return [self._refusal(key, f"round {begin.round} is closed; round {order.round} is under way")]
+        if begin.round < order.round or order.state in ("rest", "ended"):
+            under_way = f"; round {order.round} is under way" if begin.round < order.round else ""
+            return [self._refusal(key, f"round {begin.round} is closed{under_way}")]
+        if self.phase in (Phase.IDLE, Phase.PREPARING):
+            return self._too_early(key, event)
         if key not in self.allowed:
             return self._begun_not_allowed(key, order, event)
+        return self._begun_allowed(key, order, event, now)
+
+    def _begun_allowed(self, key: Key, order: Order, event: Begun, now: float) -> list[Effect]:
+        """Say how a known upload stands; fold, or let wait, what is new; refuse what cannot be folded."""
+        begin = event.begin
+        if event.bare:
+            return [tell(self.session, key, resend=True)]  # we had no room to keep what came with it
         known = self.uploads.get(key)
+        is_whole = bool(begin.inline) or not begin.chunks
         if known is not None and known.begin.digest == begin.digest:
-            known.heard_at = now
-            return [self._state(key, known, resend=True)]
-        if known is not None and known.standing is Standing.ACCEPTED:
+            if not is_whole or known.is_settled or known.standing is Standing.WHOLE:
+                return [state_of(self.session, key, known, resend=not is_whole)]
+        elif known is not None and known.standing is Standing.ACCEPTED:
             # The client was restarted and trained again, not bit for bit the same: the first one counts.
-            return [self._state(key, known)]
+            return [state_of(self.session, key, known)]
         effects = self._drop(key) if known is not None else []
-        reason = self._unfit(event.sender, begin)
+        assert self.base is not None
+        reason = unfit(self.base, order, event.sender, begin)
+        if not reason and len(self.uploads) >= RECORDS_MAX:
+            reason = f"this combiner holds {RECORDS_MAX} uploads already"
         if reason:
-            self.uploads[key] = Upload(begin, Standing.REFUSED, reason=reason)
+            self.uploads[key] = Upload(_bare(begin), Standing.REFUSED, reason=reason)
             return effects + self._judge(key, accepted=False)
         self.begun += 1
-        self.uploads[key] = Upload(begin, serial=self.begun, heard_at=now)
-        self.queue.append(key)
+        if is_whole:
+            self.uploads[key] = Upload(_bare(begin), Standing.WHOLE, next_chunk=begin.chunks, serial=self.begun)
+            return [*effects, FoldWhole(key, self.begun, begin.inline, begin.weight)]
+        self.uploads[key] = Upload(begin, serial=self.begun)
+        self.slots.wait(key)
         effects += self._fill_slots(now)
-        return effects if key in self.receiving else [*effects, self._wait(key)]
+        return effects if key in self.slots.held else [*effects, tell(self.session, key)]
 
     def _too_early(self, key: Key, event: Begun) -> list[Effect]:
         """Let a sender wait that knows more than we do yet; it is answered again when we do, not only when it asks."""
-        if event.sender in self.early or len(self.early) < EARLY_MAX:
+        before = self.early.get(event.sender)
+        if before is not None or len(self.early) < EARLY_MAX:
+            self.early_bytes -= len(before.begin.inline) if before is not None else 0
+            if self.early_bytes + len(event.begin.inline) > EARLY_BYTES_MAX:
+                event = replace(event, begin=_bare(event.begin), bare=True)
+            self.early_bytes += len(event.begin.inline)
             self.early[event.sender] = event
-        return [self._wait(key)]
+        return [tell(self.session, key)]
 
     def _hear_early(self, now: float) -> list[Effect]:
         """Answer those who were too early, now that an order is here or the fold is ready."""
-        early, self.early = self.early, {}
+        early, self.early, self.early_bytes = self.early, {}, 0
         return [effect for event in early.values() for effect in self._begun(event, now)]
 
     def _begun_not_allowed(self, key: Key, order: Order, event: Begun) -> list[Effect]:
@@ -292,45 +296,55 @@ class Machine:
             return [self._refusal(key, f"round {order.round} has closed without this update")]
         return self._too_early(key, event)
 
-    def _unfit(self, sender: Peer, begin: UploadBegin) -> str:
-        """Return why an announced upload cannot be folded; empty if it can."""
-        base, order = self.base, self.order
-        assert base is not None and order is not None
-        partial = sender.role == "combiner"
-        nbytes, chunks = (base.partial_nbytes, base.partial_chunks) if partial else (base.nbytes, base.chunks)
-        if begin.spec != base.spec:
-            digests = f"digest {begin.spec[:16]}, expected {base.spec[:16]}"
-            return f"the update's names, shapes or dtypes are not those of {order.version} ({digests})"
-        if begin.nbytes != nbytes or begin.chunks != chunks:
-            return f"expected {nbytes} bytes in {chunks} chunks, announced were {begin.nbytes} in {begin.chunks}"
-        if not partial and not (isfinite(begin.weight) and 0 < begin.weight <= order.weight_max):
-            return f"expected a weight above 0 and at most {order.weight_max:g} (weight_max), got {begin.weight}"
-        if not partial and begin.weight < order.weight_max * WEIGHT_SPREAD:
-            least = order.weight_max * WEIGHT_SPREAD
-            return (
-                f"expected a weight of at least {least:g} (2^-30 of weight_max), got {begin.weight}; lower weight_max"
-            )
-        if len(self.uploads) >= RECORDS_MAX:
-            return f"this combiner holds {RECORDS_MAX} uploads already"
-        return ""
-
     def _chunk_arrived(self, event: ChunkArrived, now: float) -> list[Effect]:
-        address = event.address
-        key = Key(address.sender, address.round, address.attempt)
+        sender, _, round_, attempt, chunk, digest = event.address
+        key = Key(sender, round_, attempt)
         upload = self.uploads.get(key)
-        if upload is None or upload.standing is not Standing.RECEIVING or address.chunk >= upload.credit:
-            return []  # nobody asked for it: of another round, beyond its credit, or its slot was given away
-        upload.heard_at = now
-        if address.chunk < upload.next_chunk:
-            return []  # a repeat
-        if address.chunk > upload.next_chunk:
-            if upload.gap_told == upload.next_chunk:
-                return []
-            upload.gap_told = upload.next_chunk
-            return [self._state(key, upload, resend=True)]
+        if upload is None:
+            return self._stray(key)
+        if upload.standing is not Standing.RECEIVING or chunk != upload.next_chunk or chunk >= upload.credit:
+            return self._unexpected(key, upload, chunk, now)
         upload.next_chunk += 1
         last = upload.next_chunk == upload.begin.chunks
-        return [Fold(key, upload.serial, address.chunk, event.data, address.digest, upload.begin.weight, last)]
+        return [Fold(key, upload.serial, chunk, event.data, digest, upload.begin.weight, last)]
+
+    def _unexpected(self, key: Key, upload: Upload, chunk: int, now: float) -> list[Effect]:
+        """Ignore a chunk that is not the next one, and say why; ask for the one that is missing."""
+        if upload.is_settled:
+            return self._remind(key, upload, now, "")
+        if chunk >= upload.granted:
+            upload.excess += 1
+            beyond = f"chunk {chunk} is beyond its credit of {upload.granted} chunks"
+            if upload.excess > max(EXCESS_MAX, 2 * upload.window):
+                return self._refuse(key, f"{upload.excess} chunks came without credit; {beyond}", now)
+            return self._remind(key, upload, now, beyond)
+        if upload.standing is not Standing.RECEIVING:
+            return []  # it was under way when its sender lost its place
+        if chunk < upload.next_chunk:
+            return self._remind(key, upload, now, f"chunk {chunk} came twice, expected is chunk {upload.next_chunk}")
+        if upload.gap_told == upload.next_chunk:
+            return []
+        upload.gap_told = upload.next_chunk
+        missing = f"chunk {chunk} came, expected is chunk {upload.next_chunk}"
+        return [state_of(self.session, key, upload, resend=True, reason=missing)]
+
+    def _remind(self, key: Key, upload: Upload, now: float, reason: str) -> list[Effect]:
+        """Say how things stand, and why, unless that was said just now."""
+        if now < upload.answered_at + ANSWER_S:
+            return []
+        upload.answered_at = now
+        return [state_of(self.session, key, upload, reason=reason)]
+
+    def _stray(self, key: Key) -> list[Effect]:
+        """Answer who sends what it has not announced to us, once between two ticks."""
+        if key.sender in self.strays or len(self.strays) >= EARLY_MAX or self.order is None:
+            return []
+        self.strays.add(key.sender)
+        if key.round != self.order.round:
+            reason = f"a chunk of round {key.round} came; round {self.order.round} is under way"
+        else:
+            reason = f"a chunk came of an update (attempt {key.attempt}) that was not announced, or does not count"
+        return [tell(self.session, key, reason=reason)]
 
     def _folded(self, event: Folded, now: float) -> list[Effect]:
         upload = self._under_way(event.key, event.serial)
@@ -344,16 +358,15 @@ class Machine:
     def _under_way(self, key: Key, serial: int) -> Upload | None:
         """Return the upload that a result of the fold belongs to, if it is still being received."""
         upload = self.uploads.get(key)
-        if upload is None or upload.serial != serial or upload.standing not in (Standing.RECEIVING, Standing.QUEUED):
-            return None
-        return upload
+        return None if upload is None or upload.serial != serial or upload.is_settled else upload
 
     def _complete(self, event: Folded, upload: Upload, now: float) -> list[Effect]:
         """Accept an upload of which everything is folded, if it is what was announced."""
         if event.digest != upload.begin.digest:
             return self._refuse(event.key, f"expected the digest {upload.begin.digest}, got {event.digest}", now)
         upload.standing = Standing.ACCEPTED
-        self._leave_slot(event.key)
+        self.accepted.add(event.key)
+        self.slots.leave(event.key)
         effects = self._judge(event.key, accepted=True, norm=event.norm)
         return effects + self._fill_slots(now) + self._merge_if_complete()
 
@@ -367,7 +380,7 @@ class Machine:
                 event.key, f"{upload.damages} chunks arrived damaged, the last was chunk {event.chunk}", now
             )
         upload.next_chunk = event.chunk
-        return [self._state(event.key, upload, resend=True)]
+        return [state_of(self.session, event.key, upload, resend=True, reason=f"chunk {event.chunk} was damaged")]
 
     def _unfit_chunk(self, event: Unfit, now: float) -> list[Effect]:
         upload = self._under_way(event.key, event.serial)
@@ -379,155 +392,118 @@ class Machine:
         """Refuse an upload that was being received: it is undone whole."""
         upload = self.uploads[key]
         upload.standing, upload.reason = Standing.REFUSED, reason[:2000]
-        self._leave_slot(key)
+        self.slots.leave(key)
         return [Undo(key), *self._judge(key, accepted=False), *self._fill_slots(now)]
 
     def _judge(self, key: Key, *, accepted: bool, norm: float = 0.0) -> list[Effect]:
         """Tell the sender, and note for the coordinator."""
         upload = self.uploads[key]
-        begin = upload.begin
         if key.sender.role == "client":
-            self.verdicts.append(
-                reports.Verdict(
-                    client=key.sender.name,
-                    attempt=key.attempt,
-                    accepted=accepted,
-                    reason=upload.reason,
-                    weight=begin.weight,
-                    nbytes=begin.nbytes,
-                    fetched=begin.fetched,
-                    norm=norm,
-                    digest=begin.digest,
-                    metrics=begin.metrics,
-                )
-            )
-        return [self._state(key, upload)]
+            self.verdicts.append(verdict_of(key, upload, accepted=accepted, norm=norm))
+        return [state_of(self.session, key, upload)]
 
-    # --- slots and credits ---
+    # --- room and leases ---
 
-    def _leave_slot(self, key: Key) -> None:
-        self.receiving.discard(key)
-        if key in self.queue:
-            self.queue.remove(key)
+    def _room_made(self, event: RoomMade, now: float) -> list[Effect]:
+        return self._fill_slots(now)
 
     def _fill_slots(self, now: float) -> list[Effect]:
-        """Give free slots to those who wait longest."""
+        """Give free room to those who wait longest."""
         effects: list[Effect] = []
-        while self.queue and len(self.receiving) < self.slots_max:
-            key = self.queue.pop(0)
-            upload = self.uploads[key]
-            upload.standing, upload.heard_at = Standing.RECEIVING, now
-            self.receiving.add(key)
-            upload.next_chunk = upload.folded
-            upload.credit = min(upload.begin.chunks, upload.folded + self.window_chunks)
-            upload.told, upload.gap_told = upload.credit, -1
-            effects.append(self._state(key, upload, resend=True))
-            if upload.begin.chunks == 0:
-                effects.append(Fold(key, upload.serial, 0, b"", 0, upload.begin.weight, last=True))
+        while self.base is not None and (key := self.slots.first()) is not None:
+            upload, chunk_bytes = self.uploads[key], self.base.chunk_bytes
+            window = self.slots.window(chunk_bytes)
+            chunks = min(window, upload.begin.chunks - upload.folded)
+            if not self.slots.take(key, chunks, chunk_bytes, upload.begin.nbytes):
+                break
+            upload.standing, upload.window = Standing.RECEIVING, window
+            upload.lease_at, upload.lease_chunk = now, upload.folded
+            upload.next_chunk, upload.gap_told = upload.folded, -1
+            upload.credit = upload.told = upload.folded + chunks
+            upload.granted = max(upload.granted, upload.credit)
+            effects.append(state_of(self.session, key, upload, resend=True))
         return effects
 
     def _extend(self, key: Key, upload: Upload) -> list[Effect]:
         """Grant more as chunks are folded; say so each half window, not for each chunk."""
         if upload.standing is not Standing.RECEIVING:
             return []
-        upload.credit = min(upload.begin.chunks, upload.folded + self.window_chunks)
-        if upload.credit - upload.told < max(1, self.window_chunks // 2) and upload.credit < upload.begin.chunks:
+        upload.credit = min(upload.begin.chunks, upload.folded + upload.window)
+        upload.granted = max(upload.granted, upload.credit)
+        if upload.credit - upload.told < max(1, upload.window // 2) and upload.credit < upload.begin.chunks:
             return []
         if upload.credit == upload.told:
             return []
         upload.told = upload.credit
-        return [self._state(key, upload)]
+        return [state_of(self.session, key, upload)]
 
     def _ticked(self, event: Ticked, now: float) -> list[Effect]:
-        """Take the slot of a sender that stalls, if somebody waits and none of its chunks is on its way to the fold."""
+        """Look at the leases, and give back what a session keeps that rests for long."""
+        self.strays.clear()
+        if self.resting_since is not None and now > self.resting_since + REST_S:
+            self.resting_since = None
+            return [Release()]
         effects: list[Effect] = []
-        for key in sorted(self.receiving):
-            upload = self.uploads[key]
-            if self.queue and now > upload.heard_at + STALL_S and upload.folded == upload.next_chunk:
-                self.receiving.discard(key)
-                upload.standing, upload.credit = Standing.QUEUED, upload.folded
-                self.queue.append(key)
-                effects += self._fill_slots(now)
+        for key in list(self.slots.held):
+            if key in self.slots.held and now > self.uploads[key].lease_at + STALL_S:
+                effects += self._look_at_lease(key, self.uploads[key], now)
         return effects
 
-    # --- closing ---
+    def _look_at_lease(self, key: Key, upload: Upload, now: float) -> list[Effect]:
+        """Take the place of a sender that made too little of it, if somebody waits."""
+        assert self.base is not None
+        least = min(PROGRESS_BYTES // self.base.chunk_bytes, upload.window, upload.begin.chunks - upload.lease_chunk)
+        made = upload.next_chunk - upload.lease_chunk
+        if made >= max(1, least) or upload.folded < upload.next_chunk:  # or it is the fold that is slow
+            upload.lease_at, upload.lease_chunk = now, upload.next_chunk
+            return []
+        if not self.slots.is_wanted():
+            return []
+        self.slots.leave(key)
+        upload.standing, upload.credit = Standing.QUEUED, upload.folded
+        self.slots.wait(key, slow=True)
+        slow = (
+            f"{max(0, made)} chunks in {STALL_S:g} s, expected {max(1, least)}; others wait, so it goes on in its turn"
+        )
+        return [state_of(self.session, key, upload, reason=slow), *self._fill_slots(now)]
 
-    def _is_accepted(self, key: Key) -> bool:
-        upload = self.uploads.get(key)
-        return upload is not None and upload.standing is Standing.ACCEPTED
+    # --- closing ---
 
     def _merge_if_complete(self) -> list[Effect]:
         """All that counts is folded and nothing else: close our part of the round, once."""
         order = self.order
         if self.phase is not Phase.FOLDING or order is None or order.merge is None or order.state != "merge":
             return []
-        if not all(self._is_accepted(key) for key in self.allowed):
+        if len(self.accepted) < len(self.allowed):
             return []
         self.phase = Phase.MERGED
-        if order.merge.root == self.name:
-            return [Store(order)]
-        self.partial_under_way = True
-        return [SendPartial(order)]
+        return self.closing.begin(order)
 
     def _partial_sent(self, event: PartialSent, now: float) -> list[Effect]:
-        merge = self.order.merge if self.order else None
-        if merge is None or merge.attempt != event.attempt or not self.partial_under_way:
-            return []
-        self.partial_under_way = False
-        return (
-            [] if event.accepted else [Report(self._merge_failed(f"{merge.root} refused our partial: {event.reason}"))]
-        )
+        return self.closing.partial_sent(event, self.order)
 
     def _stored(self, event: Stored, now: float) -> list[Effect]:
-        order = self.order
-        if order is None or order.merge is None or order.merge.attempt != event.attempt:
-            return []
-        stored = reports.ModelStored(
-            session=self.session,
-            round=order.round,
-            revision=event.attempt,
-            blob=order.merge.publish,
-            digest=event.digest,
-            nbytes=event.nbytes,
-        )
-        return [Report(stored)]
+        return self.closing.stored(event, self.order)
 
     def _store_failed(self, event: StoreFailed, now: float) -> list[Effect]:
-        merge = self.order.merge if self.order else None
-        if merge is None or merge.attempt != event.attempt:
-            return []
-        return [Report(self._merge_failed(event.reason))]
-
-    def _merge_failed(self, reason: str) -> reports.MergeFailed:
-        order = self.order
-        assert order is not None
-        attempt = order.merge.attempt if order.merge else 0
-        return reports.MergeFailed(session=self.session, round=order.round, revision=attempt, reason=reason[:2000])
-
-    # --- answers ---
-
-    def _state(self, key: Key, upload: Upload, *, resend: bool = False) -> Tell:
-        verdict = upload.standing.value if upload.standing in (Standing.ACCEPTED, Standing.REFUSED) else "pending"
-        fields = {"next_chunk": upload.next_chunk, "credit": upload.credit, "resend": resend, "reason": upload.reason}
-        return self._tell(key, fields | {"verdict": verdict})
-
-    def _wait(self, key: Key) -> Tell:
-        return self._tell(key, {"next_chunk": 0, "credit": 0})
+        return self.closing.store_failed(event, self.order)
 
     def _refusal(self, key: Key, reason: str) -> Tell:
-        return self._tell(key, {"next_chunk": 0, "credit": 0, "verdict": "refused", "reason": reason})
-
-    def _tell(self, key: Key, fields: dict[str, object]) -> Tell:
-        names = {"session": self.session, "round": key.round, "attempt": key.attempt}
-        return Tell(key.sender, UploadState.model_validate(names | fields))
+        return tell(self.session, key, verdict="refused", reason=reason)
 
 
-def _allowed(order: Order, name: str) -> frozenset[Key]:
-    """Return what an order lets us fold."""
-    keys = {Key(Peer("client", client), order.round, attempt) for client, attempt in order.uploads.items()}
-    if order.merge is not None and order.merge.root == name:
-        keys |= {Key(Peer("combiner", other), order.round, attempt) for other, attempt in order.merge.partials.items()}
-    return frozenset(keys)
+def _is_same_round(known: Order, order: Order) -> bool:
+    """Whether an order goes on with what another began."""
+    return known.state not in ("rest", "ended") and (known.round, known.part, known.parts) == (
+        order.round,
+        order.part,
+        order.parts,
+    )
+
+
+def _bare(begin: UploadBegin) -> UploadBegin:
+    """Return an announcement without the update that came with it."""
+    return begin.model_copy(update={"inline": b""}) if begin.inline else begin
 
 
 _TABLE: dict[type[Event], Callable[..., list[Effect]]] = {
@@ -542,5 +518,6 @@ _TABLE: dict[type[Event], Callable[..., list[Effect]]] = {
     PartialSent: Machine._partial_sent,
     Stored: Machine._stored,
     StoreFailed: Machine._store_failed,
+    RoomMade: Machine._room_made,
     Ticked: Machine._ticked,
 }

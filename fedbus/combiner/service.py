@@ -1,22 +1,20 @@
 """Runs a combiner: orders and uploads in, folds, partials, models and reports out.
 
-One inbox feeds one machine per session; what takes time (folding, fetching, storing) is done by one worker per session,
-in the order in which the machine asked for it, and comes back into the inbox. A partial is made in that order too, so
-that everything that was to be undone before it is undone; only its sending runs beside the worker, and is given up
-before anything else is folded.
+One inbox feeds one machine per session; what takes time is the session's work (`fedbus.combiner.work`), and what comes
+of it comes back into the inbox. The inbox is emptied some hundred events at a time: first the machines decide, then
+senders are told, then the coordinator; verdicts that follow each other closely travel together.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
-from itertools import takewhile
-from typing import TypeGuard, assert_never
+from dataclasses import dataclass
+from typing import NamedTuple, assert_never
 
-from fedbus import telemetry
 from fedbus.bus.base import Bus, Message, Subscription
 from fedbus.clock import Clock
 from fedbus.combiner.events import (
@@ -26,35 +24,36 @@ from fedbus.combiner.events import (
     Event,
     Fold,
     Folded,
-    Key,
+    FoldWhole,
     OrderSeen,
-    PartialSent,
     Prepare,
-    PrepareFailed,
+    Release,
     Report,
     Reset,
+    RoomMade,
     SendPartial,
-    StopPartial,
+    StopClosing,
     Store,
-    Stored,
-    StoreFailed,
+    StorePart,
     Tell,
     Ticked,
     Undo,
 )
-from fedbus.combiner.folder import Folder, Partial
+from fedbus.combiner.folder import Folder
 from fedbus.combiner.machine import Machine
+from fedbus.combiner.slots import ROOM_BYTES, Room
+from fedbus.combiner.spans import Spans
+from fedbus.combiner.work import Means, Work
 from fedbus.crash import Crash, Point, never
-from fedbus.errors import BadMessage, BusClosed, FedbusError
+from fedbus.errors import BadMessage, FedbusError
 from fedbus.exchange.outbox import Outbox
-from fedbus.exchange.station import Heard, Station
-from fedbus.exchange.upload.service import Parcel, Upload
+from fedbus.exchange.station import Station
 from fedbus.messages.ids import Peer
 from fedbus.messages.orders import Order
 from fedbus.messages.uploads import UploadBegin, UploadState
 from fedbus.store.models import ModelStore
 from fedbus.store.spool import Spool
-from fedbus.telemetry import Kind, Span, Telemetry
+from fedbus.telemetry import Telemetry
 from fedbus.together import together
 from fedbus.workers import Workers
 
@@ -63,33 +62,35 @@ log = logging.getLogger("fedbus.combiner")
 HEARTBEAT_S = 1.0
 """How often a combiner says that it lives: after 5.5 s of silence its work moves to the others."""
 
-PENDING_BYTES_MAX = 256 * 2**20
-"""Most bytes that wait to be read from the bus.
+CHUNKS_BYTES_MAX = 2 * ROOM_BYTES
+"""Most bytes of chunks that wait to be read from the bus: twice what credits allow; the rest is of senders without."""
 
-Credits keep it far below; it bounds what senders without credit can do.
-"""
-
-JOBS_MAX = 32
-"""Chunks folded in one go in the worker thread: a hop costs some 50 us, a chunk of 512 KiB some 300."""
+BEGINS_BYTES_MAX = 32 * 2**20
+"""Most bytes of announcements that wait to be read: three thousand updates of 10 KB; who is lost among more repeats."""
 
 INBOX_MAX = 1024
 """Events that wait before nothing more is read from the bus, whose subscriptions then bound what is buffered."""
+
+INBOX_BYTES_MAX = 16 * 2**20
+"""Bytes of chunks and of whole updates, in the inbox and on their way to the fold, likewise."""
+
+TURN_EVENTS = 256
+"""Events decided in one go before anybody is told: some milliseconds."""
+
+REPORT_S = 0.02
+"""Longest that a verdict waits for others to travel with, while more are being made."""
 
 TICK_S = 1.0
 REFRESH_S = 15.0
 """How often orders are read again even if nothing seems to be missed."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Told:
+class _Told(NamedTuple):
     """Something for a session's machine."""
 
     session: str
     event: Event
-    headers: dict[str, str] = field(default_factory=dict)
-
-
-Job = Prepare | Fold | Undo | Reset | Store | SendPartial
+    size: int = 0
 
 
 @dataclass(slots=True)
@@ -97,13 +98,8 @@ class _Session:
     """What a session has in this process."""
 
     machine: Machine
-    folder: Folder
-    jobs: asyncio.Queue[Job | None] = field(default_factory=asyncio.Queue)
-    wanted: SendPartial | None = None
-    partial: asyncio.Task[None] | None = None
-    headers: dict[str, str] = field(default_factory=dict)
-    spans: dict[Key, Span] = field(default_factory=dict)
-    begun: dict[Key, Begun] = field(default_factory=dict)
+    work: Work
+    spans: Spans
 
 
 class Combiner:
@@ -124,30 +120,39 @@ class Combiner:
         make_spool: Callable[[str], Spool],
         traces: Telemetry | None = None,
         crash: Crash = never,
+        attributes: Mapping[str, str] | None = None,
     ) -> None:
-        self._station = Station(bus, workspace, Peer("combiner", name), incarnation, clock, heartbeat_s=HEARTBEAT_S)
+        me = Peer("combiner", name)
+        self._station = Station(
+            bus, workspace, me, incarnation, clock, heartbeat_s=HEARTBEAT_S, attributes=attributes or {}
+        )
         self._station.doing = self._doing
-        self._bus = bus
         self._subjects = self._station.subjects
         self._clock = clock
-        self._workers = workers
         self._make_spool = make_spool
-        self._store = ModelStore(bus, self._subjects, workers)
         self._outbox = Outbox(self._station)
         self._traces = traces or Telemetry.off()
         self._crash = crash
-        self._inbox: asyncio.Queue[_Told] = asyncio.Queue()
-        self._room = asyncio.Event()
-        self._room.set()
+        store = ModelStore(bus, self._subjects, workers)
+        self._means = Means(self._station, store, workers, self._traces, crash)
+        self._room = Room()
         self._sessions: dict[str, _Session] = {}
-        self._uploads: list[Upload] = []
+        self._inbox: deque[_Told] = deque()
+        self._inbox_bytes = 0
+        self._wake = asyncio.Event()
+        self._may_read = asyncio.Event()
+        self._may_read.set()
+        self._tells: list[Tell] = []
+        self._reports: list[tuple[Report, Mapping[str, str]]] = []
+        self._judged: set[str] = set()
+        self._reported_at = self._report_at = -REPORT_S
         self._group: asyncio.TaskGroup | None = None
 
     async def run(self) -> None:
         """Take part until cancelled; then say `Bye`."""
         me, name = self._station.peer, self._station.peer.name
-        up = await self._station.listen(self._subjects.up(name), pending_bytes_max=PENDING_BYTES_MAX // 8)
-        chunks = await self._station.listen(self._subjects.chunks(name), pending_bytes_max=PENDING_BYTES_MAX)
+        up = await self._station.listen(self._subjects.up(name), pending_bytes_max=BEGINS_BYTES_MAX)
+        chunks = await self._station.listen(self._subjects.chunks(name), pending_bytes_max=CHUNKS_BYTES_MAX)
         orders = await self._station.listen(self._subjects.order(name))
         acks = await self._station.listen(self._subjects.ack(me))
         down = await self._station.listen(self._subjects.down(me))
@@ -173,7 +178,7 @@ class Combiner:
             for subscription in (up, chunks, orders, acks, down):
                 await subscription.close()
             for session in self._sessions.values():
-                session.folder.reset()
+                session.work.folder.release()
 
     def _doing(self) -> str:
         folding = [name for name, session in self._sessions.items() if session.machine.phase.value != "idle"]
@@ -188,35 +193,32 @@ class Combiner:
     def _take_order(self, message: Message) -> None:
         heard = self._station.read(message)
         if heard is not None and isinstance(heard.envelope.body, Order):
-            self._put(heard.envelope.body.session, OrderSeen(heard.envelope.body), dict(message.headers))
+            self._put(heard.envelope.body.session, OrderSeen(heard.envelope.body, dict(message.headers)))
 
     async def _hear_begins(self, up: Subscription) -> None:
-        async for heard in self._station.hear(up):
-            await self._room.wait()
-            self._take_begin(heard)
-
-    def _take_begin(self, heard: Heard) -> None:
-        body = heard.envelope.body
-        if isinstance(body, UploadBegin):
-            sender = self._subjects.sender(heard.message.subject, "up", 3, 1)
-            headers = dict(heard.message.headers)
-            self._put(body.session, Begun(sender, body, headers), headers)
+        async for message in up:
+            await self._may_read.wait()
+            heard = self._station.read(message)
+            if heard is not None and isinstance(heard.envelope.body, UploadBegin):
+                begin = heard.envelope.body
+                role, name = self._subjects.tokens(message.subject, "up", 3)[1:]
+                self._put(begin.session, Begun(Peer(role, name), begin, message.headers), len(begin.inline))
 
     async def _hear_chunks(self, chunks: Subscription) -> None:
         async for message in chunks:
+            await self._may_read.wait()
             try:
                 address = self._subjects.address(message.subject)
             except BadMessage as error:
                 self._station.refuse(error)
                 continue
-            await self._room.wait()
-            self._put(address.session, ChunkArrived(address, message.data))
+            self._put(address.session, ChunkArrived(address, message.data), len(message.data))
 
     async def _hear_states(self, down: Subscription) -> None:
         async for heard in self._station.hear(down):
             if isinstance(heard.envelope.body, UploadState):
                 combiner = self._subjects.tokens(heard.message.subject, "down", 3)[2]
-                for upload in self._uploads:
+                for upload in self._means.sending:
                     if upload.combiner == combiner:
                         upload.hear(heard.envelope.body)
 
@@ -226,254 +228,119 @@ class Combiner:
             for name in self._sessions:
                 self._put(name, Ticked())
 
-    def _put(self, session: str, event: Event, headers: dict[str, str] | None = None) -> None:
-        self._inbox.put_nowait(_Told(session, event, headers or {}))
-        if self._inbox.qsize() >= INBOX_MAX:
-            self._room.clear()
+    def _put(self, session: str, event: Event, size: int = 0) -> None:
+        self._inbox.append(_Told(session, event, size))
+        self._inbox_bytes += size
+        self._wake.set()
+        if self._is_full(1):
+            self._may_read.clear()
+
+    def _is_full(self, share: int) -> bool:
+        """Whether so much waits that nothing more may be read, or (``share`` 2) half of it."""
+        size = self._inbox_bytes + self._means.load.inline_bytes
+        return len(self._inbox) * share >= INBOX_MAX or size * share >= INBOX_BYTES_MAX
 
     # --- deciding ---
 
     async def _decide(self) -> None:
-        """Feed the machines; flush their verdicts when the inbox is empty, so that many travel together."""
-        touched: set[str] = set()
+        """Feed the machines, some events at a time; then tell senders, then report."""
         while True:
-            told = await self._inbox.get()
-            if self._inbox.qsize() < INBOX_MAX // 2:
-                self._room.set()
-            await self._feed(told)
-            touched.add(told.session)
-            if self._inbox.empty():
-                for name in sorted(touched):
-                    if name in self._sessions:
-                        await self._act(self._sessions[name], self._sessions[name].machine.flush())
-                touched.clear()
+            await self._wake.wait()
+            self._wake.clear()
+            while self._inbox:
+                turn = [self._inbox.popleft() for _ in range(min(len(self._inbox), TURN_EVENTS))]
+                whole = sum(map(self._feed, turn))
+                for name in {told.session for told in turn} & self._sessions.keys():
+                    self._sessions[name].machine.check()
+                self._inbox_bytes -= sum(told.size for told in turn)
+                await self._say()
+                for _ in range(whole):
+                    self._crash(Point.VERDICT_TOLD)
+            if not self._is_full(2):
+                self._may_read.set()
+            await self._report()
 
-    async def _feed(self, told: _Told) -> None:
+    async def _say(self) -> None:
+        """Tell senders how their uploads stand."""
+        tells, self._tells = self._tells, []
+        me = self._station.peer.name
+        for receiver, state in ((tell.receiver, tell.state) for tell in tells):
+            await self._station.say(self._subjects.down(receiver, me), state)
+            if state.verdict == "refused":
+                log.warning("%s: refused round %d of %s %s: %s", state.session, state.round, *receiver, state.reason)
+
+    async def _report(self) -> None:
+        """Report what there is; verdicts wait a little for others while a session's work is not done."""
+        loop = asyncio.get_running_loop()
+        due = self._reported_at + REPORT_S
+        if self._judged and loop.time() < due and any(self._sessions[name].work.is_busy for name in self._judged):
+            if self._report_at < due:
+                self._report_at = due
+                loop.call_at(due, self._wake.set)
+        elif self._judged:
+            self._reported_at = loop.time()
+            for name in sorted(self._judged):
+                self._act(self._sessions[name], self._sessions[name].machine.flush())
+            self._judged.clear()
+        reports, self._reports = self._reports, []
+        for report, headers in reports:
+            await self._outbox.put(report.body, headers)
+
+    def _feed(self, told: _Told) -> bool:
+        """Let a session's machine decide, and act on it; returns whether an update was found to be whole."""
+        event = told.event
         session = self._sessions.get(told.session)
         if session is None:
-            if not isinstance(told.event, OrderSeen) or told.event.order.state == "ended":
-                return  # of a session that we have no order for: its sender asks again
+            if not isinstance(event, OrderSeen) or event.order.state == "ended":
+                return False  # of a session that we have no order for: its sender asks again
             session = self._open(told.session)
-        if isinstance(told.event, OrderSeen) and told.headers:
-            session.headers = told.headers
-        effects = session.machine.handle(told.event, self._clock.now())
-        session.machine.check()
-        if isinstance(told.event, Folded) and told.event.digest:
+        if isinstance(event, OrderSeen) and event.headers:
+            session.work.headers = event.headers
+        given = self._room.given
+        effects = session.machine.handle(event, self._clock.now())
+        is_whole = isinstance(event, Folded) and bool(event.digest)
+        if is_whole:
             self._crash(Point.UPDATE_FOLDED)
-        self._trace(session, told)
-        await self._act(session, effects)
-        if isinstance(told.event, Folded) and told.event.digest:
-            self._crash(Point.VERDICT_TOLD)
-        if isinstance(told.event, OrderSeen) and told.event.order.state == "ended":
+        session.spans.note(event)
+        self._act(session, effects)
+        if session.machine.verdicts:
+            self._judged.add(told.session)
+        if self._room.given != given:
+            for name in self._room.waiting - {told.session}:
+                self._put(name, RoomMade())
+        if isinstance(event, OrderSeen) and event.order.state == "ended":
             self._close(told.session)
+        return is_whole
 
     def _open(self, name: str) -> _Session:
-        machine = Machine(name, self._station.peer.name, self._station.incarnation)
-        session = self._sessions[name] = _Session(machine, Folder(self._make_spool(name)))
+        def tell(event: Event) -> None:
+            self._put(name, event)
+
+        machine = Machine(name, self._station.peer.name, self._station.incarnation, self._room)
+        work = Work(name, self._means, Folder(self._make_spool(name)), tell)
+        session = self._sessions[name] = _Session(machine, work, Spans(self._traces, self._station, machine))
         assert self._group is not None
-        self._group.create_task(self._work(name, session))
+        self._group.create_task(work.run(self._group))
         return session
 
     def _close(self, name: str) -> None:
         """Forget a session that has ended: its memory and its spool go with it."""
-        self._sessions.pop(name).jobs.put_nowait(None)
+        self._judged.discard(name)
+        self._sessions.pop(name).work.put(None)
 
-    def _trace(self, session: _Session, told: _Told) -> None:
-        """Span each update from its announcement to its verdict, under the sender's own span."""
-        event = told.event
-        if not self._traces.enabled:
-            return
-        if isinstance(event, Begun):
-            session.begun[Key(event.sender, event.begin.round, event.begin.attempt)] = event
-        if session.begun and not isinstance(event, ChunkArrived | Ticked):
-            # An upload may begin later than it was announced: when the round is prepared, or the order is here.
-            machine = session.machine
-            for key in [key for key in session.begun if key in machine.uploads and key not in session.spans]:
-                session.spans[key] = self._fold_span(told.session, session.begun[key])
-            early = {Key(e.sender, e.begin.round, e.begin.attempt) for e in machine.early.values()}
-            session.begun = {key: one for key, one in session.begun.items() if key in early}
-        for key in [k for k in session.spans if self._is_over(session, k)]:
-            span = session.spans.pop(key)
-            upload = session.machine.uploads.get(key)
-            if upload is not None:
-                span.set(telemetry.VERDICT, upload.standing.value)
-                if upload.reason:
-                    span.fail(upload.reason)
-            span.end()
-
-    def _fold_span(self, session: str, event: Begun) -> Span:
-        sender, begin, me = event.sender, event.begin, self._station.peer.name
-        partial = sender.role == "combiner"
-        attributes: dict[str, telemetry.AttributeValue] = {
-            telemetry.SESSION: session,
-            telemetry.ROUND: begin.round,
-            telemetry.ATTEMPT: begin.attempt,
-            telemetry.COMBINER if partial else telemetry.CLIENT: sender.name,
-            telemetry.BYTES: begin.nbytes,
-            telemetry.CHUNKS: begin.chunks,
-            **telemetry.messaging("fold", "process", self._subjects.up(me, sender), me, begin.chunks),
-        }
-        name = "fold partial" if partial else "fold update"
-        return self._traces.start_span(name, parent=event.headers, attributes=attributes, kind=Kind.CONSUMER)
-
-    def _is_over(self, session: _Session, key: Key) -> bool:
-        upload = session.machine.uploads.get(key)
-        return upload is None or upload.standing.value in ("accepted", "refused")
-
-    async def _act(self, session: _Session, effects: list[Effect]) -> None:
+    def _act(self, session: _Session, effects: list[Effect]) -> None:
+        """Do what needs no waiting; what does is noted, in its order."""
         for effect in effects:
             match effect:
-                case Prepare() | Fold() | Undo() | Reset() | Store():
-                    session.jobs.put_nowait(effect)
-                case SendPartial():
-                    session.wanted = effect
-                    session.jobs.put_nowait(effect)
-                case Tell(receiver, state):
-                    await self._station.say(self._subjects.down(receiver, self._station.peer.name), state)
-                    if state.verdict == "refused":
-                        log.warning(
-                            "%s: refused round %d of %s %s: %s", state.session, state.round, *receiver, state.reason
-                        )
-                case Report(body):
-                    await self._outbox.put(body, session.headers)
-                case StopPartial():
-                    session.wanted = None
-                    if session.partial is not None:
-                        session.partial.cancel()
-                        session.partial = None
+                case Fold() | FoldWhole() | Undo() | Reset() | Release():
+                    session.work.put(effect)
+                case Prepare() | Store() | StorePart() | SendPartial():
+                    session.work.put(effect)
+                case Tell():
+                    self._tells.append(effect)
+                case Report():
+                    self._reports.append((effect, session.work.headers))
+                case StopClosing():
+                    session.work.stop_closing()
                 case _:
                     assert_never(effect)
-
-    # --- working ---
-
-    async def _work(self, name: str, session: _Session) -> None:
-        """Do a session's jobs in their order, consecutive folds in one hop to the thread; None is the end of it."""
-        jobs: list[Job | None] = []
-        while True:
-            if not jobs:
-                jobs.append(await session.jobs.get())
-            while len(jobs) < JOBS_MAX and not session.jobs.empty():
-                jobs.append(session.jobs.get_nowait())
-            quick = list(takewhile(_is_quick, jobs))
-            del jobs[: len(quick)]
-            for event in await self._workers.run(session.folder.do, quick) if quick else ():
-                self._put(name, event)
-            if not jobs:
-                continue
-            job = jobs.pop(0)
-            if job is None:
-                await self._workers.run(session.folder.reset)
-                return
-            await self._do(name, session, job)
-
-    async def _do(self, name: str, session: _Session, job: Job) -> None:
-        """Do a job that needs the bus."""
-        match job:
-            case Prepare():
-                await self._prepare(name, session, job)
-            case Store():
-                await self._store_model(name, session, job)
-            case SendPartial() if job is session.wanted:
-                assert self._group is not None
-                partial = await self._workers.run(session.folder.partial)
-                if job is session.wanted:  # and was not given up while the partial was made
-                    session.partial = self._group.create_task(self._send_partial(session, job.order, partial))
-            case SendPartial() | Fold() | Undo() | Reset():
-                pass  # a partial that was given up while it stood in line; the others are done in the thread
-
-    async def _prepare(self, name: str, session: _Session, job: Prepare) -> None:
-        order = job.order
-        try:
-            manifest = await self._store.manifest(order.blob)
-            self._put(name, await self._workers.run(session.folder.prepare, order, manifest))
-        except BusClosed:
-            raise  # terminal: the role ends, nobody retries
-        except FedbusError as error:
-            log.warning("%s: round %d cannot be prepared: %s", name, order.round, error)
-            self._put(name, PrepareFailed(order.round, str(error)))
-
-    async def _store_model(self, name: str, session: _Session, job: Store) -> None:
-        """Make the new model chunk by chunk, and store it: chunks, then the manifest."""
-        order, folder = job.order, session.folder
-        merge = order.merge
-        assert merge is not None
-        attributes: dict[str, telemetry.AttributeValue] = {
-            telemetry.SESSION: name,
-            telemetry.ROUND: order.round,
-            telemetry.ATTEMPT: merge.attempt,
-            telemetry.COMBINER: self._station.peer.name,
-            telemetry.WEIGHT: merge.weight_sum,
-        }
-        with self._traces.span("merge", parent=session.headers, attributes=attributes) as span:
-            try:
-                making = await self._workers.run(folder.finish, order)
-                for first in range(0, making.layout.count, JOBS_MAX):
-                    stop = min(first + JOBS_MAX, making.layout.count)
-                    bases = [
-                        (await self._store.chunk(order.blob, i)).data for i in range(first, stop) if making.reads_base
-                    ]
-                    pieces = await self._workers.run(making.chunks, first, stop, bases)
-                    ready = dict(zip(range(first, stop), pieces, strict=True))
-                    await self._store.put_chunks(merge.publish, ready, ready.__getitem__)
-                manifest = await self._workers.run(making.manifest)
-                span.set(telemetry.BYTES, manifest.spec.nbytes)
-                self._crash(Point.MODEL_CHUNKS_STORED)
-                await self._store.put_manifest(merge.publish, manifest)
-            except BusClosed:
-                raise
-            except (FedbusError, MemoryError, OSError) as error:
-                span.fail(str(error))
-                log.warning("%s: round %d: the model could not be stored: %s", name, order.round, error)
-                await self._store.discard(merge.publish)
-                self._put(name, StoreFailed(merge.attempt, str(error) or type(error).__name__))
-            else:
-                self._crash(Point.MODEL_STORED)
-                self._put(name, Stored(merge.attempt, manifest.digest, manifest.spec.nbytes))
-
-    async def _send_partial(self, session: _Session, order: Order, partial: Partial) -> None:
-        merge = order.merge
-        assert merge is not None
-        name, me = order.session, self._station.peer
-        attributes: dict[str, telemetry.AttributeValue] = {
-            telemetry.SESSION: name,
-            telemetry.ROUND: order.round,
-            telemetry.ATTEMPT: merge.attempt,
-            telemetry.COMBINER: me.name,
-            telemetry.UPDATES: len(merge.counted),
-            **telemetry.messaging("send", "send", self._subjects.up(merge.root, me), me.name, 0),
-        }
-        with self._traces.span(
-            "send partial", parent=session.headers, attributes=attributes, kind=Kind.PRODUCER
-        ) as span:
-            begin = UploadBegin(
-                session=name,
-                round=order.round,
-                attempt=merge.attempt,
-                spec=partial.spec,
-                digest=partial.digest,
-                nbytes=partial.nbytes,
-                chunks=len(partial.digests),
-                weight=1.0,
-            )
-            span.set(telemetry.BYTES, begin.nbytes)
-            span.set(telemetry.CHUNKS, begin.chunks)
-            span.set(telemetry.MESSAGING_BATCH_COUNT, begin.chunks)
-            parcel = Parcel(begin, partial.chunk, partial.digests)
-            self._crash(Point.PARTIAL_MADE)
-            upload = Upload(self._station, merge.root, parcel, span.headers or session.headers)
-            self._uploads.append(upload)
-            try:
-                outcome = await upload.run()
-            finally:
-                self._uploads.remove(upload)
-            span.set(telemetry.RETRANSMITTED, outcome.resent)
-            span.set(telemetry.VERDICT, "accepted" if outcome.accepted else "refused")
-            if not outcome.accepted:
-                span.fail(outcome.reason)
-        self._crash(Point.PARTIAL_SENT)
-        self._put(name, PartialSent(merge.attempt, outcome.accepted, outcome.reason))
-
-
-def _is_quick(job: Job | None) -> TypeGuard[Fold | Undo | Reset]:
-    """Whether a job is done in the thread, without the bus."""
-    return isinstance(job, Fold | Undo | Reset)

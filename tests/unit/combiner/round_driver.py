@@ -9,6 +9,7 @@ import numpy as np
 from fedbus.combiner import events
 from fedbus.combiner.folder import Folder
 from fedbus.combiner.machine import Machine
+from fedbus.combiner.slots import CHUNK_BYTES_LEAST, Room
 from fedbus.messages.ids import Peer
 from fedbus.messages.orders import Merge, Order
 from fedbus.messages.subjects import ChunkAddress
@@ -98,6 +99,10 @@ class Parcel:
         """A chunk as it arrives, perhaps damaged."""
         return events.ChunkArrived(self.address(index), self.chunks[index] if data is None else data)
 
+    def whole(self):
+        """The announcement with all of the update."""
+        return events.Begun(self.sender, self.begin.model_copy(update={"inline": b"".join(self.chunks)}))
+
     @property
     def key(self):
         """Its key."""
@@ -106,10 +111,16 @@ class Parcel:
 
 @dataclass
 class Driver:
-    """One session in combiner k0. With ``lazy`` folding waits until `work` is called, as with a busy thread."""
+    """One session in combiner k0. With ``lazy`` folding waits until `work` is called, as with a busy thread.
+
+    There is room for ``slots`` uploads of ``window`` chunks; chunks are so small that each counts `CHUNK_BYTES_LEAST`.
+    """
 
     slots: int = 8
     window: int = 2
+    room: Room = None
+    session: str = "s"
+    name: str = "k0"
     lazy: bool = False
     spool: object = field(default_factory=Memory)
     model: dict = field(default_factory=lambda: dict(MODEL))
@@ -121,7 +132,9 @@ class Driver:
 
     def __post_init__(self):
         """Begin with nothing."""
-        self.machine = Machine("s", "k0", "k0-1", slots_max=self.slots, window_chunks=self.window)
+        window_bytes = self.window * CHUNK_BYTES_LEAST
+        self.room = self.room or Room(self.slots * window_bytes)
+        self.machine = Machine(self.session, self.name, "k0-1", self.room, window_bytes=window_bytes)
         self.folder = Folder(self.spool)
         self.manifest = Manifest.of(self.model, CHUNK_BYTES)
 
@@ -154,13 +167,20 @@ class Driver:
     def _do(self, effects):
         for effect in effects:
             match effect:
-                case events.Prepare() | events.Fold() | events.Undo() | events.Reset():
+                case (
+                    events.Prepare()
+                    | events.Fold()
+                    | events.FoldWhole()
+                    | events.Undo()
+                    | events.Reset()
+                    | events.Release()
+                ):
                     self.jobs.append(effect)
                 case events.Tell(receiver, state):
                     self.told.append((receiver, state))
                 case events.Report(body):
                     self.reported.append(body)
-                case events.SendPartial() | events.StopPartial() | events.Store():
+                case events.SendPartial() | events.StopClosing() | events.Store() | events.StorePart():
                     self.done.append(effect)
                 case _:
                     raise AssertionError(effect)
@@ -195,7 +215,7 @@ class Driver:
     def sums(self):
         """The accumulator's bits, as a partial would carry them."""
         partial = self.folder.partial()
-        return b"".join(partial.chunk(i) for i in range(len(partial.digests)))
+        return b"".join(bytes(partial.chunk(i)) for i in range(len(partial.digests)))
 
 
 def folded(*parcels, model=None, **fields):

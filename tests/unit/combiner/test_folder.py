@@ -13,6 +13,7 @@ from fedbus.aggregation import aggregate
 from fedbus.combiner import events
 from fedbus.combiner.folder import Folder
 from fedbus.combiner.machine import STALL_S, Phase
+from fedbus.combiner.making import BUFFERS, Given
 from fedbus.store.spool import Memory
 from fedbus.tensors import Manifest, model_digest, unpack
 
@@ -84,8 +85,9 @@ def test_the_new_model_is_the_weighted_mean():
     close = order("merge", revision=2, uploads=counted, merge=merging(counted, weight_sum=4.5))
     driver.step(events.OrderSeen(close))
     making = driver.folder.finish(close)
-    data = b"".join(making.chunks(0, 2)) + b"".join(making.chunks(2, 4))
-    manifest = making.manifest()
+    made = [making.make(dict.fromkeys(part, Given())) for part in (range(2), range(2, 4))]
+    data = b"".join(bytes(one.data) for some in made for one in some)
+    manifest = making.description.manifest()
     arrays = unpack(manifest.spec, data)
     for name, value in arrays.items():
         mean = sum(p.arrays[name].astype("f8") * p.weight for p in parcels) / 4.5
@@ -93,8 +95,31 @@ def test_the_new_model_is_the_weighted_mean():
     assert manifest == Manifest.of(arrays, CHUNK_BYTES) and manifest.digest == model_digest(arrays)
     near, _ = aggregate("fedavg", MODEL, [(p.arrays, p.weight) for p in parcels])
     np.testing.assert_allclose(near["w"], arrays["w"], rtol=1e-6, atol=1e-7)
-    with pytest.raises(AssertionError, match="in order"):
-        making.chunks(0, 1)
+
+
+def test_memory_for_new_chunks_is_used_again():
+    """Chunks that are stored give their memory to the next: as many buffers as may be under way, never more."""
+    model = {"w": np.arange(8 * 3 * BUFFERS, dtype=np.float32)}
+    driver = Driver(model=model).open({"a": 1})
+    parcel = Parcel("a", model=model)
+    driver.send(parcel)
+    close = order("merge", revision=2, uploads={"a": 1}, merge=merging({"a": 1}, weight_sum=2.0))
+    driver.step(events.OrderSeen(close))
+    making, found, places = driver.folder.finish(close), [], set()
+    for index in range(3 * BUFFERS):
+        (one,) = making.make({index: Given()})
+        found.append(bytes(one.data))
+        places.add(np.frombuffer(one.data, np.uint8).ctypes.data)
+        making.done(one)
+    assert len(places) == 1
+    manifest = making.description.manifest()
+    arrays = unpack(manifest.spec, b"".join(found))
+    assert manifest == Manifest.of(arrays, CHUNK_BYTES)
+    np.testing.assert_allclose(arrays["w"], parcel.arrays["w"], rtol=1e-6, atol=1e-9)
+    again = driver.folder.finish(close)
+    again.make(dict.fromkeys(range(BUFFERS), Given()))
+    with pytest.raises(IndexError):
+        again.make({BUFFERS: Given()})
 
 
 class Rounds(RuleBasedStateMachine):

@@ -8,7 +8,15 @@ import pytest
 from round_driver import MODEL, Driver, Parcel, client, folded, merging, order
 
 from fedbus.combiner import events
-from fedbus.combiner.machine import DAMAGES_MAX, STALL_S, Phase, Standing
+from fedbus.combiner.machine import (
+    ANSWER_S,
+    DAMAGES_MAX,
+    EXCESS_MAX,
+    REST_S,
+    STALL_S,
+    Phase,
+)
+from fedbus.combiner.uploads import Standing
 from fedbus.messages import reports
 from fedbus.messages.envelope import Envelope, encode
 from fedbus.messages.ids import Peer
@@ -149,6 +157,7 @@ def test_a_gap_is_asked_for_once():
     driver.step(A.arrival(0))
     (state,) = driver.step(A.arrival(2))
     assert (state.next_chunk, state.resend) == (1, True)
+    assert state.reason == "chunk 2 came, expected is chunk 1"
     assert driver.step(A.arrival(3), A.arrival(2)) == []
     for i in (1, 2, 3):
         driver.step(A.arrival(i))
@@ -165,9 +174,12 @@ def test_a_gap_that_was_not_heard_is_told_when_asked():
 
 
 def test_repeats_are_ignored():
-    """A chunk twice, also after the verdict, is folded once."""
+    """A chunk twice, also after the verdict, is folded once; a flood of repeats is answered once a second."""
     driver = both()
     driver.begin(A)
+    driver.step(A.arrival(0))
+    (state,) = driver.step(*[A.arrival(0)] * 100)
+    assert state.reason == "chunk 0 came twice, expected is chunk 1" and not state.resend
     for i in (0, 0, 1, 0, 1, 2, 2, 3, 3, 0):
         driver.step(A.arrival(i))
     assert driver.last.verdict == "accepted" and driver.sums() == folded(A)
@@ -208,14 +220,67 @@ def test_an_upload_whose_first_chunk_was_damaged_may_be_replaced():
 
 
 def test_chunks_that_nobody_asked_for_are_dropped():
-    """Beyond the credit, before the announcement, of another round or attempt, of a stranger: no memory, no answer."""
-    driver = both()
-    assert driver.step(A.arrival(0)) == []
-    driver.begin(A)
+    """Before the announcement, of another round or attempt, of a stranger: no memory, one answer with the reason."""
     strange = Parcel("z")
-    for parcel, index in ((A, 2), (A, 3), (Parcel("a", attempt=2), 0), (Parcel("a", round_=2), 0), (strange, 0)):
-        assert driver.step(parcel.arrival(index)) == []
-    assert driver.machine.uploads[A.key].next_chunk == 0 and driver.jobs == []
+    for parcel, reason in (
+        (A, "was not announced"),
+        (Parcel("a", attempt=2), "(attempt 2) that was not announced"),
+        (Parcel("a", round_=2), "a chunk of round 2 came; round 1 is under way"),
+        (strange, "was not announced"),
+    ):
+        driver = both()
+        (state,) = driver.step(parcel.arrival(0), parcel.arrival(1), parcel.arrival(0))
+        assert (state.verdict, state.credit) == ("pending", 0) and reason in state.reason
+        assert driver.machine.uploads == {} and driver.jobs == []
+        driver.step(events.Ticked())
+        assert len(driver.step(parcel.arrival(0), parcel.arrival(1))) == 1, "it is told again, now and then"
+    driver = Driver()
+    assert driver.step(A.arrival(0)) == [], "without an order nothing is known that could be said"
+
+
+def test_answers_to_strays_are_bounded(monkeypatch):
+    """A flood under ever new names is not answered without end."""
+    monkeypatch.setattr("fedbus.combiner.machine.EARLY_MAX", 3)
+    driver = both()
+    assert len([s for i in range(9) for s in driver.step(Parcel(f"z{i}").arrival(0))]) == 3
+
+
+def test_who_sends_beyond_its_credit_is_told_and_then_refused():
+    """It hears why, once a second; after repeated violations it is refused, undone, and its room is another's."""
+    driver = Driver(slots=1).open({"a": 1, "b": 1})
+    driver.begin(A)
+    driver.begin(B)
+    driver.step(A.arrival(0))
+    granted = driver.machine.uploads[A.key].credit
+    (state,) = driver.step(*[A.arrival(granted)] * (EXCESS_MAX - 1))
+    assert (state.verdict, state.next_chunk) == ("pending", 1)
+    assert f"chunk {granted} is beyond its credit of {granted} chunks" in state.reason
+    driver.now += ANSWER_S
+    assert len(driver.step(A.arrival(granted))) == 1
+    refused, granted_b = driver.step(A.arrival(granted))
+    assert refused.verdict == "refused" and f"{EXCESS_MAX + 1} chunks came without credit" in refused.reason
+    assert granted_b.credit == 2, "the next in line has the room"
+    assert driver.verdicts()[0][:3] == ("a", 1, False)
+    for index in range(4):
+        driver.step(B.arrival(index))
+    assert driver.last.verdict == "accepted" and driver.sums() == folded(B)
+    driver.now += ANSWER_S
+    assert [s.verdict for s in driver.step(*[A.arrival(1)] * 50)] == ["refused"], (
+        "and it hears that again, not 50 times"
+    )
+
+
+def test_a_chunk_under_way_when_its_sender_lost_its_place_is_no_violation():
+    """What was granted before may still arrive; it is dropped, and sent again in its turn."""
+    driver = Driver(slots=1).open({"a": 1, "b": 1})
+    driver.begin(A)
+    driver.begin(B)
+    driver.now = STALL_S + 0.1
+    driver.step(events.Ticked())
+    assert set(driver.machine.slots.held) == {B.key}
+    for _ in range(2 * EXCESS_MAX):
+        assert driver.step(A.arrival(0), A.arrival(1)) == []
+    assert driver.machine.uploads[A.key].excess == 0
 
 
 # --- clients that are restarted ---
@@ -264,11 +329,12 @@ def test_slots_bound_what_is_under_way():
     driver.begin(B)
     (state,) = driver.begin(C)
     assert (state.credit, state.verdict) == (0, "pending")
-    assert driver.step(C.arrival(0)) == []
+    (state,) = driver.step(C.arrival(0))
+    assert "beyond its credit of 0" in state.reason
     for i in range(4):
         driver.step(A.arrival(i))
     assert driver.told[-1][0] == client("c") and driver.last.credit == 2
-    assert driver.machine.receiving == {B.key, C.key}
+    assert set(driver.machine.slots.held) == {B.key, C.key}
 
 
 def test_a_stalled_sender_gives_its_slot_away_and_resumes():
@@ -279,10 +345,10 @@ def test_a_stalled_sender_gives_its_slot_away_and_resumes():
     driver.begin(B)
     driver.now = STALL_S
     driver.step(events.Ticked())
-    assert driver.machine.receiving == {A.key}
+    assert set(driver.machine.slots.held) == {A.key}
     driver.now += 0.1
     driver.step(events.Ticked())
-    assert driver.machine.receiving == {B.key}
+    assert set(driver.machine.slots.held) == {B.key}
     assert driver.step(A.arrival(1)) == [], "it has no credit while it waits"
     for i in range(4):
         driver.step(B.arrival(i))
@@ -299,7 +365,7 @@ def test_silence_costs_nothing_while_nobody_waits():
     driver.begin(A)
     driver.now = 100 * STALL_S
     driver.step(events.Ticked())
-    assert driver.machine.receiving == {A.key}
+    assert set(driver.machine.slots.held) == {A.key}
 
 
 def test_chunks_under_way_to_the_fold_are_no_stall():
@@ -311,7 +377,7 @@ def test_chunks_under_way_to_the_fold_are_no_stall():
     driver.begin(B)
     driver.now = 100 * STALL_S
     driver.step(events.Ticked())
-    assert driver.machine.receiving == {A.key}
+    assert set(driver.machine.slots.held) == {A.key}
 
 
 # --- who may send ---
@@ -393,7 +459,7 @@ def test_what_no_longer_counts_is_undone_and_nothing_else():
     driver.open({"a": 1}, revision=2)
     driver.work()
     assert driver.sums() == folded(A)
-    assert set(driver.machine.uploads) == {A.key} and not driver.machine.receiving
+    assert set(driver.machine.uploads) == {A.key} and not driver.machine.slots.held
 
 
 def test_a_higher_attempt_replaces_a_lower():
@@ -466,7 +532,7 @@ def test_a_root_waits_for_the_partials_of_the_others():
     assert root.done == []
     parcel = Parcel("k1", attempt=9, spec=partial.spec, digest=partial.digest, nbytes=partial.nbytes)
     parcel.sender = Peer("combiner", "k1")
-    parcel.chunks = [partial.chunk(i) for i in range(len(partial.digests))]
+    parcel.chunks = [bytes(partial.chunk(i)) for i in range(len(partial.digests))]
     parcel.begin = parcel.begin.model_copy(update={"chunks": len(parcel.chunks), "weight": math.nan})
     assert root.send(parcel).verdict == "accepted"
     assert [type(e) for e in root.done] == [events.Store]
@@ -486,7 +552,7 @@ def test_a_partial_that_is_refused_fails_the_merge():
     driver.step(events.PartialSent(9, accepted=False, reason="full"))
     failed = driver.reported[-1]
     assert isinstance(failed, reports.MergeFailed)
-    assert (failed.revision, failed.reason) == (9, "k9 refused our partial: full")
+    assert (failed.revision, failed.reason) == (9, "k9 refused the partial of k0: full")
 
 
 def test_a_store_that_fails_is_reported():
@@ -506,7 +572,7 @@ def test_a_change_of_mind_after_the_merge():
     ab = {"a": 1, "b": 1}
     driver.step(events.OrderSeen(order("merge", revision=2, uploads=ab, merge=merging(ab, root="k9"))))
     driver.open(ab | {"c": 5}, revision=3)
-    assert [type(e) for e in driver.done] == [events.SendPartial, events.StopPartial]
+    assert [type(e) for e in driver.done] == [events.SendPartial, events.StopClosing]
     assert driver.machine.phase is Phase.FOLDING
     moved = Parcel("c", attempt=5)
     driver.send(moved)
@@ -553,3 +619,214 @@ def test_verdicts_with_many_metrics_travel_in_several_reports():
     assert sum(sizes) == 200
     assert max(sizes) * 256 <= reports.NUMBERS_MAX
     assert all(len(encode(Envelope("i", "w", "k", body))) < 4 * 2**20 for body in driver.reported)
+
+
+# --- updates that come with their announcement ---
+
+
+def test_a_small_update_needs_no_slot_and_one_answer():
+    """Announced with all its bytes it is folded at once, though all room is taken; a repeat has the same answer."""
+    driver = Driver(slots=1).open(dict.fromkeys("abc", 1))
+    driver.begin(C)
+    (state,) = driver.step(A.whole())
+    assert (state.verdict, state.next_chunk) == ("accepted", 4)
+    assert [s.verdict for s in driver.step(A.whole(), A.whole(), events.Begun(A.sender, A.begin))] == ["accepted"] * 3
+    assert driver.machine.uploads[A.key].begin.inline == b"", "the bytes are spooled, and not kept beside that"
+    assert driver.verdicts() == [("a", 1, True, "")]
+    driver.step(B.whole())
+    for index in range(4):
+        driver.step(C.arrival(index))
+    assert driver.sums() == folded(A, B, C)
+    driver.open({"b": 1}, revision=2)
+    assert driver.sums() == folded(B)
+
+
+def test_a_small_update_under_way_to_the_fold_is_not_folded_twice():
+    """Repeated while the thread is busy: how it stands, and one fold."""
+    driver = Driver(lazy=True).open({"a": 1})
+    driver.work()
+    assert driver.step(A.whole()) == []
+    (state,) = driver.step(A.whole())
+    assert (state.verdict, state.credit) == ("pending", 4 - 4)
+    assert [type(job) for job in driver.jobs] == [events.FoldWhole]
+    driver.work()
+    assert driver.last.verdict == "accepted" and driver.sums() == folded(A)
+
+
+@pytest.mark.parametrize("damage", ["short", "long", "other", "infinite"])
+def test_a_small_update_that_is_not_what_it_says_is_refused(damage):
+    """Too short, too long, of another digest, with NaN in its last chunk: refused with the reason, and undone."""
+    driver = both()
+    driver.step(B.whole())
+    data = b"".join(A.chunks)
+    inline = {"short": data[:-1], "long": data + b"x", "other": bytes(104), "infinite": data[:-8] + b"\xff" * 8}[damage]
+    (state,) = driver.step(events.Begun(A.sender, A.begin.model_copy(update={"inline": inline})))
+    reason = {"other": "expected the digest", "infinite": "finite"}.get(damage, "with the announcement, got")
+    assert state.verdict == "refused" and reason in state.reason
+    assert driver.sums() == folded(B)
+
+
+def test_a_small_update_replaces_what_began_in_chunks():
+    """A client that was restarted by a newer release sends whole what it had begun to send in chunks."""
+    driver = both()
+    driver.begin(A)
+    driver.step(A.arrival(0))
+    (state,) = driver.step(A.whole())
+    assert state.verdict == "accepted" and not driver.machine.slots.held
+    assert driver.sums() == folded(A)
+
+
+def test_small_updates_that_are_too_early_are_kept_within_bounds(monkeypatch):
+    """Folded when the order comes; those for which there was no room are asked for again then, not by chance."""
+    monkeypatch.setattr("fedbus.combiner.machine.EARLY_BYTES_MAX", 250)
+    driver = Driver()
+    parcels = [Parcel(name) for name in "abcd"]
+    for parcel in parcels * 3:
+        (state,) = driver.step(parcel.whole())
+        assert (state.verdict, state.resend) == ("pending", False)
+    assert driver.machine.early_bytes == sum(len(e.begin.inline) for e in driver.machine.early.values()) == 208
+    before = len(driver.told)
+    driver.open(dict.fromkeys("abcd", 1))
+    told = {receiver.name: (state.verdict, state.resend) for receiver, state in driver.told[before:]}
+    assert told == {"a": ("accepted", False), "b": ("accepted", False), "c": ("pending", True), "d": ("pending", True)}
+    for parcel in parcels[2:]:
+        driver.step(parcel.whole())
+    assert driver.sums() == folded(*parcels) and driver.machine.early_bytes == 0
+
+
+# --- layouts ---
+
+
+def shard(name, part, parts, **fields):
+    """Combiner ``name`` with the order to fold one part of the model."""
+    driver = Driver(name=name)
+    driver.open({"a": 1, "b": 1}, part=part, parts=parts, **fields)
+    return driver
+
+
+def part_of_parcel(parcel, part, parts, combiner_chunks=4):
+    """What a client sends to the combiner of one part."""
+    from fedbus.messages.orders import part_of
+    from fedbus.tensors import Hasher
+
+    piece = Parcel(parcel.sender.name, weight=parcel.weight)
+    piece.chunks = [parcel.chunks[i] for i in part_of(combiner_chunks, part, parts)]
+    hasher = Hasher()
+    for chunk in piece.chunks:
+        hasher.update(chunk)
+    fields = {"digest": hasher.hexdigest(), "nbytes": sum(map(len, piece.chunks)), "chunks": len(piece.chunks)}
+    piece.begin = parcel.begin.model_copy(update=fields)
+    return piece
+
+
+@pytest.mark.parametrize("parts", [2, 3, 4, 7])
+def test_shards_fold_their_part_and_nothing_else(parts):
+    """Each takes its own chunks of everybody's update; together they hold the bits of one that folds all."""
+    from fedbus.tensors import Manifest, unpack
+
+    whole = folded(A, B)
+    found = b""
+    for part in range(parts):
+        driver = shard(f"k{part}", part, parts)
+        pieces = [part_of_parcel(parcel, part, parts) for parcel in (A, B)]
+        assert driver.send(pieces[0]).verdict == "accepted"
+        (state,) = driver.step(pieces[1].whole())
+        assert state.verdict == "accepted"
+        sums = driver.folder._sums
+        first, last = (sums.parts.edges[i] for i in (sums.chunks.start, sums.chunks.stop))
+        assert sums._sums.nbytes == 8 * (last - first), "memory is that of the part"
+        found += sums.partial(first, last).tobytes()
+        driver.open({"b": 1}, revision=2, part=part, parts=parts)
+        alone = driver.folder._sums.partial(first, last).tobytes()
+        assert alone == folded(B)[8 * first : 8 * last], "undone exactly"
+    assert found == whole
+    assert unpack(Manifest.of(A.arrays, 32).spec, b"".join(A.chunks)).keys() == MODEL.keys()
+
+
+def test_the_whole_update_is_refused_by_a_shard():
+    """It expects its part, and says so."""
+    driver = shard("k1", 1, 2)
+    (state,) = driver.begin(A)
+    assert state.verdict == "refused" and "expected 40 bytes in 2 chunks of part 1 of 2" in state.reason
+
+
+def test_an_order_for_another_part_begins_anew():
+    """The shards were shared out differently: what was folded of the old part is gone."""
+    driver = shard("k0", 0, 2)
+    driver.send(part_of_parcel(A, 0, 2))
+    driver.open({"a": 5, "b": 5}, revision=2, part=1, parts=2)
+    assert driver.machine.uploads == {} and driver.folder._sums.chunks == range(2, 4)
+
+
+def test_shards_close_without_partials():
+    """The root stores and describes, the others store their chunks, and stop when the order changes."""
+    ab = {"a": 1, "b": 1}
+    merge = merging(ab, root="k0")
+    for name, part, effect in (("k0", 0, events.Store), ("k1", 1, events.StorePart)):
+        driver = shard(name, part, 2)
+        for parcel in (A, B):
+            driver.send(part_of_parcel(parcel, part, 2))
+        closing = order("merge", revision=2, uploads=ab, merge=merge, part=part, parts=2)
+        driver.step(events.OrderSeen(closing))
+        assert [type(e) for e in driver.done] == [effect]
+        driver.step(events.StoreFailed(9, "disk full"))
+        assert driver.reported[-1].reason == "disk full", "also who is not the root says so"
+        driver.step(
+            events.OrderSeen(order("merge", revision=3, uploads=ab, merge=merging(ab, attempt=10), part=part, parts=2))
+        )
+        assert [type(e) for e in driver.done] == [effect, events.Store if part == 0 else events.StorePart]
+
+
+def test_an_inner_node_merges_and_hands_on():
+    """A tree of three: a sum goes to its parent, which has no clients of its own, and from there to the root."""
+    leaf = both()
+    leaf.send(A)
+    leaf.send(B)
+    ab = {"a": 1, "b": 1}
+    down = merging(ab, root="k9").model_copy(update={"parent": "k5"})
+    leaf.step(events.OrderSeen(order("merge", revision=2, uploads=ab, merge=down)))
+    assert [type(e) for e in leaf.done] == [events.SendPartial] and leaf.done[0].order.merge.parent == "k5"
+    inner = Driver(name="k5")
+    middle = merging({}, root="k9", partials={"k0": 9}, weight_sum=0.0)
+    inner.step(events.OrderSeen(order("merge", revision=1, uploads={}, merge=middle)))
+    assert inner.done == [] and inner.machine.phase is Phase.FOLDING
+    partial = leaf.folder.partial()
+    parcel = Parcel("k0", attempt=9, spec=partial.spec, digest=partial.digest, nbytes=partial.nbytes)
+    parcel.sender = Peer("combiner", "k0")
+    parcel.chunks = [bytes(partial.chunk(i)) for i in range(len(partial.digests))]
+    parcel.begin = parcel.begin.model_copy(update={"chunks": len(parcel.chunks), "weight": 1.0})
+    assert inner.step(parcel.whole())[0].verdict == "accepted"
+    assert [type(e) for e in inner.done] == [events.SendPartial] and inner.sums() == folded(A, B)
+    inner.step(events.PartialSent(9, accepted=False, reason="full"))
+    assert inner.reported[-1].reason == "k9 refused the partial of k5: full"
+
+
+def test_an_inner_node_that_cannot_begin_says_so():
+    """It has no clients whose refusal would tell the coordinator."""
+    inner = Driver(lazy=True, name="k5")
+    middle = merging({}, root="k9", partials={"k0": 9})
+    inner.step(events.OrderSeen(order("merge", uploads={}, merge=middle)))
+    inner.step(events.PrepareFailed(1, "no such model"))
+    assert [body.reason for body in inner.reported] == ["no such model"]
+
+
+# --- rest ---
+
+
+def test_a_session_that_rests_for_long_gives_its_room_back():
+    """Accumulator and log are kept between rounds, not for ever; the next round works all the same."""
+    driver = both()
+    driver.send(A)
+    driver.step(events.OrderSeen(order("rest", revision=2)))
+    driver.now = REST_S
+    driver.step(events.Ticked())
+    assert driver.folder._kept is not None
+    driver.now += 1.0
+    driver.lazy = True
+    driver.step(events.Ticked(), events.Ticked())
+    assert driver.jobs == [events.Release()], "once"
+    driver.work()
+    assert driver.folder._kept is None
+    driver.lazy = False
+    driver.open({"a": 1}, revision=3, round_=2)
+    assert driver.send(Parcel("a", round_=2)).verdict == "accepted"

@@ -1,0 +1,147 @@
+"""The new model, chunk by chunk: the mean, the strategy's step, the bytes; and what describes them.
+
+Plain synchronous code, run in a worker thread, over memory that is used again: a round of a model of 400 MB takes some
+megabytes beside the accumulator. Chunks are made in order. What the strategy carries from round to round goes in and
+out with each chunk (`fedbus.combiner.carried`), so it is never held whole either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from fedbus.aggregation import Accumulator, Floats, find
+from fedbus.aggregation.base import StepState
+from fedbus.combiner.carried import Carried
+from fedbus.errors import BadMessage
+from fedbus.messages.orders import Order
+from fedbus.tensors import Buffer, Hasher, Manifest, chunk_digest, magnitude
+
+BUFFERS = 16
+"""Chunks that are made and not stored yet: 8 MiB by default keep a window of appends busy while others are made."""
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What a step needs beside the mean: the base model's chunk, and the pieces of the state that belongs to it."""
+
+    base: Buffer | None = None
+    pieces: Sequence[Buffer] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A chunk of the new model, and the pieces of its state; `Making.done` gives its memory back."""
+
+    index: int
+    data: memoryview
+    pieces: Sequence[bytes] = ()
+
+
+class Description:
+    """The manifest of a model whose chunks come in order: digests and magnitudes in one pass over each."""
+
+    def __init__(self, base: Manifest) -> None:
+        self._base = base
+        self._hasher = Hasher()
+        self._digests: list[int] = []
+        self._absmax = [0.0] * len(base.spec.arrays)
+
+    def add(self, chunks: Sequence[Buffer]) -> None:
+        """Take note of the next chunks; BadMessage where one has not its size."""
+        for data in chunks:
+            self._add(len(self._digests), data)
+
+    def _add(self, index: int, data: Buffer) -> None:
+        layout = self._base.layout
+        if len(data) != layout.size(index):
+            raise BadMessage(f"chunk {index} of the new model: expected {layout.size(index)} bytes, got {len(data)}")
+        self._hasher.update(data)
+        self._digests.append(chunk_digest(data))
+        for segment in layout.segments(index):
+            piece = np.frombuffer(data, segment.array.numpy, segment.stop - segment.start, segment.offset)
+            self._absmax[segment.index] = max(self._absmax[segment.index], magnitude(piece))
+
+    def manifest(self) -> Manifest:
+        """Return the manifest; every chunk must have come."""
+        base = self._base
+        assert len(self._digests) == base.layout.count, "the model is not whole"
+        return Manifest(
+            base.spec, base.chunk_bytes, tuple(self._digests), self._hasher.hexdigest(), tuple(self._absmax)
+        )
+
+
+class Making:
+    """What becomes of the chunks that are folded here: all of the model's, or our part of them."""
+
+    def __init__(self, sums: Accumulator, base: Manifest, order: Order) -> None:
+        assert order.merge is not None
+        self._sums = sums
+        self._base = base
+        self._aggregator = find(order.strategy)
+        self._options = self._aggregator.parse(order.options)
+        self._weight_sum = order.merge.weight_sum
+        self._round = order.round
+        self.chunks = sums.chunks
+        self.description = Description(base)
+        self.carried = Carried(self._aggregator, sums.parts)
+        self._scalars: Mapping[str, float] | None = None
+        edges = sums.parts.edges
+        widest = max((edges[index + 1] - edges[index] for index in self.chunks), default=0)
+        self._mean, self._wide = np.empty(widest), np.empty(widest if self.reads_base else 0)
+        self._free = [np.empty(base.chunk_bytes, np.uint8) for _ in range(min(BUFFERS, len(self.chunks)))]
+
+    @property
+    def count(self) -> int:
+        """Chunks of the whole model."""
+        return self._base.layout.count
+
+    @property
+    def reads_base(self) -> bool:
+        """Whether the step needs the base model's chunks."""
+        return self._aggregator.reads_base
+
+    @property
+    def scalars(self) -> Mapping[str, float]:
+        """What the step returned beside vectors, the same for every run of parts, also for one of none."""
+        if self._scalars is None:
+            nothing, rows = np.empty(0), np.empty((len(self._aggregator.state_names), 0))
+            if not self.count:
+                return self.carried.scalars
+            self._step(nothing, nothing, self.carried.of_run(rows))
+        assert self._scalars is not None
+        return self._scalars
+
+    def make(self, given: Mapping[int, Given], *, described: bool = True) -> list[Made]:
+        """Make the chunks that are given; at most `BUFFERS` may be made and not `done`.
+
+        ``described``: they are the model's next chunks, and `description` takes note of them.
+        """
+        made = [self._chunk(index, one) for index, one in given.items()]
+        if described:
+            self.description.add([one.data for one in made])
+        return made
+
+    def done(self, made: Made) -> None:
+        """Take back the memory of a chunk that is stored."""
+        buffer = made.data.obj
+        assert isinstance(buffer, np.ndarray)
+        self._free.append(buffer if buffer.base is None else buffer.base)
+
+    def _chunk(self, index: int, given: Given) -> Made:
+        parts = self._sums.parts
+        mean = self._sums.mean(index, self._weight_sum, self._mean)
+        before = mean
+        if given.base is not None:
+            self._base.check_chunk(index, given.base)
+            before = parts.widen(index, given.base, self._wide)
+        values, after = self._step(mean, before, self.carried.read(index, given.pieces))
+        pieces = self.carried.write(index, after)
+        return Made(index, parts.narrow(index, values, self._free.pop()), pieces)
+
+    def _step(self, mean: Floats, base: Floats, state: StepState) -> tuple[Floats, StepState]:
+        values, after = self._aggregator.step(mean, base, state, self._options, self._round)
+        self._scalars = self.carried.scalars_of(after)
+        return values, after

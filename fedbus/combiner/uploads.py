@@ -1,0 +1,146 @@
+"""One upload as a combiner knows it: where it stands, whether it can be folded at all, and what its sender is told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from math import isfinite
+from typing import Literal
+
+from fedbus.combiner.events import Key, Prepared, Tell
+from fedbus.messages import reports
+from fedbus.messages.ids import Peer
+from fedbus.messages.orders import Order
+from fedbus.messages.uploads import UploadBegin, UploadState
+
+Verdict = Literal["pending", "accepted", "refused"]
+
+WEIGHT_SPREAD = 2.0**-30
+"""Smallest weight as a share of ``weight_max``: of a smaller one the fixed point keeps too little (docs: exactness)."""
+
+
+class Standing(Enum):
+    """Where one upload stands."""
+
+    QUEUED = "queued"
+    RECEIVING = "receiving"
+    WHOLE = "whole"
+    """All of it came with its announcement, and is on its way to the fold."""
+    ACCEPTED = "accepted"
+    REFUSED = "refused"
+
+
+_VERDICTS: dict[Standing, Verdict] = {Standing.ACCEPTED: "accepted", Standing.REFUSED: "refused"}
+
+
+@dataclass(slots=True)
+class Upload:
+    """One upload. ``next_chunk`` is expected next, ``folded`` of them are in the accumulator, ``credit`` was granted.
+
+    ``granted`` is the highest credit it ever had. ``serial`` tells it from an earlier upload of the same key, whose
+    results may still be on their way. The lease says how far it was (``lease_chunk``) when its progress was last
+    looked at and found enough.
+    """
+
+    begin: UploadBegin
+    standing: Standing = Standing.QUEUED
+    next_chunk: int = 0
+    folded: int = 0
+    credit: int = 0
+    granted: int = 0
+    window: int = 0
+    told: int = 0
+    gap_told: int = -1
+    serial: int = 0
+    damages: int = 0
+    excess: int = 0
+    lease_at: float = 0.0
+    lease_chunk: int = 0
+    answered_at: float = float("-inf")
+    reason: str = ""
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether there is a verdict."""
+        return self.standing is Standing.ACCEPTED or self.standing is Standing.REFUSED
+
+
+def allowed_by(order: Order, name: str) -> frozenset[Key]:
+    """Return what an order lets a combiner fold: updates of clients, and partials of those below it in the tree."""
+    keys = {Key(Peer("client", client), order.round, attempt) for client, attempt in order.uploads.items()}
+    if order.merge is not None:
+        others = order.merge.partials.items()
+        keys |= {Key(Peer("combiner", other), order.round, attempt) for other, attempt in others if other != name}
+    return frozenset(keys)
+
+
+def unfit(base: Prepared, order: Order, sender: Peer, begin: UploadBegin) -> str:  # noqa: PLR0911 - one per reason
+    """Return why an announced upload cannot be folded; empty if it can."""
+    partial = sender.role == "combiner"
+    nbytes, chunks = (base.partial_nbytes, base.partial_chunks) if partial else (base.nbytes, base.chunks)
+    if begin.spec != base.spec:
+        digests = f"digest {begin.spec[:16]}, expected {base.spec[:16]}"
+        return f"the update's names, shapes or dtypes are not those of {order.version} ({digests})"
+    if begin.nbytes != nbytes or begin.chunks != chunks:
+        part = f" of part {order.part} of {order.parts}" if order.parts > 1 else ""
+        return f"expected {nbytes} bytes in {chunks} chunks{part}, announced were {begin.nbytes} in {begin.chunks}"
+    if begin.inline and len(begin.inline) != nbytes:
+        return f"expected {nbytes} bytes with the announcement, got {len(begin.inline)}"
+    if partial:
+        return ""
+    if not (isfinite(begin.weight) and 0 < begin.weight <= order.weight_max):
+        return f"expected a weight above 0 and at most {order.weight_max:g} (weight_max), got {begin.weight}"
+    if begin.weight < order.weight_max * WEIGHT_SPREAD:
+        least = order.weight_max * WEIGHT_SPREAD
+        return f"expected a weight of at least {least:g} (2^-30 of weight_max), got {begin.weight}; lower weight_max"
+    return ""
+
+
+def verdict_of(key: Key, upload: Upload, *, accepted: bool, norm: float) -> reports.Verdict:
+    """Return what the coordinator is told of an upload."""
+    begin = upload.begin
+    return reports.Verdict(
+        client=key.sender.name,
+        attempt=key.attempt,
+        accepted=accepted,
+        reason=upload.reason,
+        weight=begin.weight,
+        nbytes=begin.nbytes,
+        fetched=begin.fetched,
+        norm=norm,
+        digest=begin.digest,
+        metrics=begin.metrics,
+    )
+
+
+def state_of(session: str, key: Key, upload: Upload, *, resend: bool = False, reason: str = "") -> Tell:
+    """Tell how an upload stands."""
+    if upload.is_settled:
+        return tell(
+            session, key, upload.next_chunk, upload.credit, verdict=_VERDICTS[upload.standing], reason=upload.reason
+        )
+    return tell(session, key, upload.next_chunk, upload.credit, resend=resend, reason=reason)
+
+
+def tell(
+    session: str,
+    key: Key,
+    next_chunk: int = 0,
+    credit: int = 0,
+    *,
+    resend: bool = False,
+    verdict: Verdict = "pending",
+    reason: str = "",
+) -> Tell:
+    """Tell a sender; all values are ours, so they are not checked once more."""
+    state = UploadState.model_construct(
+        session=session,
+        round=key.round,
+        attempt=key.attempt,
+        next_chunk=next_chunk,
+        credit=credit,
+        resend=resend,
+        verdict=verdict,
+        reason=reason,
+    )
+    return Tell(key.sender, state)
