@@ -1,11 +1,16 @@
-"""Spools: bytes come back as they were appended, a full one says so and stays usable, files and handles are bounded."""
+"""Spools: bytes come back as they were appended, a full one says so and stays usable, the log is written again."""
 
 from __future__ import annotations
 
 import errno
-import io
+import os
+import tempfile
+from pathlib import Path
 
 import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, rule
 
 from fedbus.store import spool
 from fedbus.store.spool import Directory, Memory, SpoolFull
@@ -22,7 +27,7 @@ def make(request, tmp_path):
 
     yield fresh
     for one in made:
-        one.clear()
+        one.release()
 
 
 def test_bytes_come_back(make):
@@ -78,67 +83,173 @@ def test_memory_has_a_bound():
 
 
 def test_a_directory_begins_empty_and_is_private(tmp_path):
-    """What a killed process left is removed; nobody else may read updates."""
+    """What a killed process left is removed; nobody else may read updates; released, nothing is on disk."""
     path = tmp_path / "spool"
     path.mkdir()
-    (path / "1").write_bytes(b"old")
+    (path / "log").write_bytes(b"old")
     one = Directory(path)
     assert list(path.iterdir()) == [] and path.stat().st_mode & 0o077 == 0
     one.append(1, b"new")
-    assert (path / "1").read_bytes() == b"new"
-    one.clear()
+    assert (path / "log").read_bytes() == b"new" and (path / "log").stat().st_mode & 0o077 == 0
+    one.release()
+    one.release()
     assert list(path.iterdir()) == []
+    one.append(1, b"again")
+    assert one.read(1, 0, 5) == b"again"
+    one.release()
 
 
-def test_open_files_are_bounded(tmp_path, monkeypatch):
-    """More uploads than files may be open at once: the one used longest ago is closed and opened again."""
-    monkeypatch.setattr(spool, "FILES_MAX", 3)
+def test_a_round_is_written_over_the_last_one(tmp_path):
+    """The log begins anew with each round: it is as long as the longest, not as all of them."""
     one = Directory(tmp_path / "spool")
-    for turn in range(3):
-        for upload in range(10):
-            one.append(upload, b"%d%d" % (upload, turn))
-            assert len(one._open) <= 3
-    for upload in range(10):
-        assert one.read(upload, 0, 6) == b"%d0%d1%d2" % (upload, upload, upload)
+    for turn in range(5):
+        for upload in range(100):
+            one.append(upload, b"%d" % turn * 100)
+        assert one.read(99, 0, 100) == b"%d" % turn * 100
+        one.clear()
+    assert (tmp_path / "spool" / "log").stat().st_size == 10_000
+    one.release()
+
+
+def test_what_a_dropped_upload_leaves_is_used_again(tmp_path):
+    """Refused a thousand times, an update takes the room of one; what others hold stays as it is."""
+    one = Directory(tmp_path / "spool")
+    one.append(0, b"a" * 300)
+    for upload in range(1, 1000):
+        for size in (300, 200, 7):
+            one.append(upload, b"x" * size)
+        one.append(0, b"b")
+        one.drop(upload)
+    assert one.read(0, 0, 1299) == b"a" * 300 + b"b" * 999
+    assert (tmp_path / "spool" / "log").stat().st_size <= 300 + 999 + 507
+    one.release()
+
+
+def test_a_log_that_grew_for_one_round_is_cut_after_the_next(tmp_path, monkeypatch):
+    """What a round did not need is given back, but for some spare; clearing twice says nothing of a need."""
+    monkeypatch.setattr(spool, "SPARE_BYTES", 1000)
+    one, log = Directory(tmp_path / "spool"), tmp_path / "spool" / "log"
+    one.append(1, bytes(5000))
     one.clear()
-    assert one._open == {} and list((tmp_path / "spool").iterdir()) == []
+    one.clear()
+    assert log.stat().st_size == 5000
+    one.append(1, bytes(4500))
+    one.clear()
+    assert log.stat().st_size == 5000
+    one.append(1, bytes(100))
+    one.clear()
+    assert log.stat().st_size == 100
+    one.append(1, bytes(600))
+    one.clear()
+    one.append(1, bytes(1))
+    one.clear()
+    assert log.stat().st_size == 600
+    one.release()
 
 
-class Disk(io.BytesIO):
-    """A file on a disk that is full after some bytes; takes less than it is given before that, as files may."""
+def test_the_index_is_bounded(tmp_path, monkeypatch):
+    """Pieces that follow each other are one; a flood of pieces that do not is refused as a full spool is."""
+    monkeypatch.setattr(spool, "EXTENTS_MAX", 10)
+    one = Directory(tmp_path / "spool")
+    for _ in range(100):
+        one.append(1, b"abc")
+    for turn in range(9):
+        one.append(turn % 2, b"z")
+    with pytest.raises(SpoolFull, match="holds 10 pieces"):
+        one.append(1, b"z")
+    assert one.read(1, 0, 300) == b"abc" * 100
+    one.release()
 
-    left = 5
-    error = errno.ENOSPC
 
-    def write(self, data):
-        if Disk.left <= 0:
-            raise OSError(Disk.error, "No space left on device")
-        taken = bytes(data)[: min(2, Disk.left)]
-        Disk.left -= len(taken)
-        return super().write(taken)
+class Log(RuleBasedStateMachine):
+    """A log beside a plain dictionary, with a disk that is full now and then, in the midst of a write."""
+
+    def __init__(self):
+        super().__init__()
+        self.place = tempfile.TemporaryDirectory()
+        self.one = Directory(Path(self.place.name) / "spool")
+        self.model = {}
+        self.count = 0
+
+    @rule(upload=st.integers(0, 4), size=st.integers(0, 50))
+    def appends(self, upload, size):
+        """Bytes that are unlike all others."""
+        self.count += 1
+        data = bytes((self.count * 7 + i) % 256 for i in range(size))
+        self.one.append(upload, data)
+        self.model[upload] = self.model.get(upload, b"") + data
+
+    @rule(upload=st.integers(0, 4), size=st.integers(1, 50), left=st.integers(0, 49))
+    def finds_no_room(self, upload, size, left):
+        """A part of it is written, then the disk is full: nothing has happened."""
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(os, "pwrite", Disk(min(left, size - 1)).pwrite)
+            with pytest.raises(SpoolFull):
+                self.one.append(upload, b"\xff" * size)
+
+    @rule(upload=st.integers(0, 4))
+    def drops(self, upload):
+        """Forget one."""
+        self.one.drop(upload)
+        self.model.pop(upload, None)
+
+    @rule()
+    def clears(self):
+        """Forget all."""
+        self.one.clear()
+        self.model.clear()
+
+    @rule(data=st.data())
+    def reads(self, data):
+        """Any part of any upload."""
+        for upload, held in self.model.items():
+            start = data.draw(st.integers(0, len(held)))
+            stop = data.draw(st.integers(start, len(held)))
+            assert self.one.read(upload, start, stop) == held[start:stop]
+
+    def teardown(self):
+        self.one.release()
+        self.place.cleanup()
+
+
+Log.TestCase.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)
+test_any_sequence_gives_back_what_was_appended = Log.TestCase
+"""Whatever is appended, dropped, cleared, and refused for want of room, each upload's bytes come back as they were."""
+
+
+class Disk:
+    """A disk that is full after some bytes; takes less than it is given before that, as files may."""
+
+    def __init__(self, left, error=errno.ENOSPC):
+        self.left, self.error, self.write = left, error, os.pwrite
+
+    def pwrite(self, file, data, place):
+        """Write at most two bytes."""
+        if self.left <= 0:
+            raise OSError(self.error, "No space left on device")
+        taken = bytes(data)[: min(2, self.left)]
+        self.left -= len(taken)
+        return self.write(file, taken, place)
 
 
 @pytest.mark.parametrize("error", [errno.ENOSPC, errno.EDQUOT])
 def test_a_full_disk_leaves_the_upload_as_it_was(tmp_path, monkeypatch, error):
     """Half a chunk was written when the disk was full: when there is room it is written again in its place."""
-    one = Directory(tmp_path / "spool")
-    monkeypatch.setattr(Disk, "error", error)
-    monkeypatch.setattr(Disk, "left", 5)
-    one._open[1], one._sizes[1] = Disk(), 0
+    one, disk = Directory(tmp_path / "spool"), Disk(5, error)
+    monkeypatch.setattr(os, "pwrite", disk.pwrite)
     one.append(1, b"abc")
     with pytest.raises(SpoolFull, match="takes no more"):
         one.append(1, b"defg")
     assert one.read(1, 0, 3) == b"abc"
-    Disk.left = 100
+    disk.left = 100
     one.append(1, b"XYZ")
     assert one.read(1, 0, 6) == b"abcXYZ"
+    assert (tmp_path / "spool" / "log").read_bytes() == b"abcXYZ"
 
 
 def test_other_errors_of_a_disk_are_not_called_full(tmp_path, monkeypatch):
     """A disk that breaks is not a client's refusal."""
     one = Directory(tmp_path / "spool")
-    monkeypatch.setattr(Disk, "error", errno.EIO)
-    monkeypatch.setattr(Disk, "left", 0)
-    one._open[1], one._sizes[1] = Disk(), 0
+    monkeypatch.setattr(os, "pwrite", Disk(0, errno.EIO).pwrite)
     with pytest.raises(OSError, match="No space"):
         one.append(1, b"x")
