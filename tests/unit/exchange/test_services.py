@@ -18,6 +18,7 @@ from fedbus.messages.presence import Bye, Hello, WhoIsThere
 from fedbus.messages.reports import MergeFailed, ReportTaken
 from fedbus.messages.subjects import Subjects
 from fedbus.messages.uploads import UploadBegin, UploadState
+from fedbus.store.streams import ensure_streams
 from fedbus.tensors import chunk_digest
 from fedbus.testing.loop import VirtualClock, run_virtual
 
@@ -265,3 +266,75 @@ def test_what_a_role_refuses_names_the_sender(caplog):
 
 async def _made():
     return station(MemoryBroker())
+
+
+def test_an_outbox_speaks_for_many_and_is_asleep_while_nothing_is_due():
+    """Each report goes out under its own sender's name; a thousand do not wake the repeater a thousand times."""
+
+    async def main():
+        broker, heard = MemoryBroker(), []
+        crowd = station(broker, "crowd", "m")
+        await hear(MemoryBus(broker, "coordinator"), OURS.report(), heard)
+        outbox = Outbox(crowd)
+        woken = 0
+        original = outbox._wake.set
+
+        def wake():
+            nonlocal woken
+            woken += 1
+            original()
+
+        outbox._wake.set = wake
+        running = asyncio.create_task(outbox.run())
+        await asyncio.sleep(0)
+        for number in range(1000):
+            await outbox.put(REPORT, station=crowd.speaking_as(Peer("client", f"m-{number}")))
+            await asyncio.sleep(0.0001)
+        assert woken < 5
+        await asyncio.sleep(0.5)
+        assert [message.subject for _, message in heard] == [
+            OURS.report(Peer("client", f"m-{number}")) for number in range(1000)
+        ]
+        outbox.taken(ReportTaken(reports=tuple(f"m-1-r{number + 1}" for number in range(999))))
+        await asyncio.sleep(3)
+        assert [message.subject for _, message in heard[1000:]] == [OURS.report(Peer("client", "m-999"))] * 2
+        running.cancel()
+
+    run_virtual(main())
+
+
+def test_what_is_said_for_others_has_ids_of_its_own():
+    """Two names of one process never use one id twice."""
+
+    async def main():
+        crowd = station(MemoryBroker(), "crowd", "m")
+        places = [crowd, crowd.speaking_as(Peer("client", "m-0")), crowd.speaking_as(Peer("client", "m-1"))]
+        envelopes = [place.envelope(REPORT) for place in places for _ in range(2)]
+        assert len({envelope.id for envelope in envelopes}) == 6
+        assert [envelope.sender for envelope in envelopes] == ["m", "m", "m-0", "m-0", "m-1", "m-1"]
+
+    run_virtual(main())
+
+
+def test_the_board_is_read_in_pieces_that_fit_into_an_answer(monkeypatch):
+    """Many patterns a few at a time; where too much stands under those, by halves; each message is handed on once."""
+    monkeypatch.setattr("fedbus.exchange.station.BOARD_PATTERNS_MAX", 16)
+    monkeypatch.setattr("fedbus.bus.memory.bus.NEWEST_SUBJECTS_MAX", 20)
+
+    async def main():
+        broker = MemoryBroker()
+        crowd, coordinator = station(broker, "crowd", "m"), MemoryBus(broker, "coordinator")
+        await ensure_streams(coordinator, OURS)
+        subjects = [OURS.task(f"m-{number}", session) for number in range(50) for session in ("s", "t", "u")]
+        for subject in subjects:
+            await coordinator.append(OURS.stream("board"), subject, b"task")
+        taken = []
+        patterns = [OURS.task(f"m-{number}") for number in range(50)]
+        reading = asyncio.create_task(crowd.read_board(patterns, lambda message: taken.append(message.subject), 30.0))
+        await asyncio.sleep(20)
+        assert sorted(taken) == sorted(subjects)
+        await asyncio.sleep(30)
+        assert sorted(taken) == sorted(2 * subjects)
+        reading.cancel()
+
+    run_virtual(main())
