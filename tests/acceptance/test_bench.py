@@ -100,3 +100,24 @@ def test_the_ways_of_a_round_apart(shell):
         assert set(run[f"{way}_cpu_s_per_gb"]) == {"broker", "coordinator", "combiner", "clients"}
     assert run["upload_mb_s"] == pytest.approx(sum(9 / s for s in run["upload_s"]) / 2)
     assert run["broker_rss_peak_mb"] == run["peak_mb_by_role"]["broker"] > 10
+
+
+@pytest.mark.parametrize("connections", ["--no-crowd"])
+def test_many_clients_idle_and_at_work(shell, connections):
+    """Idle and active costs are there for clients of both kinds, and agree with each other."""
+    asked = ("--clients", "20", "--processes", "2", "--rounds", "3", "--idle-s", "0.5", connections)
+    run = shell.json("bench", "clients", *asked)
+    assert run["correct"]
+    assert run["crowd"] is (connections == "--crowd")
+    assert len(run["round_s"]) == run["rounds"] == 3
+    assert run["idle_s"] >= 0.5
+    idle = run["idle_cpu_percent_by_role"]
+    assert set(idle) == {"broker", "coordinator", "combiner", "clients"}
+    assert run["idle_cpu_percent_per_1000"] == pytest.approx(sum(idle.values()) * 50)
+    assert run["clients_rss_mb_per_1000"] > 50 * 20
+    assert 0 < run["idle_clients_per_gb"] < 20 / 0.02
+    cost = run["cpu_ms_per_client_round_by_role"]
+    assert run["cpu_ms_per_client_round"] == pytest.approx(sum(cost.values()))
+    assert run["active_clients_per_core_s"] == pytest.approx(1000 / sum(cost.values()))
+    assert run["ratio_to_raw"] == pytest.approx(20 / run["round_s_median"] / run["raw_messages_s"])
+    assert run["peak_mb_by_role"]["clients"] > 50

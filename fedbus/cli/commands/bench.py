@@ -156,6 +156,35 @@ def transfer(
     _bench(cases, transfer.run, transfer.COLUMNS, markdown=markdown, json=json)
 
 
+@app.command("clients")
+def clients(
+    *,
+    clients: Annotated[
+        list[int] | None, typer.Option("--clients", min=1, max=100_000, help="How many (1,000); repeatable.")
+    ] = None,
+    model_mb: Annotated[
+        float, typer.Option("--model-mb", min=0.0, max=1000, metavar="MB", help="Size of the model, 10^6 bytes.")
+    ] = 0.01,
+    arrays: Annotated[int, typer.Option("--arrays", min=1, max=100_000, help="Arrays of the model.")] = 4,
+    rounds: Annotated[int, typer.Option("--rounds", min=1, max=100_000, help="Rounds to run.")] = 5,
+    processes: Processes = None,
+    combiners: Annotated[int, typer.Option("--combiners", min=1, max=64, help="How many.")] = 1,
+    crowd: Annotated[bool, typer.Option("--crowd/--no-crowd", help="Clients of a process share a connection.")] = True,
+    idle_s: Annotated[
+        float, typer.Option("--idle-s", min=0.1, max=3600, metavar="SECONDS", help="How long idling is measured.")
+    ] = 10,
+    markdown: Markdown = False,
+    json: Json = False,
+) -> None:
+    """Measure what many clients cost, idle and in rounds of a small model."""
+    from fedbus.cli.benches import clients as bench
+
+    cases = [
+        bench.Case(count, model_mb, arrays, rounds, combiners, processes, crowd, idle_s) for count in clients or [1000]
+    ]
+    _bench(cases, bench.run, bench.COLUMNS, markdown=markdown, json=json)
+
+
 def _bench(
     cases: Iterable[Asked],
     measure: Callable[[Asked], Awaitable[dict[str, Any]]],
