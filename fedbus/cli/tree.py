@@ -16,7 +16,7 @@ import orjson  # noqa: F401 - here, so that a missing extra is said before anyth
 import rich  # noqa: F401 - as above
 import typer
 
-from fedbus.cli.commands import bench, broker, client, demo, doctor, model, roles, session, up
+from fedbus.cli.commands import bench, broker, client, demo, doctor, model, roles, session, simulate, up
 from fedbus.cli.running import INTERRUPTED
 from fedbus.errors import ConfigError, FedbusError
 from fedbus.version import __version__
@@ -51,6 +51,7 @@ def main(
 
 
 app.command("demo")(demo.demo)
+app.command("simulate")(simulate.simulate)
 app.command("up")(up.up)
 app.command("coordinator")(roles.coordinator)
 app.command("combiner")(roles.combiner)

@@ -61,7 +61,10 @@ def test_every_setting_of_a_session_is_an_option():
             assert type(field.default)(shown) == field.default
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/tutorial/first-federation.md", "examples/quickstart/README.md"])
+@pytest.mark.parametrize(
+    "page",
+    ["README.md", "docs/tutorial/first-federation.md", "docs/how-to/simulate.md", "examples/quickstart/README.md"],
+)
 def test_commands_in_pages_exist(page):
     """Each `fedbus ...` line of a shell block is a command of the tree with options that it has."""
     blocks = re.findall(r"```sh\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
