@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -20,19 +20,21 @@ from typing import Any, Self, TypeVar
 import numpy as np
 
 from fedbus.aggregation import find
-from fedbus.bus.base import Bus, Payload
+from fedbus.bus.base import Bus
 from fedbus.bus.nats import connect as connect_nats
 from fedbus.clock import Clock, SystemClock
 from fedbus.config.session import SessionConfig
 from fedbus.errors import BadMessage, BusUnavailable, ConfigError, NotFound, SessionFailed
+from fedbus.federation.models import Models
 from fedbus.messages import queries, records
 from fedbus.messages.commands import StartSession, StopSession
 from fedbus.messages.envelope import Body, Envelope, decode, encode
 from fedbus.messages.ids import Peer, check_name
-from fedbus.messages.records import ModelPublished, Record
+from fedbus.messages.presence import members_of
+from fedbus.messages.records import Record
 from fedbus.messages.subjects import Subjects
 from fedbus.store.journal import Journal
-from fedbus.store.models import ModelStore, StoredModel
+from fedbus.store.models import ModelStore
 from fedbus.tensors import CHUNK_BYTES
 from fedbus.workers import Threads, Workers
 
@@ -213,40 +215,6 @@ class Session:
         await self._federation.command(StopSession(session=self.name, reason=reason), f"stop-{self.name}")
 
 
-class Models:
-    """The models of a federation."""
-
-    def __init__(self, store: ModelStore) -> None:
-        self._store = store
-
-    async def list(self) -> list[ModelPublished]:
-        """Return every published version, in the order of publication."""
-        return await self._store.list()
-
-    async def find(self, version: str) -> ModelPublished:
-        """Return the catalogue's entry of a version; `NotFound` when there is none."""
-        return await self._store.find(check_name("model version", version))
-
-    async def get(self, version: str) -> Mapping[str, np.ndarray[Any, Any]]:
-        """Fetch a model, every chunk and the whole checked; returns names to read-only arrays."""
-        return (await self.read(version)).arrays
-
-    async def read(self, version: str) -> StoredModel:
-        """Fetch a model with its manifest."""
-        entry = await self.find(version)
-        stored = await self._store.read(entry.blob)
-        if stored.manifest.digest != entry.digest:
-            raise BadMessage(f"model {version}: expected the digest {entry.digest}, got {stored.manifest.digest}")
-        return stored
-
-    async def chunks(self, version: str) -> AsyncIterator[Payload]:
-        """Yield a model's bytes chunk by chunk, in memory independent of its size."""
-        entry = await self.find(version)
-        manifest = await self._store.manifest(entry.blob)
-        async for chunk in self._store.chunks(entry.blob, manifest):
-            yield chunk
-
-
 class Federation:
     """A connection to a workspace of a federation; made by `connect`, an async context manager."""
 
@@ -279,7 +247,7 @@ class Federation:
         self._workers = self._given_workers or Threads(2, "fedbus-engineer")
         self.journal = Journal(self._bus, self.subjects)
         self.store = ModelStore(self._bus, self.subjects, self._workers)
-        self.models = Models(self.store)
+        self.models = Models(self.store, self.journal)
         return self
 
     async def __aexit__(
@@ -362,8 +330,8 @@ class Federation:
         return list(found.values())
 
     async def clients(self) -> list[queries.Seen]:
-        """Return the clients that are there now."""
-        return list((await self._ask("clients", queries.Roster)).peers)
+        """Return the clients that are there now, by name; those of a crowd with its attributes."""
+        return clients_of((await self._ask("clients", queries.Roster)).peers)
 
     async def combiners(self) -> list[queries.Seen]:
         """Return the combiners that are there now."""
@@ -392,6 +360,17 @@ class Federation:
         if not isinstance(body, expected):
             raise BadMessage(f"{message.subject}: expected {expected.kind}, got {body.kind}")
         return body
+
+
+def clients_of(peers: Iterable[queries.Seen]) -> list[queries.Seen]:
+    """Return clients by name: those that are there themselves, and those that crowds speak for."""
+    found: dict[str, queries.Seen] = {}
+    for peer in sorted(peers, key=lambda seen: (seen.role != "client", seen.name)):
+        if peer.role == "client":
+            found[peer.name] = peer
+        for name in members_of(peer.name, peer.first, peer.members):
+            found.setdefault(name, peer.model_copy(update={"role": "client", "name": name, "members": 0, "first": 0}))
+    return [found[name] for name in sorted(found)]
 
 
 def connect(

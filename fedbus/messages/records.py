@@ -30,6 +30,19 @@ class SessionStarted(Body):
     nbytes: Count
     by: str = ""
 
+    def model(self, session: str, at: float) -> ModelPublished:
+        """Return the version that the session begins with, journalled ``at``, as the catalogue has it."""
+        return ModelPublished(
+            round=0,
+            version=self.version,
+            parent="",
+            session=session,
+            blob=self.blob,
+            digest=self.digest,
+            nbytes=self.nbytes,
+            at=at,
+        )
+
 
 class RoundOpened(Body):
     """A round asks these clients (client -> combiner) for updates of a version.
