@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from fedbus.config.session import SessionConfig
 from fedbus.messages import reports
@@ -48,19 +48,37 @@ class Recovered:
 
 
 @dataclass(frozen=True, slots=True)
-class Appended:
-    """The records asked for last are in the journal."""
+class NotPosted:
+    """The bus did not take what was to stand on the boards for these clients and combiners."""
 
-    entry: Entry
+    clients: frozenset[str]
+    combiners: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """The records asked for last are in the journal, as one entry written ``at``."""
+
+    records: tuple[Record, ...]
+    at: float
     sequence: int
 
 
 @dataclass(frozen=True, slots=True)
 class RosterChanged:
-    """Who is there now: names, each with its incarnation."""
+    """Who is there now: names, each with its incarnation; and the regions of those that are somewhere special."""
 
     clients: Mapping[str, str]
     combiners: Mapping[str, str]
+    client_regions: Mapping[str, str] = field(default_factory=dict)
+    combiner_regions: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class LoadsChanged:
+    """How many bytes each combiner expects for other sessions."""
+
+    loads: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +90,7 @@ class Reported:
     report: reports.UpdatesJudged | reports.ModelStored | reports.MergeFailed | reports.Evaluated | reports.TaskFailed
 
 
-Event = StartAsked | StopAsked | Replayed | Recovered | Appended | RosterChanged | Reported
+Event = StartAsked | StopAsked | Replayed | Recovered | NotPosted | Appended | RosterChanged | LoadsChanged | Reported
 
 # --- effects: what is to be done ---
 

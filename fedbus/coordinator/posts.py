@@ -5,8 +5,11 @@ Pure functions: what is posted can be computed again at any time, by any coordin
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import fsum
+from typing import Literal
 
+from fedbus.coordinator.layout import Tree
 from fedbus.coordinator.selection import draw
 from fedbus.coordinator.state import Phase, RoundState, SessionState
 from fedbus.messages.orders import Merge, Order
@@ -16,22 +19,16 @@ from fedbus.messages.tasks import Evaluate, Task, Train
 def task_for(state: SessionState, client: str) -> Task:
     """Return what a client is to do now."""
     receipt = state.receipts.get(client)
-    train, evaluate, what = None, None, "rest"
+    train, evaluate = None, None
+    what: Literal["train", "evaluate", "rest", "ended"] = "rest"
     if state.phase is Phase.ENDED:
         what = "ended"
     elif state.round is not None and client in state.round.places:
         train, what = _train(state, state.round, client), "train"
     elif state.evaluation is not None and client in state.evaluation.clients:
         evaluate, what = _evaluate(state, client), "evaluate"
-    return Task.model_validate(
-        {
-            "session": state.session,
-            "revision": state.sequence,
-            "state": what,
-            "train": train,
-            "evaluate": evaluate,
-            "receipt": receipt,
-        }
+    return Task(
+        session=state.session, revision=state.sequence, state=what, train=train, evaluate=evaluate, receipt=receipt
     )
 
 
@@ -41,11 +38,12 @@ def _train(state: SessionState, current: RoundState, client: str) -> Train:
         attempt=current.attempts[client],
         version=current.version,
         blob=current.blob,
-        combiner=current.places[client],
+        combiner=current.shards[0] if current.shards else current.places[client],
         config=state.config.train_config,
         seed=draw(state.config.seed, "task", current.number, client),
         deadline_at=current.deadline_at,
         weight_max=state.config.weight_max,
+        shards=current.shards,
     )
 
 
@@ -62,9 +60,14 @@ def _evaluate(state: SessionState, client: str) -> Evaluate:
     )
 
 
-def orders_for(state: SessionState, combiners: dict[str, str]) -> dict[str, Order]:
+def incarnations_here(current: RoundState, combiners: Mapping[str, str]) -> dict[str, str]:
+    """Return the combiners that are there as the incarnation that the round knows."""
+    return {name: inc for name, inc in combiners.items() if current.incarnations.get(name) == inc}
+
+
+def orders_for(state: SessionState, combiners: Mapping[str, str]) -> dict[str, Order]:
     """Return what each combiner (name -> incarnation) is to do now."""
-    common = {
+    common: dict[str, object] = {
         "session": state.session,
         "revision": state.sequence,
         "version": state.version,
@@ -81,13 +84,15 @@ def orders_for(state: SessionState, combiners: dict[str, str]) -> dict[str, Orde
         rest = common | {"state": what, "round": state.rounds_closed}
         return {name: Order.model_validate(rest | {"incarnation": inc}) for name, inc in combiners.items()}
     common |= {"round": current.number, "version": current.version, "blob": current.blob}
-    uploads = _uploads(state, current)
+    uploads = _by_combiner(current, current.counting if current.closing else current.places)
     # While clients send again what a lost combiner held, nobody merges: the set is fixed anew when all of it is there.
     merging = current.closing is not None and current.closing.attempt == state.attempt
     merges = merges_for(current) if merging else {}
     orders = {}
     for name, incarnation in combiners.items():
         own: dict[str, object] = {"incarnation": incarnation, "uploads": uploads.get(name, {})}
+        if name in current.shards:
+            own |= {"part": current.shards.index(name), "parts": len(current.shards)}
         if merging:
             # Resting, it must not say that the round is closed: it may be given clients of a lost one yet.
             rest = {"state": "rest", "round": state.rounds_closed}
@@ -98,9 +103,11 @@ def orders_for(state: SessionState, combiners: dict[str, str]) -> dict[str, Orde
     return orders
 
 
-def _uploads(state: SessionState, current: RoundState) -> dict[str, dict[str, int]]:
-    """Return whose updates each combiner may accept: of all participants, or only of those that count."""
-    clients = current.closing.counted if current.closing else tuple(current.places)
+def _by_combiner(current: RoundState, clients: Mapping[str, object]) -> dict[str, dict[str, int]]:
+    """Return whose updates each combiner may accept, as which attempt."""
+    if current.shards:
+        everybody = {client: current.attempts[client] for client in clients}
+        return dict.fromkeys(current.shards, everybody)
     uploads: dict[str, dict[str, int]] = {}
     for client in clients:
         uploads.setdefault(current.places[client], {})[client] = current.attempts[client]
@@ -108,23 +115,26 @@ def _uploads(state: SessionState, current: RoundState) -> dict[str, dict[str, in
 
 
 def merges_for(current: RoundState) -> dict[str, Merge]:
-    """Return how each combiner that holds counted updates closes the round."""
+    """Return how each combiner that has a part in it closes the round."""
     closing = current.closing
     assert closing is not None
-    counted: dict[str, dict[str, int]] = {}
-    for client in closing.counted:
-        counted.setdefault(current.places[client], {})[client] = current.attempts[client]
+    counted = _by_combiner(current, current.counting)
     weight_sum = fsum(current.counting[client].weight for client in sorted(closing.counted))
-    others = {name: closing.attempt for name in counted if name != closing.root}
-    counted.setdefault(closing.root, {})
+    tree = Tree(closing.root, closing.parents)
+    # Who holds nothing that counts, and only hands on what others hold, sends a partial too.
+    nodes = set() if current.shards else counted.keys() | closing.parents.keys() | set(closing.parents.values())
+    partials: dict[str, dict[str, int]] = {}
+    for name in sorted(nodes - {closing.root}):
+        partials.setdefault(tree.parent(name), {})[name] = closing.attempt
     return {
         name: Merge(
             root=closing.root,
+            parent=closing.parents.get(name, ""),
             attempt=closing.attempt,
-            counted=own,
-            partials=others if name == closing.root else {},
+            counted=counted.get(name, {}),
+            partials=partials.get(name, {}),
             weight_sum=weight_sum,
             publish=closing.publish,
         )
-        for name, own in counted.items()
+        for name in sorted(counted.keys() | partials.keys() | {closing.root})
     }

@@ -1,11 +1,19 @@
-"""Who is there: fed by `Hello`, `Bye` and time; says only when the set of peers or an incarnation changed."""
+"""Who is there: fed by `Hello`, `Bye` and time; says only when the set of peers or an incarnation changed.
+
+A crowd's clients are there as long as it is. A client that says `Hello` itself is what it says, also under a name that
+a crowd speaks for; of two crowds that speak for one name the first by name counts.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from math import inf
 
+from fedbus.coordinator.events import RosterChanged
+from fedbus.coordinator.layout import REGION
+from fedbus.errors import BadMessage
 from fedbus.messages.ids import Peer
-from fedbus.messages.presence import Bye, Hello
+from fedbus.messages.presence import Bye, Hello, members_of
 
 MISSED_HEARTBEATS_MAX = 5.5
 """A peer is gone after so many heartbeats without a word.
@@ -15,16 +23,22 @@ costs its clients an upload; five in a row are absence.
 """
 
 PEERS_MAX = 200_000
-"""Most peers that are remembered: a stranger's flood of names must not fill the memory."""
+"""Most peers, and members of crowds, that are remembered: a stranger's flood of names must not fill the memory."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Presence:
-    """What is known of a peer that is there."""
+    """What is known of a peer that is there; ``members``: the clients that it speaks for."""
 
     hello: Hello
     since_at: float
     seen_at: float
+    members: tuple[str, ...] = ()
+
+    @property
+    def silent_at(self) -> float:
+        """When it is gone if nothing is heard of it until then."""
+        return self.seen_at + MISSED_HEARTBEATS_MAX * self.hello.heartbeat_s
 
 
 @dataclass(slots=True)
@@ -32,47 +46,110 @@ class Roster:
     """The peers that are there now."""
 
     peers: dict[Peer, Presence] = field(default_factory=dict)
+    _count: int = 0
+    _look_at: float = inf
+    _speakers: dict[str, Peer] | None = None
 
     def hello(self, peer: Peer, hello: Hello, now: float) -> bool:
-        """Take note of a peer; True when it, or its incarnation, is new."""
+        """Take note of a peer; True when it, its incarnation, or whom it speaks for is new.
+
+        `BadMessage` where it speaks for clients and is no crowd, or for clients whose names would not be names.
+        """
         known = self.peers.get(peer)
-        if known is not None and known.hello.incarnation == hello.incarnation:
-            self.peers[peer] = replace(known, hello=hello, seen_at=now)
+        if known is not None and _what(known.hello) == _what(hello):
+            known.hello, known.seen_at = hello, now
+            self._look_at = min(self._look_at, known.silent_at)
             return False
-        if known is None and len(self.peers) >= PEERS_MAX:
+        members = _members(peer, hello)
+        others = self._count - (1 + len(known.members) if known else 0)
+        if others + 1 + len(members) > PEERS_MAX:
             return False
-        self.peers[peer] = Presence(hello, since_at=now, seen_at=now)
+        self._forget(peer)
+        self._count += 1 + len(members)
+        present = self.peers[peer] = Presence(hello, now, now, members)
+        self._look_at = min(self._look_at, present.silent_at)
         return True
 
     def heard(self, peer: Peer, now: float) -> None:
         """A peer said something else than `Hello`: it lives."""
         known = self.peers.get(peer)
+        if known is None and peer.role == "client":
+            if self._speakers is None:
+                self._speakers = {name: crowd for crowd, of in self._crowds() for name in of.members}
+            speaker = self._speakers.get(peer.name)
+            known = self.peers[speaker] if speaker else None
         if known is not None:
-            self.peers[peer] = replace(known, seen_at=now)
+            known.seen_at = now
 
     def bye(self, peer: Peer, bye: Bye) -> bool:
         """Forget a peer that left; True when it was there."""
         known = self.peers.get(peer)
         if known is None or known.hello.incarnation != bye.incarnation:
             return False
-        del self.peers[peer]
+        self._forget(peer)
         return True
+
+    def _forget(self, peer: Peer) -> None:
+        known = self.peers.pop(peer, None)
+        if known is not None:
+            self._count -= 1 + len(known.members)
+        self._speakers = None
 
     def expire(self, now: float) -> bool:
         """Forget who has been silent for too long; True when somebody was."""
-        gone = [
-            p
-            for p, known in self.peers.items()
-            if now > known.seen_at + MISSED_HEARTBEATS_MAX * known.hello.heartbeat_s
-        ]
+        if now <= self._look_at:
+            return False  # nobody can have been silent for so long: thousands are not looked at each time
+        gone = [peer for peer, known in self.peers.items() if now > known.silent_at]
         for peer in gone:
-            del self.peers[peer]
+            self._forget(peer)
+        self._look_at = min((known.silent_at for known in self.peers.values()), default=inf)
         return bool(gone)
 
     def excuse(self, now: float) -> None:
         """Nobody could be heard until now (the bus was away): everybody's silence starts anew."""
-        self.peers = {peer: replace(known, seen_at=max(known.seen_at, now)) for peer, known in self.peers.items()}
+        for known in self.peers.values():
+            known.seen_at = max(known.seen_at, now)
 
     def names(self, role: str) -> dict[str, str]:
-        """Names of a role that are there, each with its incarnation."""
-        return {peer.name: known.hello.incarnation for peer, known in self.peers.items() if peer.role == role}
+        """Names of a role that are there, each with its incarnation; the clients of crowds among the clients."""
+        found: dict[str, str] = {}
+        if role == "client":
+            for _, crowd in reversed(self._crowds()):
+                found |= dict.fromkeys(crowd.members, crowd.hello.incarnation)
+        return found | {p.name: known.hello.incarnation for p, known in self.peers.items() if p.role == role}
+
+    def regions(self, role: str) -> dict[str, str]:
+        """Regions of those of a role that are somewhere special."""
+        found: dict[str, str] = {}
+        if role == "client":
+            for _, crowd in reversed(self._crowds()):
+                found |= dict.fromkeys(crowd.members, crowd.hello.attributes.get(REGION, ""))
+        found |= {p.name: known.hello.attributes.get(REGION, "") for p, known in self.peers.items() if p.role == role}
+        return {name: region for name, region in found.items() if region}
+
+    def changed(self) -> RosterChanged:
+        """Return who is there now, for machines."""
+        return RosterChanged(
+            self.names("client"), self.names("combiner"), self.regions("client"), self.regions("combiner")
+        )
+
+    def _crowds(self) -> list[tuple[Peer, Presence]]:
+        return sorted(((p, known) for p, known in self.peers.items() if known.members), key=lambda crowd: crowd[0])
+
+
+def _what(hello: Hello) -> tuple[str, int, int, str]:
+    return hello.incarnation, hello.members, hello.first, hello.attributes.get(REGION, "")
+
+
+def _members(peer: Peer, hello: Hello) -> tuple[str, ...]:
+    if not hello.members:
+        return ()
+    if peer.role != "crowd":
+        raise BadMessage(f"{peer.role} {peer.name}: expected members of a crowd only, got {hello.members}")
+    members = tuple(members_of(peer.name, hello.first, hello.members))
+    if not members:
+        last = hello.first + hello.members - 1
+        raise BadMessage(
+            f"crowd {peer.name}: its last client, number {last}, would have a name of more than 64 characters"
+        )
+    return members

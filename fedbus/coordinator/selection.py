@@ -1,4 +1,4 @@
-"""Who takes part in a round, and where each sends: pure functions of names and a seed.
+"""Who takes part in a round: pure functions of names and a seed.
 
 Random choice is a sort by a keyed hash (BLAKE2b of seed, round and name) instead of a generator, so that it depends on
 nothing but its arguments: not on the order in which clients came, not on the version of a library.
@@ -6,7 +6,7 @@ nothing but its arguments: not on the order in which clients came, not on the ve
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from hashlib import blake2b
 from math import ceil
 
@@ -30,11 +30,7 @@ def select(
     names = sorted(clients)
     target = min(len(names) if count is None else count, len(names), CLIENTS_MAX)
     asked = min(len(names), ceil(target * oversample), CLIENTS_MAX)
+    if asked == len(names):
+        return names, target
     chosen = sorted(names, key=lambda name: draw(seed, "select", round_, name))[:asked]
     return sorted(chosen), target
-
-
-def place(clients: Sequence[str], combiners: Iterable[str], start: int = 0) -> dict[str, str]:
-    """Share clients out over combiners, evenly, in turn."""
-    names = sorted(combiners)
-    return {client: names[(start + i) % len(names)] for i, client in enumerate(clients)}

@@ -6,8 +6,8 @@ they have seen. A record that does not fit the state is a defect of ours and fai
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import cast
 
@@ -32,9 +32,9 @@ class Phase(Enum):
 class RoundState:
     """The round under way.
 
-    ``attempts`` and ``places``: as what, and to which combiner, each client sends. ``counting``: the updates of
-    ``closing.counted`` as they were when the set was fixed; they stay what the round is made of when a combiner that
-    held some of them is lost later.
+    ``attempts`` and ``places``: as what, and to which combiner, each client sends. ``shards``: where chunks are shared
+    out, the combiners in the order of their parts. ``counting``: the updates of ``closing.counted`` as they were when
+    the set was fixed; they stay what the round is made of when a combiner that held some of them is lost later.
     """
 
     number: int
@@ -48,32 +48,53 @@ class RoundState:
     deadline_at: float
     opened_at: float
     traceparent: str
+    shards: tuple[str, ...] = ()
     accepted: dict[str, AcceptedUpdate] = field(default_factory=dict)
     refused: dict[str, RefusedUpdate] = field(default_factory=dict)
     closing: RoundClosing | None = None
     counting: dict[str, AcceptedUpdate] = field(default_factory=dict)
 
     @property
-    def missing(self) -> list[str]:
-        """The clients of which nothing is known yet, sorted."""
-        return [c for c in sorted(self.places) if c not in self.accepted and c not in self.refused]
+    def missing(self) -> Iterable[str]:
+        """The clients of which nothing is known yet, in the order in which they were named (by name)."""
+        return (c for c in self.places if c not in self.accepted and c not in self.refused)
+
+    @property
+    def missing_count(self) -> int:
+        """How many clients nothing is known of; no look at each of them."""
+        return len(self.places) - len(self.accepted) - len(self.refused)
+
+    def copied(self) -> RoundState:
+        """Return another round that may go its own way."""
+        return replace(
+            self,
+            places=dict(self.places),
+            attempts=dict(self.attempts),
+            incarnations=dict(self.incarnations),
+            accepted=dict(self.accepted),
+            refused=dict(self.refused),
+        )
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class EvaluationState:
-    """The evaluation under way."""
+    """The evaluation under way; ``clients`` are those that are asked, by name."""
 
     round: int
     version: str
     blob: str
-    clients: tuple[str, ...]
+    clients: dict[str, None]
     deadline_at: float
     opened_at: float
 
 
 @dataclass(slots=True)
 class SessionState:
-    """Everything that the journal of a session says. ``litter``: blobs of the last round that no version is made of."""
+    """Everything that the journal of a session says.
+
+    ``model``: the newest version, as the catalogue has it. ``litter``: blobs of the last round that no version is made
+    of. ``asked``: everybody who was ever asked for anything.
+    """
 
     session: str
     phase: Phase = Phase.NEW
@@ -82,6 +103,7 @@ class SessionState:
     blob: str = ""
     digest: str = ""
     nbytes: int = 0
+    model: records.ModelPublished | None = None
     rounds_closed: int = 0
     round: RoundState | None = None
     evaluation: EvaluationState | None = None
@@ -91,6 +113,7 @@ class SessionState:
     attempt: int = 0
     litter: tuple[str, ...] = ()
     receipts: dict[str, Receipt] = field(default_factory=dict)
+    asked: dict[str, None] = field(default_factory=dict)
     since_at: float = 0.0
     outcome: str = ""
     reason: str = ""
@@ -108,6 +131,15 @@ class SessionState:
         closing = self.open_round.closing
         return closing.counted if closing else ()
 
+    def copied(self) -> SessionState:
+        """Return another state that may go its own way: what follows from records that are not journalled yet."""
+        return replace(
+            self,
+            round=self.round.copied() if self.round else None,
+            receipts=dict(self.receipts),
+            asked=dict(self.asked),
+        )
+
 
 def apply(state: SessionState, record: Record, at: float) -> None:
     """Change the state by one record that was journalled at ``at``."""
@@ -117,7 +149,13 @@ def apply(state: SessionState, record: Record, at: float) -> None:
 def _started(state: SessionState, record: records.SessionStarted, at: float) -> None:
     assert state.phase is Phase.NEW
     state.phase, state.config, state.since_at = Phase.GATHERING, record.config, at
-    state.version, state.blob, state.digest, state.nbytes = record.version, record.blob, record.digest, record.nbytes
+    _hold(state, record.model(state.session, at))
+
+
+def _hold(state: SessionState, model: records.ModelPublished) -> None:
+    """Go on from a version."""
+    state.model = model
+    state.version, state.blob, state.digest, state.nbytes = model.version, model.blob, model.digest, model.nbytes
 
 
 def _opened(state: SessionState, record: records.RoundOpened, at: float) -> None:
@@ -137,7 +175,9 @@ def _opened(state: SessionState, record: records.RoundOpened, at: float) -> None
         deadline_at=record.deadline_at,
         opened_at=at,
         traceparent=record.traceparent,
+        shards=record.shards,
     )
+    state.asked |= dict.fromkeys(record.clients)
 
 
 def _updates(state: SessionState, record: records.UpdatesRecorded, at: float) -> None:
@@ -157,6 +197,7 @@ def _moved(state: SessionState, record: records.ClientsMoved, at: float) -> None
     assert record.round == current.number and record.attempt > state.attempt
     state.attempt = current.attempt = record.attempt
     current.incarnations |= record.incarnations
+    current.shards = record.shards
     for client, combiner in record.moves.items():
         current.places[client] = combiner
         current.attempts[client] = record.attempt
@@ -188,16 +229,19 @@ def _failed(state: SessionState, record: records.RoundFailed, at: float) -> None
 
 def _published(state: SessionState, record: records.ModelPublished, at: float) -> None:
     assert state.phase is Phase.CLOSING and record.round == state.rounds_closed + 1, "versions strictly increase"
-    state.version, state.blob, state.digest, state.nbytes = record.version, record.blob, record.digest, record.nbytes
+    _hold(state, record)
 
 
 def _closed(state: SessionState, record: records.RoundClosed, at: float) -> None:
     current = state.open_round
     assert state.phase is Phase.CLOSING and record.round == current.number
     counted = set(current.closing.counted) if current.closing else set()
+    made: dict[tuple[bool, str], Receipt] = {}  # most are the same: one value for all of them
     for client in current.places:
-        reason = record.not_counted.get(client, "")
-        state.receipts[client] = Receipt(round=record.round, counted=client in counted, reason=reason)
+        what = client in counted, record.not_counted.get(client, "")
+        state.receipts[client] = made.get(what) or made.setdefault(
+            what, Receipt(round=record.round, counted=what[0], reason=what[1])
+        )
     state.phase, state.since_at, state.round = Phase.GATHERING, at, None
     state.rounds_closed, state.failures, state.attempt = record.round, 0, 0
 
@@ -206,8 +250,9 @@ def _evaluation(state: SessionState, record: records.EvaluationOpened, at: float
     assert state.phase is Phase.GATHERING
     state.phase = Phase.EVALUATING
     state.evaluation = EvaluationState(
-        record.round, record.version, record.blob, record.clients, record.deadline_at, opened_at=at
+        record.round, record.version, record.blob, dict.fromkeys(record.clients), record.deadline_at, opened_at=at
     )
+    state.asked |= state.evaluation.clients
 
 
 def _evaluated(state: SessionState, record: records.RoundEvaluated, at: float) -> None:

@@ -1,11 +1,16 @@
-"""From what combiners and clients report of updates to what the journal says of them."""
+"""From what combiners and clients report of updates to what the journal says of them.
+
+Where combiners share out chunks, an update is accepted when all of them have accepted their part of it, and refused
+when one has refused. A refusal then stands for the whole attempt: another combiner may hold a part of the update that
+was refused, and two updates must not be made into one.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from math import isfinite
+from math import hypot, isfinite
 
-from fedbus.coordinator.state import Phase, SessionState
+from fedbus.coordinator.state import Phase, RoundState, SessionState
 from fedbus.messages import records, reports
 from fedbus.messages.records import AcceptedUpdate, RefusedUpdate
 
@@ -15,36 +20,66 @@ Verdicts = Iterable[tuple[str, reports.UpdatesJudged]]
 Failures = Iterable[tuple[str, reports.TaskFailed]]
 """Reports of clients, each with its client's name."""
 
+Parts = dict[str, tuple[int, dict[str, reports.Verdict]]]
+"""Of updates that are not decided yet: client -> attempt, and the verdicts on its parts by combiner."""
 
-def record_of(state: SessionState, verdicts: Verdicts, failures: Failures) -> tuple[records.UpdatesRecorded, ...]:
-    """Return the record of what is new in some reports; none where nothing is."""
+
+def record_of(
+    state: SessionState, verdicts: Verdicts, failures: Failures, parts: Parts
+) -> tuple[records.UpdatesRecorded, ...]:
+    """Return the record of what is new in some reports; none where nothing is. Verdicts on parts wait in ``parts``."""
     accepted: dict[str, AcceptedUpdate] = {}
     refused: dict[str, RefusedUpdate] = {}
+    current = state.open_round
     for combiner, report in verdicts:
         for verdict in report.verdicts:
-            if _is_current(state, combiner, report, verdict):
+            if not _is_current(state, combiner, report, verdict):
+                continue
+            if not current.shards:
                 _sort_verdict(combiner, verdict, accepted, refused)
+            elif verdict.client not in accepted and verdict.client not in refused:
+                _sort_part(current, combiner, verdict, parts, accepted, refused)
     for client, failure in failures:
         if _is_current_failure(state, client, failure) and client not in accepted:
             refused[client] = RefusedUpdate(client=client, by=client, stage=failure.stage, reason=failure.reason)
+            parts.pop(client, None)
     if not accepted and not refused:
         return ()
-    number = state.open_round.number
-    return (records.UpdatesRecorded(round=number, accepted=tuple(accepted.values()), refused=tuple(refused.values())),)
+    return (
+        records.UpdatesRecorded(
+            round=current.number, accepted=tuple(accepted.values()), refused=tuple(refused.values())
+        ),
+    )
+
+
+def is_settled(state: SessionState, client: str, attempt: int) -> bool:
+    """Whether nothing more is to be found out of an update: it is journalled, replaced, or does not count any more."""
+    current = state.round
+    return (
+        current is None
+        or current.attempts.get(client) != attempt
+        or client in current.accepted
+        or client in current.refused
+        or (current.closing is not None and client not in current.counting)
+    )
 
 
 def _is_current(state: SessionState, combiner: str, report: reports.UpdatesJudged, verdict: reports.Verdict) -> bool:
     """Whether a verdict is of the open round, of the client's present attempt and place, and still unknown."""
     current = state.open_round
     client = verdict.client
+    if current.shards:
+        is_place = combiner in current.shards and client not in current.refused
+    else:
+        is_place = current.places.get(client) == combiner
     return (
         report.round == current.number
+        and is_place
         and current.incarnations.get(combiner) == report.incarnation
-        and current.places.get(client) == combiner
         and current.attempts.get(client) == verdict.attempt
         and client not in current.accepted
         and (_is_sound(verdict) if verdict.accepted else client not in current.refused)
-        and (state.phase is not Phase.CLOSING or client in state.counted)
+        and (state.phase is not Phase.CLOSING or client in current.counting)
     )
 
 
@@ -78,3 +113,42 @@ def _sort_verdict(
     else:
         reason = verdict.reason or "no reason given"
         refused[verdict.client] = RefusedUpdate(client=verdict.client, by=combiner, stage="update", reason=reason)
+
+
+def _sort_part(
+    current: RoundState,
+    combiner: str,
+    verdict: reports.Verdict,
+    parts: Parts,
+    accepted: dict[str, AcceptedUpdate],
+    refused: dict[str, RefusedUpdate],
+) -> None:
+    """Put a verdict to those on the other parts; the last one, or a refusal, decides."""
+    client = verdict.client
+    attempt, found = parts.get(client, (verdict.attempt, {}))
+    if attempt != verdict.attempt:
+        found = {}
+    found.setdefault(combiner, verdict)
+    parts[client] = verdict.attempt, found
+    if verdict.accepted and len(found) < len(current.shards):
+        return
+    del parts[client]
+    if not verdict.accepted:
+        _sort_verdict(combiner, verdict, accepted, refused)
+        return
+    of = [found[shard] for shard in current.shards]
+    if len({one.weight for one in of}) > 1:
+        weights = ", ".join(f"{one.weight:g}" for one in of)
+        reason = f"its parts are of different updates: they came with the weights {weights}"
+        refused[client] = RefusedUpdate(client=client, by=combiner, stage="update", reason=reason[:2000])
+        return
+    accepted[client] = AcceptedUpdate(
+        client=client,
+        attempt=verdict.attempt,
+        weight=verdict.weight,
+        nbytes=sum(one.nbytes for one in of),
+        fetched=max(one.fetched for one in of),
+        norm=hypot(*(one.norm for one in of)),
+        digest="+".join(one.digest for one in of),
+        metrics=of[0].metrics,
+    )

@@ -3,48 +3,71 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from itertools import islice
 
+from fedbus.coordinator.known import Known
 from fedbus.coordinator.state import Phase, SessionState
 from fedbus.messages.queries import Wait
 
+NAMED_MAX = 1000
+"""Most clients that one wait names: who asks has to read them."""
 
-def wait_of(state: SessionState, clients: Collection[str], answered: Collection[str]) -> list[Wait]:
-    """Return what a session waits for, in a list of one or none.
 
-    ``clients``: those that are there. ``answered``: those whose answer to the evaluation under way is here.
-    """
+def wait_of(state: SessionState, known: Known) -> list[Wait]:
+    """Return what a session waits for, in a list of one or none."""
     match state.phase:
         case Phase.GATHERING:
-            return [gathering(state, clients)]
+            return [gathering(state, known.may_send(state.config.residency), len(known.clients))]
         case Phase.TRAINING:
-            return [_training(state)]
+            return [_training(state, known)]
         case Phase.CLOSING:
-            return [closing(state)]
+            return [closing(state, len(_without(state, known)))]
         case Phase.EVALUATING:
-            return [_evaluating(state, answered)]
+            return [_evaluating(state, known.answers)]
         case Phase.NEW | Phase.ENDED:
             return []
 
 
-def gathering(state: SessionState, clients: Collection[str]) -> Wait:
-    """Say what a round that cannot be opened waits for."""
+def gathering(state: SessionState, here: Collection[str], there: int) -> Wait:
+    """Say what a round that cannot be opened waits for.
+
+    ``here``: the clients that may be asked, of ``there`` that are there.
+    """
     config = state.config
-    missing = max(0, config.clients_needed - len(clients))
+    missing = max(0, config.clients_needed - len(here))
     what = f"waiting for {missing} of {config.clients_needed} clients" if missing else "waiting for a combiner"
+    if missing and there > len(here):
+        what += f"; {there - len(here)} are there, but no combiner in their region (residency)"
     until = state.since_at + config.gather_deadline_s
     return _wait(state, what, (), missing, (state.since_at, until), "the session fails")
 
 
-def _training(state: SessionState) -> Wait:
+def _training(state: SessionState, known: Known) -> Wait:
     current = state.open_round
-    missing = current.missing
-    what = f"waiting for updates of {len(missing)} of {len(current.places)} clients"
+    count = current.missing_count
+    what, on = f"waiting for updates of {count} of {len(current.places)} clients", current.missing
+    without = _without(state, known)
+    if without:
+        what = f"waiting for a combiner that may take the updates of {len(without)} clients"
+        on, count = without, len(without)
     then = f"the round closes with {state.config.quorum_effective} updates or more, else it fails"
-    return _wait(state, what, missing, len(missing), (current.opened_at, current.deadline_at), then)
+    return _wait(state, what, on, count, (current.opened_at, current.deadline_at), then)
 
 
-def closing(state: SessionState) -> Wait:
-    """Say what a round that is being closed waits for."""
+def _without(state: SessionState, known: Known) -> list[str]:
+    """Return the clients whose combiner is gone, and who cannot be given to another."""
+    current = state.open_round
+    gone = current.incarnations.keys() - known.combiners.keys()
+    if not gone:
+        return []
+    clients = current.counting if current.closing else current.places
+    if current.shards:
+        return [] if known.combiners else list(clients)
+    return [client for client in clients if current.places[client] in gone and client not in current.refused]
+
+
+def closing(state: SessionState, without: int = 0) -> Wait:
+    """Say what a round that is being closed waits for; ``without``: how many clients have lost their combiner."""
     current = state.open_round
     fixed = current.closing
     assert fixed is not None
@@ -52,6 +75,8 @@ def closing(state: SessionState) -> Wait:
     what, on = f"waiting for {fixed.root} to merge and store the model", [fixed.root]
     if missing:
         what, on = f"waiting for {len(missing)} clients to send again what a lost combiner held", missing
+    elif without:
+        what, on = f"waiting for a combiner that may take again the updates of {without} clients", []
     since = fixed.deadline_at - state.config.close_deadline_s
     then = "the set of updates is decided anew, or the round fails"
     return _wait(state, what, on, len(missing), (since, fixed.deadline_at), then)
@@ -60,10 +85,11 @@ def closing(state: SessionState) -> Wait:
 def _evaluating(state: SessionState, answered: Collection[str]) -> Wait:
     evaluation = state.evaluation
     assert evaluation is not None
-    missing = [client for client in evaluation.clients if client not in answered]
-    what = f"waiting for metrics of {len(missing)} of {len(evaluation.clients)} clients"
+    missing = (client for client in evaluation.clients if client not in answered)
+    count = len(evaluation.clients) - len(answered)
+    what = f"waiting for metrics of {count} of {len(evaluation.clients)} clients"
     times = (evaluation.opened_at, evaluation.deadline_at)
-    return _wait(state, what, missing, len(missing), times, "the round goes on without them")
+    return _wait(state, what, missing, count, times, "the round goes on without them")
 
 
 def _wait(
@@ -73,7 +99,7 @@ def _wait(
         session=state.session,
         round=state.rounds_closed + (state.phase is not Phase.EVALUATING),
         what=what,
-        on=tuple(on)[:1000],
+        on=tuple(islice(on, NAMED_MAX)),
         missing=missing,
         since_at=times[0],
         until_at=times[1],

@@ -10,6 +10,7 @@ from fedbus.coordinator import events
 from fedbus.coordinator.machine import Machine
 from fedbus.coordinator.state import Phase
 from fedbus.messages import orders, records, reports, tasks
+from fedbus.messages.envelope import ENVELOPE_BYTES_MAX, Envelope, encode
 from fedbus.messages.ids import Peer
 
 DIGEST = "ab" * 32
@@ -84,8 +85,9 @@ class Driver:
                 case events.Append(decided, expected):
                     assert expected == len(self.journal), "an append behind another entry than the last"
                     entry = records.Entry.of(self.now, "epoch", decided)
+                    assert len(encode(Envelope("i", "w", "c", entry))) <= ENVELOPE_BYTES_MAX
                     self.journal.append(entry)
-                    self._do(self.machine.handle(events.Appended(entry, len(self.journal)), self.now))
+                    self._do(self.machine.handle(events.Appended(decided, self.now, len(self.journal)), self.now))
                     self.machine.check()
                     self._check_waits()
                 case events.PostTask(client, task):

@@ -114,7 +114,7 @@ def test_a_replay_gives_the_same_session(story, per_round, every):
     live = Machine("s")
     for sequence, entry in enumerate(driver.journal, 1):
         machine.handle(events.Replayed(entry, sequence), entry.at)
-        live.handle(events.Appended(entry, sequence), entry.at)
+        live.handle(events.Appended(entry.unpack(), entry.at, sequence), entry.at)
         assert machine.state == live.state, "an append and its replay differ"
         machine.check()
         assert bool(machine.waits()) == (machine.state.phase not in (Phase.NEW, Phase.ENDED))

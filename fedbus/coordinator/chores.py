@@ -1,0 +1,89 @@
+"""What has to be done some time, and what no decision waits for: the catalogue's entries, and what can be thrown away.
+
+All of it may be repeated and may come late: the journal says which versions there are, a blob that no version is made
+of costs room only, and a command that was carried out changes nothing when it is read again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from fedbus.bus.base import Bus
+from fedbus.errors import BusFull, BusUnavailable
+from fedbus.messages.records import ModelPublished
+from fedbus.messages.subjects import Subjects
+from fedbus.store.models import ModelStore
+
+log = logging.getLogger("fedbus.coordinator")
+
+RETRY_S = 0.5
+"""How often the bus is tried again: a catalogue that is behind is noticed by whoever lists models."""
+
+FINISH_S_MAX = 2.0
+"""How long the end of the process waits for what is left; the next coordinator does what it does not find done."""
+
+Chore = Callable[[], Awaitable[None]]
+
+
+class Chores:
+    """A line of chores, done one after the other, each until it is done."""
+
+    def __init__(self, bus: Bus, subjects: Subjects, models: ModelStore) -> None:
+        self._bus = bus
+        self._subjects = subjects
+        self._models = models
+        self._line: dict[str, Chore] = {}
+        self._wake = asyncio.Event()
+
+    def enter(self, model: ModelPublished) -> None:
+        """Enter a published version into the catalogue."""
+        self._put(f"{model.version} enters the catalogue", lambda: self._models.enter(model))
+
+    def discard(self, blob: str) -> None:
+        """Remove a blob that no version is made of."""
+        self._put(f"blob {blob} is removed", lambda: self._models.remove(blob))
+
+    def forget(self, command: int) -> None:
+        """Remove a command that was carried out, by its sequence."""
+        self._put(f"command {command} is removed", lambda: self._bus.delete(self._subjects.stream("command"), command))
+
+    def clear_boards(self, session: str) -> None:
+        """Remove what stands on the boards for a session that has ended."""
+        board = self._subjects.stream("board")
+        for pattern in (self._subjects.task(session=session), self._subjects.order(session=session)):
+            self._put(f"{pattern} is cleared", lambda pattern=pattern: self._bus.purge(board, pattern))  # type: ignore[misc]
+
+    def _put(self, what: str, chore: Chore) -> None:
+        self._line[what] = chore
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Do what there is to do, as it comes; runs until cancelled."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            if not await self._done():
+                self._wake.set()
+                await asyncio.sleep(RETRY_S)
+
+    async def finish(self) -> None:
+        """Do what is left, if it can be done soon."""
+        try:
+            async with asyncio.timeout(FINISH_S_MAX):
+                await self._done()
+        except TimeoutError:
+            log.warning("left undone: %s", ", ".join(self._line)[:200])
+
+    async def _done(self) -> bool:
+        """Do all that there is; False where the bus did not take something."""
+        for what, chore in list(self._line.items()):
+            try:
+                await chore()
+            except (BusUnavailable, BusFull) as error:
+                log.warning("not yet: %s: %s", what, error)
+                return False
+            if self._line.get(what) is chore:
+                del self._line[what]
+        return True

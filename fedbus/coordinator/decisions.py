@@ -1,0 +1,196 @@
+"""What becomes true in a session: functions of its state, of what was reported, and of the time, to records.
+
+`decide` is asked with the state as it would be behind the records that were decided just before, until nothing more
+becomes true; all of them are then one entry of the journal. So nothing here remembers anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable
+
+from fedbus.coordinator.closing import Decision, close, fail, see_through
+from fedbus.coordinator.known import Known
+from fedbus.coordinator.layout import shards_of
+from fedbus.coordinator.metrics import weighted_mean
+from fedbus.coordinator.selection import select
+from fedbus.coordinator.state import Phase, RoundState, SessionState
+from fedbus.coordinator.updates import lost_clients, move_lost, placed, take_updates
+from fedbus.coordinator.waits import gathering
+from fedbus.messages import records, reports
+
+
+def decide(state: SessionState, known: Known, now: float) -> Decision:
+    """Return what becomes true now; nothing, mostly. Takes from ``known`` the verdicts that it turns into a record."""
+    return _stopping(state, known) or _DECIDE[state.phase](state, known, now)
+
+
+def _stopping(state: SessionState, known: Known) -> Decision:
+    if known.stop is None or state.phase in (Phase.NEW, Phase.ENDED):
+        return ()
+    return _ended(state, "stopped", known.stop.reason)
+
+
+def _new(state: SessionState, known: Known, now: float) -> Decision:
+    start = known.start
+    if start is None:
+        return ()
+    if start.refusal:
+        return _ended(state, "refused", start.refusal)
+    return (
+        records.SessionStarted(
+            config=start.config,
+            version=f"{state.session}-0",
+            blob=start.blob,
+            digest=start.digest,
+            nbytes=start.nbytes,
+            by=start.by,
+        ),
+    )
+
+
+# --- gathering ---
+
+
+def _gathering(state: SessionState, known: Known, now: float) -> Decision:  # noqa: PLR0911 - first reason, first out
+    config = state.config
+    if _evaluation_due(state):
+        return (_evaluation_of(state, known, now),)
+    if state.evaluated == state.rounds_closed and state.rounds_closed and config.reached(state.metrics):
+        return _ended(state, "completed", f"{config.target_metric} reached in round {state.rounds_closed}")
+    if state.rounds_closed >= config.rounds:
+        return _ended(state, "completed", f"{state.rounds_closed} rounds done")
+    if state.failures >= config.round_attempts_max:
+        attempts = f"round {state.rounds_closed + 1} failed {state.failures} times"
+        return _ended(state, "failed", f"{attempts}; the last time: {state.reason}")
+    here = known.may_send(config.residency)
+    if len(here) >= config.clients_needed and known.combiners:
+        return _open_round(state, known, here, now)
+    if now >= state.since_at + config.gather_deadline_s:
+        wait = gathering(state, here, len(known.clients))
+        return _ended(state, "failed", f"{wait.what}: not within {config.gather_deadline_s:g} s")
+    return ()
+
+
+def _open_round(state: SessionState, known: Known, here: Iterable[str], now: float) -> Decision:
+    config, number = state.config, state.rounds_closed + 1
+    chosen, target = select(here, config.clients_per_round, config.oversample, config.seed, number)
+    shards = shards_of(config.sharding, known.combiners)
+    places = dict.fromkeys(chosen, shards[0]) if shards else placed(state, known, chosen, known.loads)
+    return (
+        records.RoundOpened(
+            round=number,
+            attempt=state.attempt + 1,
+            version=state.version,
+            blob=state.blob,
+            clients=places,
+            incarnations=dict(known.combiners),
+            target=target,
+            deadline_at=now + config.round_deadline_s,
+            shards=shards,
+        ),
+    )
+
+
+def _evaluation_due(state: SessionState) -> bool:
+    every, done = state.config.evaluate_every, state.rounds_closed
+    return every > 0 and done > state.evaluated and (done % every == 0 or done == state.config.rounds)
+
+
+def _evaluation_of(state: SessionState, known: Known, now: float) -> records.EvaluationOpened:
+    return records.EvaluationOpened(
+        round=state.rounds_closed,
+        version=state.version,
+        blob=state.blob,
+        clients=tuple(sorted(known.clients)),
+        deadline_at=now + state.config.evaluate_deadline_s,
+    )
+
+
+# --- training ---
+
+
+def _training(state: SessionState, known: Known, now: float) -> Decision:  # noqa: PLR0911 - first reason, first out
+    current = state.open_round
+    happened = take_updates(state, known) or move_lost(state, known, "its combiner was lost")
+    if happened:
+        return happened
+    lost = set(lost_clients(state, known))
+    sound: Collection[str] = current.accepted.keys() - lost if lost else current.accepted.keys()
+    if len(sound) >= current.target:
+        return close(state, known, now, sound, f"{len(sound)} of {current.target} updates arrived")
+    if current.missing_count == 0 and not lost:
+        if len(sound) >= state.config.quorum_effective:
+            return close(state, known, now, sound, "every client has answered")
+        return fail(state, f"{_quorum_text(state, sound)}, and every client has answered: {_refusals(current)}")
+    if now < current.deadline_at:
+        return ()
+    if len(sound) >= state.config.quorum_effective:
+        return close(state, known, now, sound, f"deadline with {len(sound)} of {current.target} updates")
+    names = ", ".join(client for client, _ in zip(current.missing, range(10), strict=False))
+    why = f"no combiner is there that may take the updates of {len(lost)}" if lost else f"missing: {names}"
+    return fail(state, f"{_quorum_text(state, sound)} at the deadline; {why}")
+
+
+def _quorum_text(state: SessionState, sound: Collection[str]) -> str:
+    return f"{len(sound)} updates where {state.config.quorum_effective} are the quorum"
+
+
+def _refusals(current: RoundState) -> str:
+    return "; ".join(f"{name}: {current.refused[name].reason}" for name in sorted(current.refused)[:5])
+
+
+# --- evaluating ---
+
+
+def _evaluating(state: SessionState, known: Known, now: float) -> Decision:
+    evaluation = state.evaluation
+    assert evaluation is not None
+    if now < evaluation.deadline_at and any(
+        name not in known.answers and name in known.clients for name in evaluation.clients
+    ):
+        return ()
+    measured = known.measured()
+    late = f"no answer within {state.config.evaluate_deadline_s:g} s"
+    return (
+        records.RoundEvaluated(
+            round=evaluation.round,
+            version=evaluation.version,
+            metrics=weighted_mean({name: (one.weight, one.metrics) for name, one in measured.items()}),
+            clients=_each_measured(measured.values()),
+            missing={
+                name: str(known.answers.get(name) or (late if name in known.clients else "left"))[:2000]
+                for name in evaluation.clients
+                if name not in measured
+            },
+        ),
+    )
+
+
+def _each_measured(measured: Collection[records.Measured]) -> tuple[records.Measured, ...]:
+    """Return each client's own metrics; without them where they are more than one message holds."""
+    numbers = sum(len(one.metrics) + 1 for one in measured)
+    if numbers > 2 * reports.NUMBERS_MAX:
+        return tuple(one.model_copy(update={"metrics": {}}) for one in measured)
+    return tuple(measured)
+
+
+# --- ends ---
+
+
+def _nothing(state: SessionState, known: Known, now: float) -> Decision:
+    return ()
+
+
+def _ended(state: SessionState, outcome: str, reason: str) -> Decision:
+    fields = {"outcome": outcome, "reason": reason[:2000], "version": state.version, "digest": state.digest}
+    return (records.SessionEnded.model_validate(fields),)
+
+
+_DECIDE: dict[Phase, Callable[[SessionState, Known, float], Decision]] = {
+    Phase.NEW: _new,
+    Phase.GATHERING: _gathering,
+    Phase.TRAINING: _training,
+    Phase.CLOSING: see_through,
+    Phase.EVALUATING: _evaluating,
+    Phase.ENDED: _nothing,
+}

@@ -1,0 +1,152 @@
+"""What comes in to a coordinator: words of presence, reports, commands. Each is checked, and goes into the inbox."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from fedbus.aggregation import Family, find
+from fedbus.bus.base import Message, Subscription
+from fedbus.bus.patience import patiently
+from fedbus.coordinator.chores import Chores
+from fedbus.coordinator.events import Event, Reported, StartAsked, StopAsked
+from fedbus.coordinator.roster import Roster
+from fedbus.errors import BadMessage, ConfigError
+from fedbus.exchange.station import Heard, Station
+from fedbus.messages import reports
+from fedbus.messages.commands import StartSession, StopSession
+from fedbus.messages.envelope import Body
+from fedbus.messages.ids import Peer
+from fedbus.messages.presence import Bye, Hello
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """Something that happened. ``session`` empty: to the roster. ``command``: the command's sequence, if it is one."""
+
+    session: str = ""
+    event: Event | None = None
+    command: int = 0
+
+
+class Hearing:
+    """Listens, and tells the inbox. ``may_start``, ``may_stop``: whether a command for a session is of any use."""
+
+    def __init__(
+        self,
+        station: Station,
+        roster: Roster,
+        inbox: asyncio.Queue[Told],
+        chores: Chores,
+        *,
+        may_start: Callable[[str], bool],
+        may_stop: Callable[[str], bool],
+    ) -> None:
+        self._station = station
+        self._roster = roster
+        self._inbox = inbox
+        self._chores = chores
+        self._may_start = may_start
+        self._may_stop = may_stop
+        self.roster_changed = False
+
+    # --- presence ---
+
+    async def presence(self, presence: Subscription) -> None:
+        """Hear who is there; runs until cancelled."""
+        async for message in presence:
+            heard = self._station.read(message)
+            try:
+                peer = self._station.subjects.sender(message.subject, "presence", 2, 0)
+                changed = heard is not None and self._note_presence(peer, heard.envelope.body)
+            except BadMessage as error:
+                self._station.refuse(error)
+                continue
+            if heard is None:
+                # Perhaps of a newer release: whatever we say, its own decoder tells it which version we speak.
+                await self._station.say(self._station.subjects.ack(peer), reports.ReportTaken(reports=()))
+            elif changed:
+                self.roster_changed = True
+                self._inbox.put_nowait(Told())
+
+    def _note_presence(self, peer: Peer, body: Body) -> bool:
+        """Take note of who is there; returns whether that changed."""
+        match body:
+            case Hello() as hello:
+                return self._roster.hello(peer, hello, self._station.clock.now())
+            case Bye() as bye:
+                return self._roster.bye(peer, bye)
+            case _:
+                return False
+
+    # --- reports ---
+
+    async def reports(self, reported: Subscription) -> None:
+        """Hear what combiners and clients report; runs until cancelled."""
+        async for heard in self._station.hear(reported):
+            self._take_report(heard)
+
+    def _take_report(self, heard: Heard) -> None:
+        body = heard.envelope.body
+        sender = self._station.subjects.sender(heard.message.subject, "report", 2, 0)
+        self._roster.heard(sender, self._station.clock.now())
+        match body:
+            case reports.UpdatesJudged() | reports.ModelStored() | reports.MergeFailed():
+                allowed = sender.role == "combiner"
+            case reports.Evaluated() | reports.TaskFailed():
+                allowed = sender.role == "client"
+            case _:
+                allowed = False
+        if not allowed:
+            subject = heard.message.subject
+            self._station.refuse(BadMessage(f"{subject}: a {sender.role} may not report {body.kind}"))
+            return
+        assert isinstance(
+            body,
+            reports.UpdatesJudged | reports.ModelStored | reports.MergeFailed | reports.Evaluated | reports.TaskFailed,
+        )
+        self._inbox.put_nowait(Told(body.session, Reported(sender, heard.envelope.id, body)))
+
+    # --- commands ---
+
+    async def commands(self) -> None:
+        """Take commands as they stand in their stream; each is removed when what it asks for is journalled."""
+        bus, subjects = self._station.bus, self._station.subjects
+        stream, pattern = subjects.stream("command"), subjects.command()
+        subscription = await patiently(bus, lambda: bus.follow(stream, pattern), tries_max=None)
+        try:
+            async for message in subscription:
+                heard = self._station.read(message)
+                told = self._told_of(heard, message) if heard is not None else None
+                if told is not None:
+                    self._inbox.put_nowait(told)
+                else:
+                    self._chores.forget(message.sequence)
+        finally:
+            await subscription.close()
+
+    def _told_of(self, heard: Heard, message: Message) -> Told | None:
+        """Return what a command asks for; None where it is of no use (any more)."""
+        body = heard.envelope.body
+        sender = self._station.subjects.sender(message.subject, "command", 2, 0)
+        match body:
+            case StartSession() if self._may_start(body.session):
+                start = StartAsked(body.config, body.blob, body.digest, body.nbytes, sender.name, refusal_of(body))
+                return Told(body.session, start, message.sequence)
+            case StopSession() if self._may_stop(body.session):
+                return Told(body.session, StopAsked(f"{body.reason} ({sender.name})"), message.sequence)
+            case _:
+                return None
+
+
+def refusal_of(start: StartSession) -> str:
+    """Return why a session cannot run; empty if it can."""
+    try:
+        aggregator = find(start.config.strategy)
+        aggregator.parse(start.config.strategy_options)
+    except ConfigError as error:
+        return str(error)
+    if aggregator.family is not Family.LINEAR or aggregator.state_names or aggregator.scalar_names:
+        return f"strategy {aggregator.name}: sessions can run linear strategies without server state only, for now"
+    return ""

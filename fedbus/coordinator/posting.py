@@ -1,0 +1,77 @@
+"""Puts tasks and orders on the boards, many at once, in the order in which they are given."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+
+from fedbus.coordinator.events import NotPosted, PostOrder, PostTask
+from fedbus.errors import BusFull, BusUnavailable
+from fedbus.exchange.station import Station
+from fedbus.messages.envelope import encode
+from fedbus.together import together
+
+log = logging.getLogger("fedbus.coordinator")
+
+POSTS_MAX = 512
+"""Posts under way at once: a post takes a round trip, ten thousand clients must not wait for many of them.
+
+Half of what the bus has under way at most (1,024): the journal's appends wait behind no more.
+"""
+
+POST_DEADLINE_S = 3.0
+
+Post = PostTask | PostOrder
+
+
+class Poster:
+    """The boards of a workspace, to be written."""
+
+    def __init__(self, station: Station) -> None:
+        self._station = station
+        self._board = station.subjects.stream("board")
+
+    async def post(self, session: str, posts: list[Post], headers: Mapping[str, str] | None) -> NotPosted | None:
+        """Post what a session's machine asks for; returns what the bus did not take.
+
+        After the first silence of the bus nothing more is tried: each try would wait for its deadline.
+        """
+        pending, unposted = iter(posts), list[Post]()
+        silent = False
+
+        async def work() -> None:
+            nonlocal silent
+            for post in pending:
+                if silent:
+                    unposted.append(post)
+                    continue
+                try:
+                    await self._append(session, post, headers)
+                except (BusUnavailable, BusFull) as error:
+                    log.debug("%s: not posted: %s", session, error)
+                    unposted.append(post)
+                    if isinstance(error, BusUnavailable):
+                        silent = True
+
+        if len(posts) == 1:
+            await work()
+        else:
+            async with together() as group:
+                for _ in range(min(len(posts), POSTS_MAX)):
+                    group.create_task(work())
+        return _not_posted(unposted) if unposted else None
+
+    async def _append(self, session: str, post: Post, headers: Mapping[str, str] | None) -> None:
+        subjects = self._station.subjects
+        if isinstance(post, PostTask):
+            subject, data = subjects.task(post.client, session), encode(self._station.envelope(post.task))
+        else:
+            subject, data = subjects.order(post.combiner, session), encode(self._station.envelope(post.order))
+        await self._station.bus.append(self._board, subject, data, headers=headers, deadline_s=POST_DEADLINE_S)
+
+
+def _not_posted(posts: Iterable[Post]) -> NotPosted:
+    return NotPosted(
+        frozenset(post.client for post in posts if isinstance(post, PostTask)),
+        frozenset(post.combiner for post in posts if isinstance(post, PostOrder)),
+    )

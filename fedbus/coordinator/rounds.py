@@ -1,0 +1,124 @@
+"""The trace of each round: one span from its opening to its end, whose context is journalled and travels in posts.
+
+One entry of the journal may end a round and open the next: the next one's span begins before the entry is written, as
+its context stands in it, and takes its place when the entry is there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from fedbus import telemetry
+from fedbus.coordinator.machine import Machine
+from fedbus.messages import records
+from fedbus.messages.records import Record
+from fedbus.telemetry import Span, Telemetry
+
+
+class RoundTraces:
+    """The spans of the rounds under way."""
+
+    def __init__(self, traces: Telemetry, workspace: str) -> None:
+        self._traces = traces
+        self._workspace = workspace
+        self._spans: dict[str, Span] = {}
+        self._next: dict[str, Span] = {}
+        self._parents: dict[str, str] = {}
+
+    def headers(self, session: str) -> Mapping[str, str] | None:
+        """Return what posts of a session carry."""
+        parent = self._parents.get(session)
+        return {"traceparent": parent} if parent else None
+
+    def found(self, session: str, record: Record) -> None:
+        """Take note of a record that stood in the journal: whoever goes on with a round stays in its trace."""
+        if isinstance(record, records.RoundOpened):
+            self._parents[session] = record.traceparent
+
+    def begun(self, machine: Machine, decided: Iterable[Record]) -> tuple[Record, ...]:
+        """Begin the span of a round that is to be opened; returns the records with its context."""
+        return tuple(self._with_context(machine, record) for record in decided)
+
+    def _with_context(self, machine: Machine, record: Record) -> Record:
+        if not isinstance(record, records.RoundOpened):
+            return record
+        attributes: dict[str, telemetry.AttributeValue] = {
+            telemetry.WORKSPACE: self._workspace,
+            telemetry.SESSION: machine.session,
+            telemetry.ROUND: record.round,
+            telemetry.ATTEMPT: record.attempt,
+            telemetry.MODEL_VERSION: record.version,
+            telemetry.STRATEGY: machine.state.config.strategy,
+        }
+        self.given_up(machine.session)
+        span = self._next[machine.session] = self._traces.start_span("round", attributes=attributes)
+        parent = span.headers.get("traceparent", "")
+        return record.model_copy(update={"traceparent": parent}) if parent else record
+
+    def given_up(self, session: str) -> None:
+        """End the span of a round that was not journalled."""
+        span = self._next.pop(session, None)
+        if span is not None:
+            span.end()
+
+    def changed_to_next(self, session: str, decided: Iterable[Record]) -> None:
+        """From here on posts belong to the round that was opened, if one was."""
+        for record in decided:
+            self.found(session, record)
+
+    def journalled(self, machine: Machine, decided: tuple[Record, ...]) -> None:
+        """Note on the spans what became true."""
+        evaluated = any(isinstance(record, records.EvaluationOpened) for record in decided)
+        for record in decided:
+            self._note(machine, record, evaluated=evaluated)
+
+    def _note(self, machine: Machine, record: Record, *, evaluated: bool) -> None:
+        session = machine.session
+        if isinstance(record, records.RoundOpened):
+            self._end(session)
+            self._spans[session] = self._next.pop(session)
+        span = self._spans.get(session)
+        if span is None:
+            return
+        match record:
+            case records.RoundClosed():
+                span.set(telemetry.UPDATES, record.counted)
+                span.set(telemetry.BYTES, record.bytes_up + record.bytes_down)
+                if not evaluated:
+                    self._end(session)
+            case records.RoundFailed():
+                span.fail(record.reason)
+                self._end(session)
+            case records.RoundEvaluated():
+                self._end(session)
+            case _ if self._traces.enabled:
+                span.event(record.kind, _attributes(machine, record))
+            case _:
+                pass
+
+    def _end(self, session: str) -> None:
+        span = self._spans.pop(session, None)
+        if span is not None:
+            span.end()
+
+    def forget(self, session: str) -> None:
+        """End what there is of a session."""
+        self.given_up(session)
+        self._end(session)
+        self._parents.pop(session, None)
+
+    def close(self) -> None:
+        """End every span."""
+        for session in [*self._spans, *self._next]:
+            self.forget(session)
+
+
+def _attributes(machine: Machine, record: Record) -> dict[str, telemetry.AttributeValue]:
+    """Say why something became true, and what is waited for from then on."""
+    found: dict[str, telemetry.AttributeValue] = {}
+    reason = getattr(record, "reason", "")
+    if reason:
+        found[telemetry.REASON] = reason
+    for wait in machine.waits():
+        found[telemetry.WAIT] = wait.what
+    return found
