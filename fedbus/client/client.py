@@ -80,7 +80,8 @@ class _Party:
         """Take part until cancelled; then say `Bye`. Raises `BusClosed` when the connection is closed for good."""
         if self._bus is None:
             kind = type(self).__name__
-            raise ConfigError(f"enter it first: async with fedbus.{kind}(...) as {kind.lower()}: await ...run()")
+            who = kind.lower()
+            raise ConfigError(f"enter the {who} first: async with fedbus.{kind}(...) as {who}: await {who}.run()")
         await Hub(self._setup, self._bus, self._newest).run()
 
 
