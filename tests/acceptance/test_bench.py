@@ -102,7 +102,7 @@ def test_the_ways_of_a_round_apart(shell):
     assert run["broker_rss_peak_mb"] == run["peak_mb_by_role"]["broker"] > 10
 
 
-@pytest.mark.parametrize("connections", ["--no-crowd"])
+@pytest.mark.parametrize("connections", ["--crowd", "--no-crowd"])
 def test_many_clients_idle_and_at_work(shell, connections):
     """Idle and active costs are there for clients of both kinds, and agree with each other."""
     asked = ("--clients", "20", "--processes", "2", "--rounds", "3", "--idle-s", "0.5", connections)

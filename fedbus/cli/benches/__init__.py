@@ -2,5 +2,5 @@
 
 `rig` starts what is measured and `meter` reads it; `rounds` is the journal as times. `raw` and `tcp` are the ceilings,
 `echoes` the clients, `gates` what may hold them, `expectation` what their federation must come to. `echo`, `aggregate`,
-`transfer` and `clients` are the benchmarks; `report` prints them.
+`transfer`, `clients` and `profile` are the benchmarks; `report` prints them.
 """

@@ -47,14 +47,18 @@ def difference(before: Mapping[str, float], after: Mapping[str, float]) -> dict[
 
 
 class Meter:
-    """Reads the processes ``pids``, looked up anew at every reading: a role that was started again has another pid."""
+    """Reads the processes ``pids``."""
 
     def __init__(self, pids: Mapping[str, int]) -> None:
         self._pids = pids
 
     def cpu_s(self) -> dict[str, float]:
         """Return the processor seconds that each process has used so far."""
-        return self._read(_cpu_s)
+        return self._read(lambda pid: _cpu_s(pid, slice(11, 15)))
+
+    def kernel_s(self) -> dict[str, float]:
+        """Return how many of these seconds the kernel has spent for each process: sockets, files, pages."""
+        return self._read(lambda pid: _cpu_s(pid, slice(12, 15, 2)))
 
     def rss_bytes(self) -> dict[str, float]:
         """Return the memory that each process holds now (VmRSS)."""
@@ -126,7 +130,8 @@ def _status_bytes(pid: int, field: str) -> float:
     raise LookupError(f"process {pid} has no memory any more")
 
 
-def _cpu_s(pid: int) -> float:
+def _cpu_s(pid: int, fields: slice) -> float:
+    """Return the sum of fields of /proc/PID/stat: user, system, and both again of children that ended, from 11 on."""
     # the name of the command stands in parentheses and may hold anything, also spaces
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return sum(int(field) for field in fields[11:15]) / TICKS_PER_S  # user, system, and those of children that ended
+    found = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return sum(int(field) for field in found[fields]) / TICKS_PER_S

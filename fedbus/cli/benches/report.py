@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from fedbus.cli.output import print_json
+from fedbus.cli.output import print_json, print_table
 
 Figures = Mapping[str, Any]
 
@@ -17,12 +17,21 @@ class Column(NamedTuple):
     text: Callable[[Figures], str]
 
 
-def present(runs: Sequence[Figures], columns: Sequence[Column], *, markdown: bool, json: bool) -> None:
-    """Print what was asked for; with ``json`` the last line is the object of the run, or ``{"runs": [...]}``."""
+def present(
+    runs: Sequence[Figures], columns: Sequence[Column], *, markdown: bool, json: bool, by_line: bool = False
+) -> None:
+    """Print what was asked for; with ``json`` the last line is the object of the run, or ``{"runs": [...]}``.
+
+    For people a line is a figure, or with ``by_line`` a run.
+    """
     if markdown:
         print("\n".join(markdown_table(runs, columns)))
     if json:
         print_json(runs[0] if len(runs) == 1 else {"runs": runs})
+    elif by_line and not markdown:
+        print_table(
+            [column.title for column in columns], [[column.text(run) for column in columns] for run in runs], empty=""
+        )
     elif not markdown:
         print("\n".join(people_table(runs, columns)))
 

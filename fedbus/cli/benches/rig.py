@@ -58,10 +58,15 @@ class Rig:
         return self._up.place.url
 
     @property
-    def meter(self) -> Meter:
-        """A meter of all processes but this one."""
+    def pids(self) -> dict[str, int]:
+        """All processes but this one, by name."""
         clients = {f"clients-{number}": child.pid for number, child in enumerate(self._children, 1)}
-        return Meter({**self._up.supervisor.pids, **clients})
+        return {**self._up.supervisor.pids, **clients}
+
+    @property
+    def meter(self) -> Meter:
+        """A meter of these processes."""
+        return Meter(self.pids)
 
     async def start_clients(self) -> None:
         """Start the clients, and wait until all are there, so that their start is in no figure."""

@@ -1,4 +1,4 @@
-"""`fedbus bench echo|aggregate|transfer|clients`."""
+"""`fedbus bench echo|aggregate|transfer|clients|profile`."""
 
 from __future__ import annotations
 
@@ -185,6 +185,32 @@ def clients(
     _bench(cases, bench.run, bench.COLUMNS, markdown=markdown, json=json)
 
 
+@app.command("profile")
+def profile(
+    *,
+    workload: Annotated[list[Workload] | None, typer.Option("--workload", help="W1; repeatable.")] = None,
+    rounds: Annotated[int, typer.Option("--rounds", min=1, max=100_000, help="Rounds to run.")] = 10,
+    processes: Processes = None,
+    combiners: Annotated[int, typer.Option("--combiners", min=1, max=64, help="How many.")] = 1,
+    markdown: Markdown = False,
+    json: Json = False,
+) -> None:
+    """Show where the processor time of each role goes, by py-spy, which has to be installed."""
+    from fedbus.cli.benches import echo
+    from fedbus.cli.benches import profile as bench
+
+    names = [found.name for found in workload or [Workload.W1]]
+    cases = [
+        replace(echo.WORKLOADS[n], workload=n, rounds=rounds, processes=processes, combiners=combiners) for n in names
+    ]
+
+    async def measure(case: Case) -> dict[str, Any]:
+        lines = await bench.run(case)
+        return {"correct": all(line["correct"] for line in lines), "lines": lines}
+
+    _bench(cases, measure, bench.COLUMNS, markdown=markdown, json=json)
+
+
 def _bench(
     cases: Iterable[Asked],
     measure: Callable[[Asked], Awaitable[dict[str, Any]]],
@@ -205,6 +231,9 @@ def _bench(
         return [await measure(case) for case in cases]
 
     found = run(all_of_them())
-    present(found, columns, markdown=markdown, json=json)
-    if not all(figures["correct"] for figures in found):
+    correct = all(figures["correct"] for figures in found)
+    by_line = any("lines" in figures for figures in found)
+    shown = [line for figures in found for line in figures["lines"]] if by_line else found
+    present(shown, columns, markdown=markdown, json=json, by_line=by_line)
+    if not correct:
         raise typer.Exit(1)
