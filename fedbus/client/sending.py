@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -75,23 +74,24 @@ class Courier:
         self._traces = traces
         self._crash = crash
         self._tell = tell
-        self._under_way: Counter[str] = Counter()
+        self._under_way: dict[str, set[Sending]] = {}
         self._refusals = 0
 
     def under_way(self, session: str) -> int:
         """Return how many updates of a session are being sent."""
-        return self._under_way[session]
+        return len(self._under_way.get(session, ()))
 
     def start(self, group: asyncio.TaskGroup, sending: Sending) -> None:
         """Begin to send."""
-        self._under_way[sending.session] += 1
+        self._under_way.setdefault(sending.session, set()).add(sending)
         sending.task = group.create_task(self._run(sending))
-        sending.task.add_done_callback(lambda _: self._over(sending.session))
+        sending.task.add_done_callback(lambda _: self._over(sending))  # also of one that is cancelled before it ran
 
-    def _over(self, session: str) -> None:
-        self._under_way[session] -= 1
-        if not self._under_way[session]:
-            del self._under_way[session]
+    def _over(self, sending: Sending) -> None:
+        others = self._under_way.get(sending.session, set())
+        others.discard(sending)
+        if not others:
+            self._under_way.pop(sending.session, None)
 
     @staticmethod
     async def stop(sending: Sending | None) -> None:
@@ -112,6 +112,7 @@ class Courier:
             if not outcome.accepted:
                 span.fail(outcome.reason)
                 self._log_refusal(sending, outcome.reason)
+        self._over(sending)  # before it is told: who hears of it begins at once what there is room for now
         self._tell(sending, Settled(train.round, train.attempt, outcome.accepted, outcome.reason))
 
     async def _send(self, sending: Sending, headers: Mapping[str, str]) -> Outcome:

@@ -100,9 +100,14 @@ class Crowd:
         made_for = self.train if made_for is None else self.task(made_for)
         self.held = prepare(fetched, Update(MODEL, 2.0, {"loss": 0.5}), made_for, Shelf())
         self.station = Station(self.bus, "default", Peer("crowd", "m"), "m-1", VirtualClock(), heartbeat_s=5.0)
-        tell = lambda sending, event: self.told.append((sending.client, event))  # noqa: E731 - a word says it all
-        self.courier = Courier(self.station, Inline(), Telemetry.off(), never, tell)
+        self.courier = Courier(self.station, Inline(), Telemetry.off(), never, self.tell)
+        self.left = []
         self.sendings = {}
+
+    def tell(self, sending, event):
+        """Note what is told, and how many are under way then."""
+        self.told.append((sending.client, event))
+        self.left.append(self.courier.under_way("s"))
 
     @staticmethod
     def task(shards):
@@ -167,6 +172,16 @@ def test_each_client_sends_under_its_own_name():
         assert (begin.nbytes, begin.chunks, begin.weight, begin.metrics) == (320, 10, 2.0, {"loss": 0.5})
         assert (begin.digest, begin.fetched) == (blake3(BYTES).hexdigest(), 320)
         assert sorted(crowd.told) == [(f"m-{n}", Settled(1, 1, accepted=True, reason="")) for n in range(2)]
+
+    run_virtual(main())
+
+
+def test_what_is_told_is_not_under_way_any_more():
+    """Who hears that an update is settled finds its room free: nothing else would wake who waits for it."""
+
+    async def main():
+        crowd = await world([Combiner(MemoryBroker(), "k0")], "m-0", "m-1", "m-2")
+        assert crowd.left == [2, 1, 0]
 
     run_virtual(main())
 
