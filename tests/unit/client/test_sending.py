@@ -239,6 +239,22 @@ def test_one_refusal_is_enough():
     run_virtual(main())
 
 
+def test_whoever_is_told_of_a_verdict_finds_room_for_another():
+    """The update is under way no longer when its verdict is told: who waits for room looks only then."""
+
+    async def main():
+        broker = MemoryBroker()
+        combiner, crowd, rooms = Combiner(broker, "k0"), Crowd(broker), []
+        crowd.courier._tell = lambda *_: rooms.append(crowd.courier.under_way("s"))
+        running = asyncio.create_task(combiner.run())
+        await asyncio.sleep(1)
+        await crowd.send("m-0", "m-1", "m-2")
+        assert rooms == [2, 1, 0]
+        running.cancel()
+
+    run_virtual(main())
+
+
 def test_sending_can_be_given_up():
     """All its uploads end at once, nobody is told anything, and there is room for another."""
 
