@@ -8,6 +8,7 @@ measured before the session and after it, over the same broker and with the same
 from __future__ import annotations
 
 import asyncio
+import math
 import statistics
 import time
 from collections.abc import Mapping
@@ -26,6 +27,8 @@ from fedbus.tensors import CHUNK_BYTES
 
 SAMPLE_S = 0.1
 """Memory is read at the end of a round, but not more often: 100 rounds a second are not to be slowed down by it."""
+
+VALUE_FLOOR: float = SessionConfig.model_fields["value_floor"].default
 
 DEADLINE_S = 86_400.0
 """Of rounds and closes: how long a model takes is what is measured, whatever its size."""
@@ -51,10 +54,11 @@ class Case:
         crowd = self.clients > REAL_CLIENTS_MAX if self.crowd is None else self.crowd
         return Cast(self.clients, min(self.processes or 2, self.clients), self.combiners, crowd)
 
-    @property
-    def config(self) -> SessionConfig:
-        """The session: every round waits for every client, and nothing is evaluated."""
+    def config(self, model: expectation.Arrays) -> SessionConfig:
+        """The session: every round waits for every client, nothing is evaluated, and no honest number is too large."""
+        value_max = expectation.value_max(model, self.clients, self.rounds)
         return SessionConfig(
+            value_floor=max(VALUE_FLOOR, 2.0 ** math.ceil(math.log2(value_max))),
             rounds=self.rounds,
             clients_min=self.clients,
             quorum=self.clients,
@@ -133,7 +137,7 @@ async def observed(running: Rig, case: Case, model: expectation.Arrays, *, quiet
     """Run a session to its end; returns whether it is right and by how much it is off, and what was observed."""
     federation = running.federation
     observer = Observer(running.meter)
-    session = await federation.start_session(case.config, model=model, name="echo")
+    session = await federation.start_session(case.config(model), model=model, name="echo")
     following = asyncio.create_task(observer.follow(session))
     try:
         if not quiet:
@@ -152,7 +156,7 @@ async def check(
     """Fetch the last model; returns whether it is what it must be, and by how much it is off."""
     final = await running.federation.models.get(result.model_version)
     error = await asyncio.to_thread(expectation.error_max, model, final, case.clients, case.rounds)
-    bound = expectation.error_bound(model, case.clients, case.rounds, case.config.weight_max)
+    bound = expectation.error_bound(model, case.clients, case.rounds, case.config(model).weight_max)
     all_counted = [found.counted for found in rounds.closed] == [case.clients] * case.rounds
     return {
         "correct": error <= bound and all_counted,

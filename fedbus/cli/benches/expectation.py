@@ -34,14 +34,19 @@ def shift_mean(clients: int) -> float:
     return float(np.dot(weights, SHIFT * np.arange(clients)) / weights.sum())
 
 
+def value_max(model: Arrays, clients: int, rounds: int) -> float:
+    """Return a bound on every number of every update in ``rounds`` rounds."""
+    largest = max((float(np.abs(array).max(initial=0.0)) for array in model.values()), default=0.0)
+    return largest + rounds * shift_mean(clients) + SHIFT * clients
+
+
 def error_bound(model: Arrays, clients: int, rounds: int, weight_max: float) -> float:
     """Return how far a number may be from the float64 expectation after ``rounds`` rounds.
 
     A round rounds three times to float32 (the shift, a client's sum, the new model), each by at most 2^-24 of the
     value, and adds what `docs/explanation/exactness.md` allows the ring: 0.625 * n * 2^-k / W + 2^-51 of the value.
     """
-    largest = max((float(np.abs(array).max(initial=0.0)) for array in model.values()), default=0.0)
-    top = largest + rounds * shift_mean(clients) + SHIFT * clients
+    top = value_max(model, clients, rounds)
     spec = ModelSpec.of(model)
     bits = min(scale_for(spec, [top] * len(spec.arrays), weight_max).bits)
     ring = 0.625 * clients * 2.0**-bits / (clients * (clients + 1) / 2) + 2.0**-51 * top

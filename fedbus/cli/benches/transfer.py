@@ -174,7 +174,7 @@ async def _session(
     session_case = echo.Case(case.clients, case.model_mb, case.arrays, case.rounds)
     journal = Journal(running.meter, case.clients)
     async with Keeper.on(running.federation.bus) as keeper:
-        session = await running.federation.start_session(session_case.config, model=model, name="transfer")
+        session = await running.federation.start_session(session_case.config(model), model=model, name="transfer")
         following = asyncio.create_task(journal.follow(session))
         try:
             marks = [await _round(running.meter, keeper, journal, number, case.clients) for number in _numbers(case)]

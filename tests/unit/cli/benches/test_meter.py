@@ -23,7 +23,7 @@ def test_our_own_memory_and_time_are_read():
     assert meter.rss_peak_bytes()["broker"] >= held
     while meter.cpu_s()["broker"] < cpu + 0.05:
         pass
-    assert difference({"broker": cpu}, meter.cpu_s())["broker"] >= 0.05
+    assert difference({"broker": cpu}, meter.cpu_s())["broker"] > 0.045
 
 
 def test_children_are_included():
@@ -38,7 +38,7 @@ def test_children_are_included():
         child.communicate(b"\n")
     assert with_child - before > 40 * MB
     assert child_cpu > 0
-    assert meter.cpu_s()["combiner-1"] - cpu >= child_cpu
+    assert meter.cpu_s()["combiner-1"] - cpu > child_cpu - 0.015
 
 
 def test_a_process_that_has_ended_is_named():
