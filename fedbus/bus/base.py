@@ -107,6 +107,14 @@ class Bus(Protocol):
         ...
 
     @property
+    def round_trip_s(self) -> float | None:
+        """Shortest time in which the broker has answered since the connection was last made; None before the first.
+
+        It is what an answer takes on a line, and at a broker, that are not busy.
+        """
+        ...
+
+    @property
     def payload_max(self) -> int:
         """Most bytes that one message may carry."""
         ...

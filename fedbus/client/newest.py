@@ -1,4 +1,8 @@
-"""The newest model that came from the federation: fetched once, shared by all sessions of a client."""
+"""The newest model that came from the federation: fetched once, shared by all sessions of a client.
+
+What it holds is where the next begins: chunks that did not change are not fetched again, and neither is what had come
+before a fetch failed or was given up.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ import asyncio
 from dataclasses import dataclass
 
 from fedbus.client.app import Model
-from fedbus.store.models import ModelStore
+from fedbus.store.models import ModelStore, Reading, StoredModel
 from fedbus.tensors import Manifest
 
 
@@ -20,20 +24,29 @@ class Fetched:
 
 
 class NewestModel:
-    """Holds one model. Readers of `model` never wait; a new one takes its place whole."""
+    """Holds one model, and what there is of the next.
+
+    Readers of `model` never wait; a new one takes its place whole.
+    """
 
     def __init__(self) -> None:
         self.model: Model | None = None
         self._blob = ""
-        self._manifest: Manifest | None = None
+        self._stored: StoredModel | None = None
+        self._reading: Reading | None = None
         self._lock = asyncio.Lock()
 
     async def fetch(self, store: ModelStore, blob: str, version: str) -> Fetched:
         """Return a model, from memory when it is the newest; errors as in `ModelStore.read`."""
         async with self._lock:
-            if self.model is not None and self._manifest is not None and self._blob == blob:
-                return Fetched(self.model, self._manifest, 0)
-            stored = await store.read(blob)
+            if self.model is not None and self._stored is not None and self._blob == blob:
+                return Fetched(self.model, self._stored.manifest, 0)
+            reading = self._reading
+            if reading is None or reading.blob != blob:
+                self._reading = None  # before the next takes memory
+                reading = self._reading = await store.begin(blob, self._stored)
+            stored = await store.finish(reading)
+            self._reading = None
             self.model = Model(stored.arrays, version, stored.manifest.digest)
-            self._blob, self._manifest = blob, stored.manifest
+            self._blob, self._stored = blob, stored
             return Fetched(self.model, stored.manifest, stored.fetched_bytes)

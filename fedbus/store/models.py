@@ -1,15 +1,16 @@
 """Models on the bus: a blob is a manifest and its chunks; the catalogue says which version is which blob.
 
 Order of writes: all chunks, then the manifest, then whoever names the blob. A blob without a manifest is nothing; a
-name is never used for two contents. Reading fetches chunks in a window, checks each against the manifest, and the whole
-against its digest.
+name is never used for two contents. A small blob has no chunks: its bytes travel within the manifest.
+
+Reading (`fedbus.store.reading`) fetches chunks ahead, within a window that follows the line (`fedbus.store.window`),
+checks each against the manifest, and the whole against its digest.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from dataclasses import dataclass
 from typing import TypeVar
 
 import msgpack
@@ -20,9 +21,10 @@ from fedbus.errors import BadMessage, FedbusError, NotFound
 from fedbus.messages.envelope import Envelope, decode, encode
 from fedbus.messages.records import ModelPublished
 from fedbus.messages.subjects import Subjects
+from fedbus.messages.uploads import INLINE_BYTES_MAX
+from fedbus.store.reading import Ahead, Reading, StoredModel
 from fedbus.tensors.chunks import CHUNK_BYTES
-from fedbus.tensors.codec import Assembly, Source, unpack
-from fedbus.tensors.digest import Hasher
+from fedbus.tensors.codec import Source
 from fedbus.tensors.manifest import Manifest
 from fedbus.tensors.spec import Arrays
 from fedbus.together import together
@@ -30,19 +32,28 @@ from fedbus.workers import Workers
 
 log = logging.getLogger("fedbus.store")
 
+__all__ = ["ModelStore", "Reading", "StoredModel"]
+
 T = TypeVar("T")
 
-WINDOW_CHUNKS = 8
-"""Chunks under way at once: 4 MiB keep a link of 100 ms and 300 Mbit/s busy, and bound what is buffered."""
+DATA = "data"
+"""Where the bytes of a small blob stand within its manifest."""
 
+APPENDS = 8
+"""Chunks that are stored at once."""
 
-@dataclass(frozen=True, slots=True)
-class StoredModel:
-    """A model as read: its arrays are read-only views of one buffer. ``fetched_bytes``: what travelled for it."""
+CHUNK_DEADLINE_S = 60.0
+"""For one chunk, of at most 4 MiB: a line of 100 kB/s is slow, one that takes longer is broken. Nothing waits longer
+for a larger model."""
 
-    manifest: Manifest
-    arrays: Arrays
-    fetched_bytes: int
+COPIES = 64
+"""Chunks copied in one go: some 10 ms, after which a read that was given up ends."""
+
+SMALL_KEPT = 16
+"""Small blobs that are remembered, of at most 32 KiB each: a combiner reads the base of each session twice."""
+
+Small = tuple[Manifest, Payload]
+"""A blob that travelled within its manifest."""
 
 
 class ModelStore:
@@ -54,44 +65,68 @@ class ModelStore:
         self._workers = workers
         self._blobs = subjects.stream("blob")
         self._models = subjects.stream("model")
+        self._small: dict[str, Small] = {}
 
     # --- blobs ---
+
+    @staticmethod
+    def is_small(manifest: Manifest) -> bool:
+        """Whether a blob travels within its manifest: one of at most one chunk and 32 KiB. One message to read it."""
+        return manifest.layout.count <= 1 and manifest.spec.nbytes <= INLINE_BYTES_MAX
 
     async def put(self, blob: str, arrays: Arrays, chunk_bytes: int = CHUNK_BYTES) -> Manifest:
         """Store arrays as a blob; returns its manifest once everything is stored."""
         manifest = await self._workers.run(Manifest.of, arrays, chunk_bytes)
-        source = Source(manifest.layout, arrays)
+        source, indices = Source(manifest.layout, arrays), range(manifest.layout.count)
         try:
-            await self.put_chunks(blob, range(manifest.layout.count), source.chunk)
-            await self.put_manifest(blob, manifest)
+            if self.is_small(manifest):
+                await self.put_manifest(blob, manifest, b"".join(source.chunk(index) for index in indices))
+            else:
+                await self.put_chunks(blob, indices, source.chunk)
+                await self.put_manifest(blob, manifest)
         except FedbusError:
             await self.discard(blob)
             raise
         return manifest
 
     async def put_chunks(self, blob: str, indices: Iterable[int], chunk: Callable[[int], Payload]) -> None:
-        """Store chunks, `WINDOW_CHUNKS` at a time; ``chunk(i)`` gives the bytes of chunk i and is called in order."""
+        """Store chunks, `APPENDS` at a time; ``chunk(i)`` gives the bytes of chunk i and is called in order."""
+        pending = iter(indices)
 
-        async def store(index: int) -> None:
-            data = chunk(index)
-            await self._persist(lambda: self._append(self._subjects.blob(blob, index), data, f"{blob}.{index}"))
+        async def worker() -> None:
+            for index in pending:
+                await self.put_chunk(blob, index, chunk(index))
 
-        await _windowed(store, indices)
+        async with together() as group:
+            for _ in range(APPENDS):
+                group.create_task(worker())
 
     async def put_chunk(self, blob: str, index: int, data: Payload) -> None:
         """Store one chunk."""
-        await self._persist(lambda: self._append(self._subjects.blob(blob, index), data, f"{blob}.{index}"))
+        subject, id_ = self._subjects.blob(blob, index), f"{blob}.{index}"
+        await self._persist(lambda: self._append(subject, data, id_, CHUNK_DEADLINE_S))
 
-    async def put_manifest(self, blob: str, manifest: Manifest) -> None:
-        """Store the manifest, which makes the blob whole; every chunk must be stored by now."""
-        packed: bytes = msgpack.packb(manifest.to_wire())
+    async def put_manifest(self, blob: str, manifest: Manifest, data: Payload | None = None) -> None:
+        """Store the manifest, which makes the blob whole; every chunk must be stored by now.
+
+        Or none: where the blob `is_small`, ``data`` may be all of its bytes, which travel within the manifest; nothing
+        else is stored of it then, and `chunk` and `read` give it as any other.
+        """
+        wire = manifest.to_wire()
+        if data is not None:
+            wire[DATA] = bytes(data)
+        packed: bytes = msgpack.packb(wire)
         await self._persist(lambda: self._append(self._subjects.blob(blob, "manifest"), packed, f"{blob}.manifest"))
 
-    async def _append(self, subject: str, data: Payload, message_id: str) -> int:
-        return await self._bus.append(self._blobs, subject, data, message_id=message_id)
+    async def _append(self, subject: str, data: Payload, message_id: str, deadline_s: float = 10.0) -> int:
+        return await self._bus.append(self._blobs, subject, data, message_id=message_id, deadline_s=deadline_s)
 
     async def manifest(self, blob: str) -> Manifest:
         """Return a blob's manifest; `NotFound` when there is none."""
+        return (await self._head(blob))[0]
+
+    async def _head(self, blob: str) -> tuple[Manifest, Payload | None]:
+        """Return the manifest, and the bytes that travelled within it."""
         message = await self._persist(lambda: self._bus.last(self._blobs, self._subjects.blob(blob, "manifest")))
         if message is None:
             raise NotFound(f"blob {blob}: no such model is stored; it was never finished, or it was removed")
@@ -101,39 +136,90 @@ class ModelStore:
             raise BadMessage(
                 f"blob {blob}: expected a manifest, got {len(message.data)} bytes that are not msgpack"
             ) from error
-        return Manifest.from_wire(wire)
+        manifest = Manifest.from_wire(wire)
+        data = wire.get(DATA)
+        if data is None:
+            return manifest, None
+        if not isinstance(data, bytes) or len(data) != manifest.spec.nbytes:
+            raise BadMessage(
+                f"blob {blob}: expected {manifest.spec.nbytes} bytes within the manifest, got {data!r:.80}"
+            )
+        self._small[blob] = manifest, data
+        while len(self._small) > SMALL_KEPT:
+            del self._small[next(iter(self._small))]
+        return manifest, data
 
     async def chunk(self, blob: str, index: int) -> Message:
         """Return one chunk as stored; `NotFound` when it is not there."""
-        message = await self._persist(lambda: self._bus.last(self._blobs, self._subjects.blob(blob, index)))
+        subject = self._subjects.blob(blob, index)
+        if blob in self._small:
+            manifest, data = self._small[blob]
+            if 0 <= index < manifest.layout.count:
+                return Message(subject, _cut(manifest, data, index))
+        message = await self._persist(lambda: self._bus.last(self._blobs, subject, deadline_s=CHUNK_DEADLINE_S))
         if message is None:
             raise NotFound(f"blob {blob}: chunk {index} is not stored; it was removed while it was read")
         return message
 
-    async def read(self, blob: str, manifest: Manifest | None = None) -> StoredModel:
-        """Fetch a whole model, every chunk and the whole checked.
+    async def read(self, blob: str, *, held: StoredModel | None = None) -> StoredModel:
+        """Fetch a whole model, every chunk and the whole checked; ``held``: see `begin`.
 
         Raises `NotFound`, `BadMessage` (what is stored is not what its manifest says), `BusUnavailable`.
         """
-        manifest = manifest or await self.manifest(blob)
-        assembly = Assembly(manifest.layout)
+        return await self.finish(await self.begin(blob, held))
 
-        async def fetch(index: int) -> None:
-            message = await self.chunk(blob, index)
-            await self._workers.run(_place, assembly, manifest, index, message.data)
+    async def begin(self, blob: str, held: StoredModel | None = None) -> Reading:
+        """Look at a model; `finish` fetches it. Errors as of `manifest`.
 
-        await _windowed(fetch, range(manifest.layout.count))
-        found = await self._workers.run(_digest, assembly.buffer)
-        if found != manifest.digest:
-            raise BadMessage(f"blob {blob}: expected the digest {manifest.digest}, got {found}")
-        return StoredModel(manifest, unpack(manifest.spec, assembly.buffer), manifest.spec.nbytes)
+        Chunks that ``held``, a version that is here, has in the same place are copied from it.
+        """
+        manifest, data = await self._head(blob)
+        reading = Reading(blob, manifest, held)
+        if data is not None:
+            reading.place([(index, _cut(manifest, data, index)) for index in range(manifest.layout.count)])
+        return reading
+
+    async def finish(self, reading: Reading) -> StoredModel:
+        """Fetch what is missing of a model; errors as of `read`.
+
+        After any of them, and when it was cancelled, it may be called again: it goes on where it was.
+        """
+        while True:
+            equal = reading.equal()
+            equal_too = frozenset(equal)
+            wanted = [index for index in reading.missing() if index not in equal_too]
+            if wanted or equal:
+                await self._fetch(reading, wanted, equal)
+            stored = reading.finish()
+            if stored is not None:
+                return stored
+
+    async def _fetch(self, reading: Reading, wanted: list[int], equal: list[int]) -> None:
+        ahead = self._ahead(reading.blob, reading.manifest, wanted)
+        try:
+            for first in range(0, len(equal), COPIES):
+                await self._workers.run(reading.copy, equal[first : first + COPIES])
+            while pieces := await ahead.take():
+                await self._workers.run(reading.place, pieces)
+        finally:
+            await ahead.close()
+
+    def _ahead(self, blob: str, manifest: Manifest, indices: Iterable[int]) -> Ahead:
+        async def fetch(index: int) -> Payload:
+            return (await self.chunk(blob, index)).data
+
+        return Ahead(fetch, indices, manifest.layout.size, self._bus.round_trip_s)
 
     async def chunks(self, blob: str, manifest: Manifest) -> AsyncIterator[Payload]:
         """Yield the checked chunks of a model in order, in memory independent of its size."""
-        for index in range(manifest.layout.count):
-            message = await self.chunk(blob, index)
-            manifest.check_chunk(index, message.data)
-            yield message.data
+        ahead = self._ahead(blob, manifest, range(manifest.layout.count))
+        try:
+            while pieces := await ahead.take():
+                for index, data in pieces:
+                    manifest.check_chunk(index, data)
+                    yield data
+        finally:
+            await ahead.close()
 
     async def discard(self, blob: str) -> None:
         """Remove what there is of a blob that could not be stored whole, as far as that succeeds.
@@ -147,6 +233,7 @@ class ModelStore:
 
     async def remove(self, blob: str) -> None:
         """Remove a blob."""
+        self._small.pop(blob, None)
         await self._bus.purge(self._blobs, self._subjects.blob(blob, "*"))
 
     # --- catalogue ---
@@ -189,28 +276,9 @@ class ModelStore:
         return await patiently(self._bus, call)
 
 
-async def _windowed(work: Callable[[int], Awaitable[None]], indices: Iterable[int]) -> None:
-    """Run ``work`` over the indices, started in order, `WINDOW_CHUNKS` at a time; the first error ends all."""
-    pending = iter(indices)
-
-    async def worker() -> None:
-        for index in pending:
-            await work(index)
-
-    async with together() as group:
-        for _ in range(WINDOW_CHUNKS):
-            group.create_task(worker())
-
-
-def _place(assembly: Assembly, manifest: Manifest, index: int, data: bytes) -> None:
-    manifest.check_chunk(index, data)
-    assembly.put(index, data)
-
-
-def _digest(buffer: Payload) -> str:
-    hasher = Hasher()
-    hasher.update(buffer)
-    return hasher.hexdigest()
+def _cut(manifest: Manifest, data: Payload, index: int) -> Payload:
+    start, stop = manifest.layout.bounds(index)
+    return data[start:stop]
 
 
 def _entry(message: Message) -> ModelPublished:

@@ -58,6 +58,7 @@ class MemoryBus:
         self.incoming = Link(broker.delay_s, keeps=False)
         self._broker = broker
         self._reconnects = 0
+        self._quickest_s: float | None = None
         self._ensured: dict[str, StreamSpec] = {}
         self._waiting: dict[asyncio.Future[object], None] = {}
         self._mailboxes: dict[Mailbox, tuple[tuple[str, ...], _Plain]] = {}
@@ -83,6 +84,11 @@ class MemoryBus:
         return not self.closed and self.outgoing.is_up
 
     @property
+    def round_trip_s(self) -> float | None:
+        """Shortest time of an answer on this connection."""
+        return self._quickest_s
+
+    @property
     def payload_max(self) -> int:
         """Most bytes that one message may carry."""
         return self._broker.payload_max
@@ -95,6 +101,7 @@ class MemoryBus:
     def regained(self) -> None:
         """Hear from the broker that the connection is back."""
         self._reconnects += 1
+        self._quickest_s = None
         self.incoming.up()
         for follow in self._follows:
             follow.resume()
@@ -309,8 +316,14 @@ class MemoryBus:
                 error = refusal
             self.incoming.send(0, _settle, future, result, error)
 
+        now, seen = asyncio.get_running_loop().time, self._reconnects
+        began = now()
         self.outgoing.send(size, at_broker)
-        return await self._wait(future, deadline_s, f"{what}: no answer")  # type: ignore[return-value]
+        answer = await self._wait(future, deadline_s, f"{what}: no answer")
+        if self._reconnects == seen:
+            took_s = now() - began
+            self._quickest_s = took_s if self._quickest_s is None else min(took_s, self._quickest_s)
+        return answer  # type: ignore[return-value]
 
     async def _wait(self, future: asyncio.Future[object], deadline_s: float, what: str) -> object:
         self._check_open()

@@ -109,6 +109,11 @@ class NatsBus:
         return self._connection.connected
 
     @property
+    def round_trip_s(self) -> float | None:
+        """Shortest time of an answer on this connection."""
+        return self._requests.quickest_s
+
+    @property
     def payload_max(self) -> int:
         """Most bytes that one message may carry: the broker's limit less what headers may take."""
         return self._connection.payload_max - HEADERS_BYTES_MAX - BROKER_HEADERS_BYTES
