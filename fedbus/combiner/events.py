@@ -47,6 +47,8 @@ class Prepared:
     partial_nbytes: int
     partial_chunks: int
     chunk_bytes: int
+    part: int = 0
+    parts: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,8 @@ class PrepareFailed:
 
     round: int
     reason: str
+    part: int = 0
+    parts: int = 1
 
 
 @dataclass(frozen=True, slots=True)

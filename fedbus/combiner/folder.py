@@ -106,6 +106,8 @@ class Folder:
             partial_nbytes=parts * PARTIAL_ITEM_BYTES,
             partial_chunks=len(self._partial_bounds),
             chunk_bytes=manifest.chunk_bytes,
+            part=order.part,
+            parts=order.parts,
         )
 
     def do(self, jobs: Sequence[Job]) -> list[Event]:

@@ -204,14 +204,15 @@ class Machine:
         return [] if upload.standing is Standing.REFUSED else [Undo(key)]
 
     def _prepared(self, event: Prepared, now: float) -> list[Effect]:
-        if self.phase is not Phase.PREPARING or self.order is None or event.round != self.order.round:
+        if not self._is_prepared_for(event):
             return []
         self.phase, self.base = Phase.FOLDING, event
         return self._hear_early(now) + self._merge_if_complete()
 
     def _prepare_failed(self, event: PrepareFailed, now: float) -> list[Effect]:
-        if self.phase is not Phase.PREPARING or self.order is None or event.round != self.order.round:
+        if not self._is_prepared_for(event):
             return []
+        assert self.order is not None
         self.phase = Phase.IDLE  # the next order, perhaps of clients that are moved here, tries again
         merge = self.order.merge
         if merge is not None and (merge.root == self.name or merge.partials):
@@ -222,6 +223,13 @@ class Machine:
             for name, attempt in sorted(clients.items())
         ]
         return []
+
+    def _is_prepared_for(self, event: Prepared | PrepareFailed) -> bool:
+        """Whether the answer is to the order that stands now: another may have come, of another part of the model."""
+        order = self.order
+        if self.phase is not Phase.PREPARING or order is None:
+            return False
+        return (event.round, event.part, event.parts) == (order.round, order.part, order.parts)
 
     # --- uploads ---
 

@@ -169,7 +169,7 @@ class Work:
             raise  # terminal: the role ends, nobody retries
         except FedbusError as error:
             log.warning("%s: round %d cannot be prepared: %s", self.name, order.round, error)
-            self.tell(PrepareFailed(order.round, str(error)))
+            self.tell(PrepareFailed(order.round, str(error), order.part, order.parts))
 
     async def _remove_outdated(self, blob: str) -> None:
         """Remove the state of a version that has been replaced: only the newest is carried on."""
@@ -205,7 +205,7 @@ class Work:
             manifest = await self._storing.finish(making, order)
             span.set(telemetry.BYTES, manifest.spec.nbytes)
             self.means.crash(Point.MODEL_CHUNKS_STORED)
-            await self.means.store.put_manifest(publish, manifest)
+            await self.means.store.put_manifest(publish, manifest, making.small)
         except BusClosed:
             raise
         except (FedbusError, MemoryError, OSError) as error:

@@ -758,6 +758,20 @@ def test_an_order_for_another_part_begins_anew():
     assert driver.machine.uploads == {} and driver.folder._sums.chunks == range(2, 4)
 
 
+def test_an_answer_to_an_order_for_another_part_is_not_taken_for_ours():
+    """The parts change while the base is fetched: the first answer is of the old part, only the second counts."""
+    driver = Driver(lazy=True)
+    driver.open({"a": 1}, part=0, parts=2)
+    driver.open({"a": 2}, revision=2)
+    driver.step(events.PrepareFailed(1, "no such model", part=0, parts=2))
+    driver.work(1)
+    assert driver.machine.base is None and driver.machine.phase is Phase.PREPARING
+    driver.work()
+    assert (driver.machine.base.chunks, driver.machine.phase) == (4, Phase.FOLDING)
+    driver.lazy = False
+    assert driver.send(Parcel("a", attempt=2)).verdict == "accepted"
+
+
 def test_shards_close_without_partials():
     """The root stores and describes, the others store their chunks, and stop when the order changes."""
     ab = {"a": 1, "b": 1}
