@@ -7,7 +7,7 @@ bounded time. A violation is an `AssertionError` that says which.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,8 +15,8 @@ import numpy as np
 from fedbus.config.session import SessionConfig
 from fedbus.messages import records
 from fedbus.messages.records import Record
-from fedbus.tensors import Manifest, model_digest
-from fedbus.testing.learning import Arrays, Weighted, initial, mean_of, update_of
+from fedbus.tensors import model_digest
+from fedbus.testing.learning import Arrays, Weighted, digest_of, initial, mean_of, update_of
 from fedbus.testing.plan import Plan, contains
 
 PATIENCE_S = 150.0
@@ -25,19 +25,25 @@ PATIENCE_S = 150.0
 An evaluation's deadline, and retries.
 """
 
+STORE_S = 400.0
+"""Longest that storing a model may take beyond that where appends are lost: some have to be repeated a few times.
+
+Each time costs the deadline of an append, a minute.
+"""
+
 
 @dataclass(slots=True)
 class Judge:
     """One session's judge: shown the records of its journal in order, it says what they come to.
 
-    ``known``: updates of members that break the protocol, by digest; an honest client's are computed.
+    ``known``: updates that were made by members of whom it cannot be computed: rogues, and fickle clients.
     ``published``: the versions, to be looked up.
     """
 
     plan: Plan
     session: str
     config: SessionConfig
-    known: Mapping[tuple[str, int, str], Arrays] = field(default_factory=dict)
+    known: Mapping[tuple[str, int, str], Sequence[Arrays]] = field(default_factory=dict)
     model: Arrays = field(init=False)
     version: str = field(init=False)
     number: int = 0
@@ -124,13 +130,15 @@ class Judge:
         self.published.append(fact)
 
     def _update(self, accepted: records.AcceptedUpdate) -> Weighted:
-        """Return the update that was accepted, from who sent it."""
-        if accepted.client in self.plan.client_names:
-            return update_of(self.session, self.model, accepted.client, self.number + 1)
-        found = self.known.get((self.session, self.number + 1, accepted.client))
-        assert found is not None, f"{accepted.client}: an update of one who never sent a whole one was accepted"
-        assert Manifest.of(found, self.plan.chunk_bytes).digest == accepted.digest or "+" in accepted.digest
-        return found, accepted.weight
+        """Return the update that was accepted: one that its sender made, whole, whatever parts it was sent in."""
+        client, number, parts = accepted.client, self.number + 1, accepted.digest.count("+") + 1
+        made: Sequence[Arrays] = self.known.get((self.session, number, client), ())
+        if client in self.plan.client_names and not self.plan.fickle:
+            made = [update_of(self.session, self.model, client, number)[0]]
+        for arrays in made:
+            if digest_of(arrays, self.plan.chunk_bytes, parts) == accepted.digest:
+                return arrays, accepted.weight
+        raise AssertionError(f"{client}: what was accepted is none of the {len(made)} updates that it made")
 
     def _evaluated(self, fact: records.RoundEvaluated) -> None:
         expected = float(np.sum(self.model["b"]))
@@ -146,5 +154,6 @@ class Judge:
         assert self.number == plan.rounds, f"expected {plan.rounds} rounds, got {self.number}"
         assert not set(plan.bad) & set(self._counting), "an update that is none was counted"
         round_s = PATIENCE_S + 3 * plan.slow_s + (self.config.round_deadline_s if plan.rogues else 0.0)
+        round_s += STORE_S if plan.faults.append_loss or plan.faults.ack_loss else 0.0
         patience_s = plan.misfortune_s + 60.0 + plan.rounds * round_s
         assert took_s < patience_s, f"it took {took_s:.0f} s, more than {patience_s:.0f}"

@@ -7,15 +7,17 @@ not its code.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
 import numpy as np
 
 from fedbus.aggregation import scale_for
+from fedbus.bus.base import Payload
 from fedbus.config.session import SessionConfig
-from fedbus.tensors import Manifest
+from fedbus.messages.orders import part_of
+from fedbus.tensors import Hasher, Layout, Manifest, ModelSpec, Source
 
 Arrays = dict[str, np.ndarray[Any, Any]]
 
@@ -29,10 +31,15 @@ def initial(session: str, values: int) -> Arrays:
     return {"a": first, "b": np.array([0.5 + len(session), -2.0], dtype=np.float64)}
 
 
-def update_of(session: str, model: Mapping[str, np.ndarray[Any, Any]], name: str, round_: int) -> tuple[Arrays, float]:
-    """Return what an honest client gives for a model in a round, and with which weight."""
+def update_of(
+    session: str, model: Mapping[str, np.ndarray[Any, Any]], name: str, round_: int, birth: int = 0
+) -> tuple[Arrays, float]:
+    """Return what an honest client gives for a model in a round, and with which weight.
+
+    ``birth``: of a client that trains another update each time that it is born, of the same weight.
+    """
     digest = hashlib.blake2b(f"{session}/{name}/{round_}".encode(), digest_size=8).digest()
-    shift, weight = digest[0] / 16 - 8, 1.0 + digest[1] % 50
+    shift, weight = digest[0] / 16 - 8 + birth, 1.0 + digest[1] % 50
     return {key: (value + value.dtype.type(shift) / 3).astype(value.dtype) for key, value in model.items()}, weight
 
 
@@ -50,3 +57,17 @@ def mean_of(model: Arrays, updates: Sequence[Weighted], config: SessionConfig) -
         mean = total.astype(np.float64) / (weight_sum * 2.0**bits)
         new[key] = mean.astype(base.dtype).reshape(base.shape)
     return new
+
+
+def digest_of(arrays: Mapping[str, np.ndarray[Any, Any]], chunk_bytes: int, parts: int) -> str:
+    """Return how an update is known that was sent in so many parts: the digests of its parts, in order."""
+    layout = Layout(ModelSpec.of(arrays), chunk_bytes)
+    source = Source(layout, arrays)
+    return "+".join(_digest(source.chunk(i) for i in part_of(layout.count, part, parts)) for part in range(parts))
+
+
+def _digest(chunks: Iterable[Payload]) -> str:
+    hasher = Hasher()
+    for chunk in chunks:
+        hasher.update(chunk)
+    return hasher.hexdigest()

@@ -23,6 +23,8 @@ ROGUES = ("greedy", "shuffled", "dribbling", "mute", "quitting", "lying", "two-f
 STRANGERS = ("garbage", "parrot")
 """Who may be on the bus without being a member; see `fedbus.testing.strangers`."""
 
+SHARDINGS: tuple[Literal["clients", "chunks"], ...] = ("clients", "chunks")
+
 CLIENT = "c"
 """The series of a world's clients: c-0, c-1 and so on, whether alone in their processes or in crowds."""
 
@@ -31,11 +33,12 @@ CLIENT = "c"
 class Plan:
     """What a world is made of; `Plan.draw` draws one from a seed.
 
-    Who: ``clients``, of which the first ``bad_clients`` have apps that misbehave; ``rogues``: further members, each of
-    a kind of `ROGUES`; ``strangers``: of `STRANGERS`. ``deaths``: points at which the role that passes them for the
-    n-th time (counted over the world) is killed. Layout: ``combiner_regions`` and ``client_regions`` (a region for
-    each, the rest are nowhere special), ``sharding``, ``residency``, and ``crowds``: how many clients each crowd has,
-    from c-0 on; the others are processes of their own.
+    Who: ``clients``, of which the first ``bad_clients`` have apps that misbehave, and which, if ``fickle``, train
+    another update each time that they are born; ``rogues``: further members, each of a kind of `ROGUES`;
+    ``strangers``: of `STRANGERS`. ``deaths``: points at which the role that passes them for the n-th time (counted over
+    the world) is killed. Layout: ``combiner_regions`` and ``client_regions`` (a region for each, the rest are nowhere
+    special), ``sharding``, ``residency``, and ``crowds``: how many clients each crowd has, from c-0 on; the others are
+    processes of their own.
     """
 
     seed: int
@@ -48,6 +51,7 @@ class Plan:
     partitions: int = 0
     misfortune_s: float = 60.0
     bad_clients: int = 0
+    fickle: bool = False
     rogues: tuple[str, ...] = ()
     strangers: tuple[str, ...] = ()
     slow_s: float = 0.0
@@ -94,29 +98,49 @@ class Plan:
             chunk_bytes=rng.choice([16, 64, 512 * 1024]),
             evaluate=rng.random() < 0.5,
             sessions=2 if rng.random() < 0.1 else 1,
+            fickle=rng.random() < 0.2,
         )
         return plan.laid_out(rng)
 
     def laid_out(self, rng: random.Random) -> Plan:
         """Return this plan in another layout; with ``residency`` only where nobody is left out for it."""
-        combiners = rng.randint(1, 4)
-        spread = rng.random() < 0.6
-        return replace(
+        combiners, spread = rng.randint(1, 4), rng.random() < 0.6
+        first = rng.randint(1, self.clients)
+        crowds = rng.choice([(), (), (first,), (first, self.clients - first)])
+        regions = [rng.choice(REGIONS) for _ in range(self.clients)] if spread else []
+        for start, count in _ranges(crowds):
+            regions[start : start + count] = regions[start : start + 1] * count
+        plan = replace(
             self,
             combiners=combiners,
             combiner_regions=tuple(rng.choice(REGIONS) for _ in range(combiners)) if spread else (),
-            client_regions=tuple(rng.choice(REGIONS) for _ in range(self.clients)) if spread else (),
-            sharding="clients",
+            client_regions=tuple(regions),
+            sharding=rng.choice(SHARDINGS),
             residency="prefer",
-            crowds=(),
+            crowds=tuple(count for count in crowds if count),
         )
+        if spread and plan.sharding == "clients" and plan.resident == plan.client_names and rng.random() < 0.7:
+            return replace(plan, residency="require")
+        return plan
 
     # --- who is where ---
 
     def client_region(self, name: str) -> str:
-        """Return where a client is."""
-        index = int(name.rpartition("-")[2]) if name in self.client_names else len(self.client_regions)
+        """Return where a client is: all of a crowd are in one place, rogues where the first combiner is."""
+        if name in self.rogue_names:
+            return self.combiner_region("k0")
+        index = int(name.rpartition("-")[2])
         return self.client_regions[index] if index < len(self.client_regions) else ""
+
+    @property
+    def crowd_ranges(self) -> tuple[tuple[int, int], ...]:
+        """The crowds: the number of the first client, and how many."""
+        return _ranges(self.crowds)
+
+    @property
+    def alone(self) -> tuple[str, ...]:
+        """The clients that are processes of their own."""
+        return self.client_names[sum(self.crowds) :]
 
     def combiner_region(self, name: str) -> str:
         """Return where a combiner is."""
@@ -127,6 +151,11 @@ class Plan:
     def client_names(self) -> tuple[str, ...]:
         """The clients, without rogues."""
         return tuple(f"{CLIENT}-{index}" for index in range(self.clients))
+
+    @property
+    def rogue_names(self) -> tuple[str, ...]:
+        """The members that break the protocol."""
+        return tuple(f"r-{index}" for index in range(len(self.rogues)))
 
     @property
     def combiner_names(self) -> tuple[str, ...]:
@@ -158,3 +187,8 @@ class Plan:
 def contains(region: str, other: str) -> bool:
     """Whether a region is another or lies around it; the empty one lies around all."""
     return not region or f"{other}/".startswith(f"{region}/")
+
+
+def _ranges(counts: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
+    """Return where each begins, if one follows the other, and its count."""
+    return tuple((sum(counts[:index]), count) for index, count in enumerate(counts))

@@ -32,8 +32,8 @@ from fedbus.messages.subjects import ChunkAddress
 from fedbus.messages.tasks import Task, Train
 from fedbus.messages.uploads import INLINE_BYTES_MAX, UploadBegin, UploadState
 from fedbus.store.models import ModelStore
-from fedbus.tensors import Hasher, Manifest, Source, chunk_digest
-from fedbus.testing.learning import Arrays, update_of
+from fedbus.tensors import Manifest, Source, chunk_digest
+from fedbus.testing.learning import Arrays, digest_of, update_of
 from fedbus.together import together
 from fedbus.workers import Inline
 
@@ -43,8 +43,8 @@ PAUSE_S = 1.0
 
 BOARD_S = 20.0
 
-Known = MutableMapping[tuple[str, int, str], Arrays]
-"""What rogues sent as a whole: (session, round, name) -> arrays."""
+Known = MutableMapping[tuple[str, int, str], list[Arrays]]
+"""What members sent as a whole: (session, round, name) -> updates."""
 
 
 @dataclass(slots=True)
@@ -157,8 +157,9 @@ class Rogue:
         arrays, weight = update_of(session, stored.arrays, self._name, train.round)
         manifest = Manifest.of(arrays, stored.manifest.chunk_bytes)
         source = Source(manifest.layout, arrays)
-        self._known[session, train.round, self._name] = arrays
+        self._known.setdefault((session, train.round, self._name), []).append(arrays)
         combiners = train.shards or (train.combiner,)
+        digests = digest_of(arrays, stored.manifest.chunk_bytes, len(combiners)).split("+")
         parts = []
         for index, combiner in enumerate(combiners):
             data = [bytes(source.chunk(i)) for i in part_of(manifest.layout.count, index, len(combiners))]
@@ -167,7 +168,7 @@ class Rogue:
                 round=train.round,
                 attempt=train.attempt,
                 spec=manifest.spec.digest,
-                digest=_digest(data),
+                digest=digests[index],
                 nbytes=sum(map(len, data)),
                 chunks=len(data),
                 weight=weight,
@@ -240,13 +241,6 @@ class Rogue:
         await self._send_as(part, begin.round, begin.attempt, 10**15, data)
         if self._rng.random() < 0.2:
             await self._send_as(part, begin.round, begin.attempt, self._rng.randrange(10), data[::-1], 7)
-
-
-def _digest(data: list[bytes]) -> str:
-    hasher = Hasher()
-    for chunk in data:
-        hasher.update(chunk)
-    return hasher.hexdigest()
 
 
 def _is_settled(part: _Part) -> bool:

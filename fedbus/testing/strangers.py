@@ -91,7 +91,6 @@ class Garbler:
             f"up.k0.client.{session}",
             "up.k0.x",
             f"chunk.k0.client.x.{chunk}.{digits:016x}",
-            f"chunk.k0.client.c-0.{chunk}.{digits:016x}",
             f"chunk.k0.client.x.{chunk}.zz",
             f"chunk.k0.client.x.{session}",
             "down.client.c-0.x",

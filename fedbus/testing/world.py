@@ -20,14 +20,13 @@ import numpy as np
 from fedbus.bus.base import Message
 from fedbus.bus.memory import MemoryBus
 from fedbus.client.app import ClientApp, EvaluateTask, Evaluation, Model, TrainTask, Update
-from fedbus.client.client import Client
+from fedbus.client.client import Client, Crowd
 from fedbus.combiner.service import Combiner
 from fedbus.config.session import SessionConfig
-from fedbus.coordinator.selection import draw
 from fedbus.coordinator.service import Coordinator
 from fedbus.coordinator.state import Phase
 from fedbus.crash import Point
-from fedbus.errors import BusClosed, FedbusError, NotFound
+from fedbus.errors import BusClosed, FedbusError, NotFound, SessionFailed
 from fedbus.federation.service import Federation, SessionResult
 from fedbus.messages.subjects import Subjects
 from fedbus.store.spool import Memory, Spool
@@ -36,7 +35,7 @@ from fedbus.tensors import model_digest
 from fedbus.testing.judge import Judge
 from fedbus.testing.learning import Arrays, initial, update_of
 from fedbus.testing.loop import EPOCH, VirtualClock, run_virtual
-from fedbus.testing.plan import Plan, contains
+from fedbus.testing.plan import CLIENT, Plan, contains
 from fedbus.testing.rogues import Rogue
 from fedbus.testing.strangers import Garbler, Parrot, WatchedBroker
 from fedbus.workers import Inline
@@ -98,28 +97,23 @@ class World:
         self.roles: dict[str, _Role] = {}
         self.coordinators: list[Coordinator] = []
         self.living: dict[str, object] = {}
-        self.known: dict[tuple[str, int, str], Arrays] = {}
+        self.known: dict[tuple[str, int, str], list[Arrays]] = {}
         self.failure: Violation | None = None
         self.passed: dict[Point, int] = {}
         self._dying: set[asyncio.Task[None]] = set()
-        self._clients = {
-            draw(plan.seed, "task", round_, name): name
-            for name in plan.client_names
-            for round_ in range(plan.rounds + 1)
-        }
 
-    def app(self) -> ClientApp:
+    def app(self, birth: int) -> ClientApp:
         """Return the app of a process, made at its birth; bad clients misbehave, each in its own way by round."""
         app = ClientApp()
         trained: set[tuple[str, str, int]] = set()
 
         @app.train
         async def train(model: Model, task: TrainTask) -> Update:
-            name = self._clients[task.seed]
+            name = task.client
             bad = name in self.plan.bad
             if self.plan.slow_s:
                 await asyncio.sleep(self.plan.slow_s * (1 + len(model.version) % 3) * self.rng.random())
-            arrays, weight = update_of(task.session, model, name, task.round)
+            arrays, weight = update_of(task.session, model, name, task.round, birth if self.plan.fickle else 0)
             if (name, task.session, task.round) in trained and not bad:
                 self.fail(f"{name} was asked to train twice for round {task.round} of {task.session}")
             trained.add((name, task.session, task.round))
@@ -129,6 +123,7 @@ class World:
                 arrays["b"] = np.array([np.nan, 1.0])
             if bad and task.round % 3 == 2:
                 arrays["b"] = np.zeros(3)
+            self.known.setdefault((task.session, task.round, name), []).append(arrays)
             return Update(arrays, weight, {"loss": weight})
 
         if self.plan.evaluate:
@@ -210,10 +205,12 @@ class World:
         for name in plan.combiner_names:
             self.add(name, self._combiner(name))
         self.add("coordinator", self._coordinator)
-        for name in plan.client_names:
+        for first, count in plan.crowd_ranges:
+            self.add(f"{CLIENT}{first}+{count}", self._crowd(first, count))
+        for name in plan.alone:
             self.add(name, self._client(name))
-        for index, kind in enumerate(plan.rogues):
-            self.add(f"r-{index}", self._rogue(f"r-{index}", kind))
+        for name, kind in zip(plan.rogue_names, plan.rogues, strict=True):
+            self.add(name, self._rogue(name, kind))
         for kind in plan.strangers:
             self.add(kind, self._stranger(kind))
 
@@ -241,6 +238,7 @@ class World:
                 clock=self.clock,
                 workers=Inline(),
                 make_spool=lambda _session: self.spool(name),
+                attributes=_attributes(self.plan.combiner_region(name)),
                 crash=self.crash(name, bus),
             )
             await combiner.run()
@@ -254,9 +252,9 @@ class World:
 
     def _client(self, name: str) -> Start:
         async def start(bus: MemoryBus, birth: int) -> None:
-            client = self.living[name] = Client(
+            client = Client(
                 bus,
-                self.app(),
+                self.app(birth),
                 name=name,
                 attributes=_attributes(self.plan.client_region(name)),
                 clock=self.clock,
@@ -269,9 +267,30 @@ class World:
 
         return start
 
+    def _crowd(self, first: int, count: int) -> Start:
+        name = f"{CLIENT}{first}+{count}"
+
+        async def start(bus: MemoryBus, birth: int) -> None:
+            crowd = Crowd(
+                bus,
+                self.app(birth),
+                name=CLIENT,
+                first=first,
+                count=count,
+                attributes=_attributes(self.plan.client_region(f"{CLIENT}-{first}")),
+                clock=self.clock,
+                workers=Inline(),
+                incarnation=f"crowd{first}-{birth}",
+                crash=self.crash(name, bus),
+            )
+            async with crowd:
+                await crowd.run()
+
+        return start
+
     def _rogue(self, name: str, kind: str) -> Start:
         async def start(bus: MemoryBus, birth: int) -> None:
-            region = self.plan.combiner_region("k0")  # where it may be asked, whatever the residency
+            region = self.plan.client_region(name)
             incarnation, rng = f"{name}-{birth}", random.Random(f"{name}-{self.plan.seed}-{birth}")
             await Rogue(
                 bus,
@@ -402,7 +421,10 @@ class World:
             waiting -= done
         if self.failure is not None:
             raise self.violation(str(self.failure)) from self.failure
-        return dict(zip(self.sessions, [task.result() for task in sessions], strict=True))
+        try:
+            return dict(zip(self.sessions, [task.result() for task in sessions], strict=True))
+        except SessionFailed as error:
+            raise self.violation(str(error)) from error
 
     async def _session(self, federation: Federation, name: str) -> SessionResult:
         model = initial(name, self.plan.values)
@@ -412,7 +434,7 @@ class World:
                     self.config(), model=model, name=name, chunk_bytes=self.plan.chunk_bytes
                 )
                 return await session.wait()
-            except BusClosed:
+            except (BusClosed, SessionFailed):
                 raise
             except FedbusError as error:
                 self.tell(f"the engineer tries again: {error}")
@@ -476,7 +498,7 @@ class World:
         tokens = message.subject.split(".")
         if self.plan.residency == "require" and tokens[2] in ("up", "chunk") and tokens[4] == "client":
             combiner, client = tokens[3], tokens[5]
-            if combiner in self.plan.combiner_names and client in self.plan.client_names:
+            if combiner in self.plan.combiner_names and client in (*self.plan.client_names, *self.plan.rogue_names):
                 there, home = self.plan.combiner_region(combiner), self.plan.client_region(client)
                 if not contains(there, home):
                     self.fail(f"an update of {client} in {home!r} went to {combiner} in {there!r}")

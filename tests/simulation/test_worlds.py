@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import random
+from dataclasses import replace
+
 import pytest
 
+from fedbus.bus.memory import Faults
 from fedbus.crash import Point
-from fedbus.testing.plan import ROGUES, STRANGERS, Plan
+from fedbus.testing.plan import ROGUES, SHARDINGS, STRANGERS, Plan
 from fedbus.testing.world import simulate
 
 WORLDS = 2000
@@ -42,6 +46,19 @@ def test_worlds_are_full_of_people_who_break_the_protocol():
     for kind in STRANGERS:
         assert sum(kind in plan.strangers for plan in plans) > 100, kind
     assert sum(plan.sessions > 1 for plan in plans) > 100
+    assert sum(plan.fickle for plan in plans) > 300
+
+
+def test_worlds_are_laid_out_in_every_way():
+    """Over the worlds above every way to share the work out is met often, with every other."""
+    plans = [Plan.draw(seed) for seed in range(WORLDS)]
+    for sharding in SHARDINGS:
+        of = [plan for plan in plans if plan.sharding == sharding]
+        assert sum(plan.combiners == 4 and bool(plan.crowds) for plan in of) > 50
+        assert sum(len(plan.crowds) > 1 for plan in of) > 100
+        assert sum(len(set(plan.combiner_regions)) > 1 for plan in of) > 200
+    assert sum(plan.residency == "require" for plan in plans) > 200
+    assert sum(plan.residency == "require" and len(set(plan.combiner_regions)) > 2 for plan in plans) > 50
 
 
 @pytest.mark.parametrize("kind", ROGUES)
@@ -63,22 +80,52 @@ def test_one_seed_makes_one_world(seed):
     assert first.virtual_s == second.virtual_s
 
 
-@pytest.mark.parametrize("combiners", [1, 2, 4])
-def test_the_digest_does_not_depend_on_the_number_of_combiners(combiners):
-    """One, two or four combiners, in harsh weather or calm: the same bits."""
-    calm = simulate(5, Plan(5, clients=5, combiners=1, rounds=3))
-    assert simulate(5, Plan(5, clients=5, combiners=combiners, rounds=3)).digest == calm.digest
+@pytest.mark.parametrize("seed", range(20))
+def test_every_layout_gives_the_same_models(seed):
+    """One to four combiners in any regions, clients or chunks shared out, alone or in crowds, small updates and large.
+
+    The digest is that of one combiner, in calm and in harsh weather.
+    """
+    rng = random.Random(seed)
+    sizes = {"values": rng.choice([0, 7, 90]), "chunk_bytes": rng.choice([16, 64, 512 * 1024])}
+    calm = Plan(seed, clients=rng.randint(2, 6), rounds=2, sessions=rng.choice([1, 1, 2]), **sizes)
+    expected = simulate(seed, calm).digests
+    for _ in range(5):
+        assert simulate(seed, calm.laid_out(rng)).digests == expected
+    faults = Faults(loss=0.1, repetition=0.1, reordering=0.1, delay_s=(0.01, 0.1))
+    assert simulate(seed, replace(calm, faults=faults, kills=4, partitions=2).laid_out(rng)).digests == expected
 
 
-@pytest.mark.parametrize("combiners", [1, 3])
+LAYOUTS = {
+    "alone": {"combiners": 1},
+    "clients": {"combiners": 3},
+    "chunks": {"combiners": 3, "sharding": "chunks"},
+    "tiers": {
+        "combiners": 3,
+        "combiner_regions": ("", "eu", "eu/north"),
+        "client_regions": ("eu/north", "eu", "us", ""),
+    },
+    "crowds": {"combiners": 3, "crowds": (3, 1)},
+}
+"""Each way to share the work out, for four clients."""
+
+SENDS_PARTIALS = {"clients", "tiers", "crowds"}
+
+
+@pytest.fixture(scope="module")
+def undisturbed():
+    """The digest of the world below when nobody dies."""
+    return simulate(11, Plan(11, clients=4, rounds=2)).digest
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("nth", [1, 2, 3])
 @pytest.mark.parametrize("point", list(Point))
-def test_a_death_at_any_border_between_two_writes_changes_nothing(point, nth, combiners):
+def test_a_death_at_any_border_between_two_writes_changes_nothing(point, nth, layout, undisturbed):
     """Killed at a named point of the order of writes and born again, a role leaves the digest as it would be."""
-    calm = simulate(11, Plan(11, clients=4, combiners=combiners, rounds=2))
-    plan = Plan(11, clients=4, combiners=combiners, rounds=2, deaths=((point, nth),))
+    plan = Plan(11, clients=4, rounds=2, deaths=((point, nth),), **LAYOUTS[layout])
     disturbed = simulate(11, plan)
-    assert disturbed.digest == calm.digest
-    if combiners > 1 or point not in (Point.PARTIAL_MADE, Point.PARTIAL_SENT):
+    assert disturbed.digest == undisturbed
+    if layout in SENDS_PARTIALS or point not in (Point.PARTIAL_MADE, Point.PARTIAL_SENT):
         possible = nth <= 2 or point not in (Point.MODEL_CHUNKS_STORED, Point.MODEL_STORED)
         assert disturbed.crashes == int(possible), "nobody passed this point: the test proves nothing"
