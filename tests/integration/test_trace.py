@@ -255,7 +255,7 @@ async def main(store):
                 role.cancel()
             await asyncio.gather(*roles, ear, return_exceptions=True)
         workers.close()
-    assert {"task", "order", "up", "chunk", "report", "journal"} <= {family for family, _ in said}
+    assert {"task", "order", "up", "report", "journal"} <= {family for family, _ in said}
     assert not [one for one in said if one[1]], [one for one in said if one[1]]
 
 with tempfile.TemporaryDirectory() as store:
