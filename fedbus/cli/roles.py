@@ -64,7 +64,9 @@ async def coordinate(place: Place, name: str, *, replicas: int = 0, placement: P
             workers.close()
 
 
-async def combine(place: Place, name: str, data_dir: Path | None = None) -> None:
+async def combine(
+    place: Place, name: str, data_dir: Path | None = None, attributes: Mapping[str, str] | None = None
+) -> None:
     """Run a combiner until cancelled; what it spools stands under ``data_dir``, or in a temporary place."""
     check_name("combiner name", name)
     workers = Threads(FOLD_THREADS, name)
@@ -85,6 +87,7 @@ async def combine(place: Place, name: str, data_dir: Path | None = None) -> None
                     clock=SystemClock(),
                     workers=workers,
                     make_spool=lambda session: Directory(spools / session),
+                    attributes=attributes,
                     traces=traces,
                 ).run()
 

@@ -36,6 +36,10 @@ def coordinator(
 def combiner(
     name: Annotated[str, typer.Option("--name", help="Who it is; no two combiners of a workspace share a name.")],
     nats: Nats = URL,
+    attribute: Annotated[
+        list[str] | None,
+        typer.Option("--attribute", metavar="KEY=VALUE", help="region=eu/north: whose updates it takes; repeatable."),
+    ] = None,
     workspace: Workspace = "default",
     credentials: Credentials = None,
     data_dir: Annotated[
@@ -47,7 +51,9 @@ def combiner(
     log_level: LogLevel = "info",
 ) -> None:
     """Run a combiner: it folds updates as they arrive."""
+    from fedbus.cli.loading import pairs
     from fedbus.cli.roles import Place, combine
 
     setup_log(log_level, name)
-    run(combine(Place(nats, workspace, credentials), name, data_dir), terminated=DONE)
+    attributes = pairs("--attribute", attribute or [])
+    run(combine(Place(nats, workspace, credentials), name, data_dir, attributes), terminated=DONE)
