@@ -31,6 +31,9 @@ class Driver:
     taken: list[tuple[str, str]] = field(default_factory=list)
     clients: dict[str, str] = field(default_factory=dict)
     combiners: dict[str, str] = field(default_factory=dict)
+    client_regions: dict[str, str] = field(default_factory=dict)
+    combiner_regions: dict[str, str] = field(default_factory=dict)
+    posts: list[tuple[int, str, str]] = field(default_factory=list)
     said: int = 0
 
     @property
@@ -93,9 +96,11 @@ class Driver:
                 case events.PostTask(client, task):
                     assert task.revision == len(self.journal)
                     self.tasks[client] = task
+                    self.posts.append((task.revision, "task", client))
                 case events.PostOrder(combiner, order):
                     assert order.revision == len(self.journal)
                     self.orders[combiner] = order
+                    self.posts.append((order.revision, "order", combiner))
                 case events.Catalogue(model):
                     self.catalogue.append(model)
                 case events.Discard(blob):
@@ -125,8 +130,25 @@ class Driver:
         """Who is there now: names, each with its incarnation."""
         self.clients = self.clients if clients is None else dict(clients)
         self.combiners = self.combiners if combiners is None else dict(combiners)
-        self.step(events.RosterChanged(self.clients, self.combiners))
+        self.step(self.roster())
         return self
+
+    def roster(self):
+        """Return who is there, and where."""
+        regions = (
+            {name: region for name, region in self.client_regions.items() if name in self.clients},
+            {name: region for name, region in self.combiner_regions.items() if name in self.combiners},
+        )
+        return events.RosterChanged(self.clients, self.combiners, *regions)
+
+    def regions(self, clients, combiners):
+        """Who is where; those that are not named are nowhere special. Told with the next `present`."""
+        self.client_regions, self.combiner_regions = dict(clients), dict(combiners)
+        return self
+
+    def kinds(self, index=-1):
+        """The kinds of records of an entry."""
+        return [record.kind for record in self.journal[index].unpack()]
 
     def stop(self, reason="enough"):
         """Somebody stops the session."""
@@ -196,14 +218,16 @@ class Driver:
         for sequence, entry in enumerate(self.journal, 1):
             again.machine.handle(events.Replayed(entry, sequence), entry.at)
         again.clients, again.combiners = dict(self.clients), dict(self.combiners)
-        again.machine.handle(events.RosterChanged(self.clients, self.combiners), self.now)
+        again.client_regions, again.combiner_regions = dict(self.client_regions), dict(self.combiner_regions)
+        again.machine.handle(again.roster(), self.now)
         again._do(again.machine.handle(events.Recovered(), self.now))
         return again
 
 
-def training(clients=("a", "b"), combiners=("k0",), **settings):
-    """A session whose first round is open."""
-    driver = Driver().start(**settings).present({c: f"{c}-1" for c in clients}, {k: f"{k}-1" for k in combiners})
+def training(clients=("a", "b"), combiners=("k0",), *, regions=({}, {}), **settings):
+    """A session whose first round is open; ``regions``: of clients, and of combiners."""
+    driver = Driver().start(**settings).regions(*regions)
+    driver.present({c: f"{c}-1" for c in clients}, {k: f"{k}-1" for k in combiners})
     assert driver.phase is Phase.TRAINING
     return driver
 
