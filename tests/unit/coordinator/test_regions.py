@@ -1,4 +1,4 @@
-"""Regions in a session: who is asked, who waits, how orders follow the tree, and what the loss of a combiner changes."""
+"""Regions in a session: who is asked, who waits, how orders follow the tree, what the loss of a combiner changes."""
 
 from __future__ import annotations
 
