@@ -139,6 +139,12 @@ class House:
         self.clients[name] = client
         return client
 
+    async def crowd(self, name, app, count, **how):
+        """Start a crowd; returns it."""
+        crowd = await self._stack.enter_async_context(fedbus.Crowd(self.url, app, name=name, count=count, **how))
+        self._roles[name] = asyncio.create_task(crowd.run(), name=name)
+        return crowd
+
     async def dismiss(self, name):
         """Stop a client and close its connection."""
         await self.stop(name)
