@@ -213,10 +213,11 @@ class Release:
 
 @dataclass(frozen=True, slots=True)
 class Tell:
-    """Tell a sender how its upload stands."""
+    """Tell a sender how its upload stands; ``is_news``: it is refused, and was not told so before."""
 
     receiver: Peer
     state: UploadState
+    is_news: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -408,7 +408,8 @@ class Machine:
         upload = self.uploads[key]
         if key.sender.role == "client":
             self.verdicts.append(verdict_of(key, upload, accepted=accepted, norm=norm))
-        return [state_of(self.session, key, upload)]
+        told = state_of(self.session, key, upload)
+        return [told if accepted else replace(told, is_news=True)]
 
     # --- room and leases ---
 

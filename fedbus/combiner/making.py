@@ -74,17 +74,22 @@ class Description:
 
 
 class Making:
-    """What becomes of the chunks that are folded here: all of the model's, or our part of them."""
+    """What becomes of the chunks that are folded here: all of the model's, or our part of them.
+
+    ``is_whole``: nobody else makes some. ``small``: the bytes of a model that is stored within its manifest.
+    """
 
     def __init__(self, sums: Accumulator, base: Manifest, order: Order) -> None:
         assert order.merge is not None
         self._sums = sums
-        self._base = base
+        self.base = base
         self._aggregator = find(order.strategy)
         self._options = self._aggregator.parse(order.options)
         self._weight_sum = order.merge.weight_sum
         self._round = order.round
         self.chunks = sums.chunks
+        self.is_whole = order.parts == 1
+        self.small: bytes | None = None
         self.description = Description(base)
         self.carried = Carried(self._aggregator, sums.parts)
         self._scalars: Mapping[str, float] | None = None
@@ -96,7 +101,7 @@ class Making:
     @property
     def count(self) -> int:
         """Chunks of the whole model."""
-        return self._base.layout.count
+        return self.base.layout.count
 
     @property
     def reads_base(self) -> bool:
@@ -135,7 +140,7 @@ class Making:
         mean = self._sums.mean(index, self._weight_sum, self._mean)
         before = mean
         if given.base is not None:
-            self._base.check_chunk(index, given.base)
+            self.base.check_chunk(index, given.base)
             before = parts.widen(index, given.base, self._wide)
         values, after = self._step(mean, before, self.carried.read(index, given.pieces))
         pieces = self.carried.write(index, after)

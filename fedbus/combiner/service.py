@@ -65,8 +65,8 @@ HEARTBEAT_S = 1.0
 CHUNKS_BYTES_MAX = 2 * ROOM_BYTES
 """Most bytes of chunks that wait to be read from the bus: twice what credits allow; the rest is of senders without."""
 
-BEGINS_BYTES_MAX = 32 * 2**20
-"""Most bytes of announcements that wait to be read: three thousand updates of 10 KB; who is lost among more repeats."""
+BEGINS_BYTES_MAX = 64 * 2**20
+"""Most bytes of announcements that wait to be read: six thousand updates of 10 KB; who is lost among more repeats."""
 
 INBOX_MAX = 1024
 """Events that wait before nothing more is read from the bus, whose subscriptions then bound what is buffered."""
@@ -264,10 +264,12 @@ class Combiner:
         """Tell senders how their uploads stand."""
         tells, self._tells = self._tells, []
         me = self._station.peer.name
-        for receiver, state in ((tell.receiver, tell.state) for tell in tells):
+        for tell in tells:
+            receiver, state = tell.receiver, tell.state
             await self._station.say(self._subjects.down(receiver, me), state)
             if state.verdict == "refused":
-                log.warning("%s: refused round %d of %s %s: %s", state.session, state.round, *receiver, state.reason)
+                level = logging.WARNING if tell.is_news else logging.DEBUG
+                log.log(level, "%s: refused round %d of %s %s: %s", state.session, state.round, *receiver, state.reason)
 
     async def _report(self) -> None:
         """Report what there is; verdicts wait a little for others while a session's work is not done."""

@@ -63,7 +63,7 @@ class Storing:
         async with together() as group:
             if making.reads_base:
                 for index in chunks:
-                    group.create_task(self._read(order.blob, index, bases))
+                    group.create_task(self._read_base(order.blob, index, bases))
             for number in numbers:
                 group.create_task(self._read(state_of(order.blob), number, pieces))
         return {
@@ -71,14 +71,24 @@ class Storing:
             for index in chunks
         }
 
+    async def _read_base(self, blob: str, index: int, into: dict[int, Payload]) -> None:
+        try:
+            await self._read(blob, index, into)
+        except NotFound:  # a small model lies in its manifest, which we have not read where we made it ourselves
+            await self._store.manifest(blob)
+            await self._read(blob, index, into)
+
     async def _read(self, blob: str, index: int, into: dict[int, Payload]) -> None:
         into[index] = (await self._store.chunk(blob, index)).data
 
     async def _put(self, blob: str, making: Making, made: Made, room: asyncio.Semaphore) -> None:
-        """Store a chunk behind the pieces of its state."""
+        """Store a chunk behind the pieces of its state; that of a small model goes with the manifest."""
         for number, piece in zip(making.carried.pieces(made.index), made.pieces, strict=True):
             await self._store.put_chunk(state_of(blob), number, piece)
-        await self._store.put_chunk(blob, made.index, made.data)
+        if making.is_whole and self._store.is_small(making.base):
+            making.small = bytes(made.data)
+        else:
+            await self._store.put_chunk(blob, made.index, made.data)
         making.done(made)
         room.release()
 

@@ -147,6 +147,6 @@ def refusal_of(start: StartSession) -> str:
         aggregator.parse(start.config.strategy_options)
     except ConfigError as error:
         return str(error)
-    if aggregator.family is not Family.LINEAR or aggregator.state_names or aggregator.scalar_names:
-        return f"strategy {aggregator.name}: sessions can run linear strategies without server state only, for now"
+    if aggregator.family is not Family.LINEAR:
+        return f"strategy {aggregator.name}: sessions can run linear strategies only, for now"
     return ""

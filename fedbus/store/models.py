@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from functools import partial
 from typing import TypeVar
 
 import msgpack
@@ -205,10 +206,7 @@ class ModelStore:
             await ahead.close()
 
     def _ahead(self, blob: str, manifest: Manifest, indices: Iterable[int]) -> Ahead:
-        async def fetch(index: int) -> Payload:
-            return (await self.chunk(blob, index)).data
-
-        return Ahead(fetch, indices, manifest.layout.size, self._bus.round_trip_s)
+        return Ahead(partial(self.chunk, blob), indices, manifest.layout.size, self._bus.round_trip_s)
 
     async def chunks(self, blob: str, manifest: Manifest) -> AsyncIterator[Payload]:
         """Yield the checked chunks of a model in order, in memory independent of its size."""
@@ -232,9 +230,10 @@ class ModelStore:
             log.warning("blob %s: what was stored of it stays: %s", blob, error)
 
     async def remove(self, blob: str) -> None:
-        """Remove a blob."""
+        """Remove a blob, and the state of a strategy that lies beside it (`fedbus.combiner.carried`)."""
         self._small.pop(blob, None)
-        await self._bus.purge(self._blobs, self._subjects.blob(blob, "*"))
+        for name in (blob, f"{blob}-state"):
+            await self._bus.purge(self._blobs, self._subjects.blob(name, "*"))
 
     # --- catalogue ---
 

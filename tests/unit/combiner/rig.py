@@ -1,0 +1,195 @@
+"""Real combiners on the memory bus, under virtual time; the test is their coordinator, and their clients."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+
+import numpy as np
+
+from fedbus.bus.memory import MemoryBroker, MemoryBus
+from fedbus.combiner.service import Combiner
+from fedbus.exchange.station import Station
+from fedbus.exchange.upload.service import Parcel, Upload
+from fedbus.messages.envelope import Envelope, decode, encode
+from fedbus.messages.ids import Peer
+from fedbus.messages.orders import Merge, Order, part_of
+from fedbus.messages.reports import MergeFailed, ModelStored, ReportTaken, UpdatesJudged
+from fedbus.messages.subjects import Subjects
+from fedbus.messages.uploads import UploadBegin, UploadState
+from fedbus.store.models import ModelStore
+from fedbus.store.spool import Memory
+from fedbus.store.streams import ensure_streams
+from fedbus.tensors import Hasher, Manifest, Source, chunk_digest
+from fedbus.testing.loop import VirtualClock
+from fedbus.together import together
+from fedbus.workers import Inline
+
+OURS = Subjects("default")
+
+
+class Rig:
+    """A world of combiners."""
+
+    def __init__(self, **order):
+        self.broker = MemoryBroker()
+        self.bus = MemoryBus(self.broker, "coordinator")
+        self.store = ModelStore(self.bus, OURS, Inline())
+        self.combiners, self.births, self.revision = {}, {}, 0
+        self.common = {"session": "s", "weight_max": 1024.0, "value_floor": 64.0, "headroom": 64.0} | order
+        self.reported = asyncio.Queue()
+        self.verdicts = {}
+        self.tasks = []
+
+    async def __aenter__(self):
+        """Streams, and an ear for reports."""
+        await ensure_streams(self.bus, OURS)
+        reports = await self.bus.subscribe(OURS.report(Peer("combiner", "*")))
+        self.tasks.append(asyncio.create_task(self._hear(reports)))
+        return self
+
+    async def __aexit__(self, *_):
+        for name in list(self.combiners):
+            await self.kill(name)
+        for task in self.tasks:
+            task.cancel()
+
+    async def _hear(self, reports):
+        async for message in reports:
+            heard = decode(message.data, message.subject)
+            taken = ReportTaken(reports=(heard.id,))
+            peer = Peer("combiner", heard.sender)
+            await self.bus.publish(OURS.ack(peer), encode(Envelope("i", "default", "coordinator", taken)))
+            if isinstance(heard.body, UpdatesJudged):
+                self.verdicts |= {verdict.client: verdict for verdict in heard.body.verdicts}
+            else:
+                self.reported.put_nowait(heard.body)
+
+    async def start(self, *names):
+        """Bear combiners, or bear them again."""
+        for name in names:
+            self.births[name] = self.births.get(name, 0) + 1
+            bus = MemoryBus(self.broker, name)
+            combiner = Combiner(
+                bus,
+                name=name,
+                incarnation=f"{name}-{self.births[name]}",
+                workspace="default",
+                clock=VirtualClock(),
+                workers=Inline(),
+                make_spool=lambda _session: Memory(),
+            )
+            self.combiners[name] = combiner, asyncio.create_task(combiner.run())
+        await asyncio.sleep(0.1)
+
+    async def kill(self, name):
+        """End one without a word."""
+        _, task = self.combiners.pop(name)
+        assert not task.done(), "a combiner ended by itself"
+        task.cancel()
+        await asyncio.wait([task])
+
+    async def order(self, name, state, **fields):
+        """Post an order."""
+        self.revision += 1
+        body = Order(
+            **{"strategy": "fedavg", "version": "s-0", **self.common, **fields},
+            revision=self.revision,
+            incarnation=f"{name}-{self.births[name]}",
+            state=state,
+        )
+        data = encode(Envelope("o", "default", "coordinator", body))
+        await self.bus.append(OURS.stream("board"), OURS.order(name, "s"), data)
+
+    async def client(self, name):
+        """A client's place on the bus."""
+        bus = MemoryBus(self.broker, name)
+        return Station(bus, "default", Peer("client", name), f"{name}-1", VirtualClock(), heartbeat_s=5.0)
+
+    async def send(self, name, arrays, weight, combiners, *, round_, attempt, chunk_bytes):
+        """An honest client sends its update, a part to each combiner; returns what became of the parts."""
+        station, uploads = await self.client(name), []
+        manifest, source = Manifest.of(arrays, chunk_bytes), None
+        source = Source(manifest.layout, arrays)
+        down = await station.listen(OURS.down(station.peer))
+        for part, combiner in enumerate(combiners):
+            chunks = part_of(manifest.layout.count, part, len(combiners))
+            pieces = [bytes(source.chunk(i)) for i in chunks]
+            hasher = Hasher()
+            for piece in pieces:
+                hasher.update(piece)
+            begin = UploadBegin(
+                session="s",
+                round=round_,
+                attempt=attempt,
+                spec=manifest.spec.digest,
+                digest=hasher.hexdigest(),
+                nbytes=sum(map(len, pieces)),
+                chunks=len(pieces),
+                weight=weight,
+            )
+            parcel = Parcel(begin, pieces.__getitem__, tuple(map(chunk_digest, pieces)))
+            uploads.append(Upload(station, combiner, parcel))
+
+        async def hear():
+            async for heard in station.hear(down):
+                if isinstance(heard.envelope.body, UploadState):
+                    combiner = OURS.tokens(heard.message.subject, "down", 3)[2]
+                    for upload in uploads:
+                        if upload.combiner == combiner:
+                            upload.hear(heard.envelope.body)
+
+        listening = asyncio.create_task(hear())
+        outcomes = await asyncio.gather(*(upload.run() for upload in uploads))
+        listening.cancel()
+        return outcomes
+
+    async def round(self, number, blob, updates, tree, *, shards=(), chunk_bytes=32, **fields):
+        """Run a round: ``tree``: combiner -> (its clients, its parent); returns the blob of the new model.
+
+        The combiner without a parent is the root. With ``shards`` everybody's update goes to all of these instead.
+        """
+        common = {"round": number, "blob": blob, **fields}
+        clients = list(updates)
+        places = {c: [k] for k, (some, _) in tree.items() for c in some} or {c: list(shards) for c in clients}
+        weight_sum = math.fsum(weight for _, weight in updates.values())
+        names, parts = list(shards or tree), max(1, len(shards))
+        own = {k: dict.fromkeys(clients if shards else tree[k][0], number) for k in names}
+        for part, k in enumerate(names):
+            await self.order(k, "fold", uploads=own[k], part=part if shards else 0, parts=parts, **common)
+        async with together() as group:
+            for client, (arrays, weight) in updates.items():
+                group.create_task(
+                    self._must_send(client, arrays, weight, places[client], number=number, chunk_bytes=chunk_bytes)
+                )
+        root = shards[0] if shards else next(k for k, (_, parent) in tree.items() if not parent)
+        publish = f"s-{number}-{number}"
+        for part, k in enumerate(names):
+            merge = Merge(
+                root=root,
+                parent="" if shards or tree[k][1] in ("", root) else tree[k][1],
+                attempt=number,
+                counted=own[k],
+                partials={} if shards else {other: number for other, (_, parent) in tree.items() if parent == k},
+                weight_sum=weight_sum if shards or k == root else math.fsum(updates[c][1] for c in own[k]),
+                publish=publish,
+            )
+            await self.order(k, "merge", uploads=own[k], merge=merge, part=part if shards else 0, parts=parts, **common)
+        stored = await self.reported.get()
+        assert isinstance(stored, ModelStored), stored
+        assert stored.blob == publish and not isinstance(stored, MergeFailed)
+        for k in names:
+            await self.order(k, "rest", **common)
+        return publish
+
+    async def _must_send(self, client, arrays, weight, combiners, *, number, chunk_bytes):
+        for outcome in await self.send(
+            client, arrays, weight, combiners, round_=number, attempt=number, chunk_bytes=chunk_bytes
+        ):
+            assert outcome.accepted, outcome.reason
+
+
+def variant(model, client, number):
+    """What a client makes of a model in a round."""
+    rng = np.random.default_rng([number, *client.encode()])
+    return {key: (value + rng.normal(size=value.shape) / 8).astype(value.dtype) for key, value in model.items()}
