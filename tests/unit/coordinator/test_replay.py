@@ -18,6 +18,8 @@ happenings = st.one_of(
     st.tuples(st.just("verdict"), st.sampled_from(CLIENTS), st.booleans()),
     st.tuples(st.just("verdict"), st.sampled_from(CLIENTS), st.just(True)),
     st.tuples(st.just("stale"), st.sampled_from(CLIENTS), st.integers(0, 6)),
+    st.tuples(st.just("part"), st.sampled_from(CLIENTS), st.sampled_from(COMBINERS), st.booleans()),
+    st.tuples(st.just("whole"), st.sampled_from(CLIENTS)),
     st.tuples(st.just("failure"), st.sampled_from(CLIENTS), st.integers(0, 6)),
     st.tuples(st.just("combiners"), st.dictionaries(st.sampled_from(COMBINERS), st.sampled_from("12"))),
     st.tuples(st.just("clients"), st.dictionaries(st.sampled_from(CLIENTS), st.just("1"), min_size=1)),
@@ -30,12 +32,24 @@ happenings = st.one_of(
     st.tuples(st.just("takeover")),
 )
 
+places = st.sampled_from(["", "eu", "eu/north", "us"])
+layouts = st.tuples(
+    st.sampled_from([{}, {"sharding": "chunks"}, {"residency": "require"}]),
+    st.dictionaries(st.sampled_from(CLIENTS), places),
+    st.dictionaries(st.sampled_from(COMBINERS), places),
+)
+"""Settings, and where clients and combiners are."""
 
-def happen(driver, what, *of):  # noqa: C901 - one case a happening, nothing nested
+
+def happen(driver, what, *of):  # noqa: C901, PLR0912 - one case a happening, nothing nested
     """Let one thing happen; returns the driver that goes on."""
     match what, *of:
         case "verdict", client, accepted:
             driver.verdict(client, accepted=accepted)
+        case "part", client, combiner, accepted:
+            driver.verdict(client, combiner=combiner, accepted=accepted)
+        case "whole", client:
+            accept(driver, client)
         case "stale", client, attempt:
             driver.verdict(client, attempt=attempt, combiner="k0", incarnation="1")
         case "failure", client, attempt:
@@ -64,6 +78,13 @@ def happen(driver, what, *of):  # noqa: C901 - one case a happening, nothing nes
             driver = driver.replayed()
             driver.decide()
     return driver
+
+
+def accept(driver, client):
+    """Whoever has a part of a client's update, or all of it, accepts."""
+    current = driver.state.round
+    for combiner in (current.shards if current else ()) or (None,):
+        driver.verdict(client, combiner=combiner)
 
 
 def check_facts(driver):
@@ -99,13 +120,13 @@ def check_facts(driver):
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.lists(happenings, max_size=60), st.sampled_from([None, 2]), st.integers(0, 2))
-def test_a_replay_gives_the_same_session(story, per_round, every):
+@given(st.lists(happenings, max_size=60), st.sampled_from([None, 2]), st.integers(0, 2), layouts)
+def test_a_replay_gives_the_same_session(story, per_round, every, layout):
     """A fresh machine that reads the journal holds an equal state, wants equal posts, and decides no differently."""
     driver = Driver().start(
         rounds=3, clients_min=2, clients_per_round=per_round, oversample=2.0, quorum=1 if per_round else 2,
-        evaluate_every=every, round_deadline_s=60, close_deadline_s=60, evaluate_deadline_s=60,
-    )  # fmt: skip
+        evaluate_every=every, round_deadline_s=60, close_deadline_s=60, evaluate_deadline_s=60, **layout[0],
+    ).regions(*layout[1:])  # fmt: skip
     driver.present(dict.fromkeys(CLIENTS, "1"), {"k0": "1", "k1": "1"})
     for what in story:
         driver = happen(driver, *what)
@@ -134,11 +155,25 @@ def test_a_replay_gives_the_same_session(story, per_round, every):
             assert posted.model_copy(update=same) == order.model_copy(update=same), name
 
 
+def do_as_asked(driver):
+    """Clients send what they are asked for, roots store, everybody evaluates."""
+    for client in list(driver.state.round.places) if driver.state.round else []:
+        if driver.state.round and driver.tasks[client].state == "train":
+            train = driver.tasks[client].train
+            for combiner in train.shards or (train.combiner,):
+                driver.verdict(client, attempt=train.attempt, combiner=combiner)
+    if driver.state.round and driver.state.round.closing:
+        driver.stored()
+    for client in CLIENTS:
+        driver.evaluated(client, {"x": 1.0})
+
+
 @settings(max_examples=60, deadline=None)
-@given(st.lists(happenings, max_size=40))
-def test_every_session_ends(story):
+@given(st.lists(happenings, max_size=40), layouts)
+def test_every_session_ends(story, layout):
     """Whatever happened: once clients and combiners stay and do what they are asked, the session completes."""
-    driver = Driver().start(rounds=2, clients_min=2, round_attempts_max=1000, evaluate_every=1, round_deadline_s=60)
+    settings = {"rounds": 2, "clients_min": 2, "round_attempts_max": 1000, "evaluate_every": 1, "round_deadline_s": 60}
+    driver = Driver().start(**settings, **layout[0]).regions(*layout[1:])
     driver.present(dict.fromkeys(CLIENTS, "1"), {"k0": "1", "k1": "1"})
     for what in story:
         driver = happen(driver, *what)
@@ -146,15 +181,10 @@ def test_every_session_ends(story):
     for _ in range(60):
         if driver.phase is Phase.ENDED:
             break
-        for client in list(driver.state.round.places) if driver.state.round else []:
-            if driver.state.round and driver.tasks[client].state == "train":
-                train = driver.tasks[client].train
-                driver.verdict(client, attempt=train.attempt, combiner=train.combiner)
-        if driver.state.round and driver.state.round.closing:
-            driver.stored()
-        for client in CLIENTS:
-            driver.evaluated(client, {"x": 1.0})
+        do_as_asked(driver)
         if driver.state.round and not driver.machine.decide(driver.now):
             driver.after(61)
+        if driver.phase is Phase.GATHERING:
+            driver.after(driver.state.config.gather_deadline_s)  # who may not be asked does not become so by waiting
     assert driver.phase is Phase.ENDED
     assert driver.state.outcome in ("completed", "failed")
