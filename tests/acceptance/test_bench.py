@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+from pathlib import Path
 
 import pytest
 
@@ -121,3 +124,20 @@ def test_many_clients_idle_and_at_work(shell, connections):
     assert run["active_clients_per_core_s"] == pytest.approx(1000 / sum(cost.values()))
     assert run["ratio_to_raw"] == pytest.approx(20 / run["round_s_median"] / run["raw_messages_s"])
     assert run["peak_mb_by_role"]["clients"] > 50
+
+
+def children(pid):
+    """The processes that a process has started and that live."""
+    return [int(text) for path in Path(f"/proc/{pid}/task").glob("*/children") for text in path.read_text().split()]
+
+
+def test_a_role_that_falls_ends_the_run(shell):
+    """A combiner that is killed would be started again, and its figures be half: the run ends and names it."""
+    running = shell.start(*ECHO[:-1], "100000")
+    shell.until("rounds", lambda: "round   3" in shell.said())
+    commands = {pid: Path(f"/proc/{pid}/cmdline").read_text().split("\0") for pid in children(running.pid)}
+    (combiner,) = [pid for pid, words in commands.items() if "combiner" in words]
+    os.kill(combiner, signal.SIGKILL)
+    assert running.wait(30) == 1
+    assert "combiner-1 ended before the benchmark did" in shell.said()
+    assert "Traceback" not in shell.said()

@@ -51,6 +51,7 @@ class Rig:
         self._up = up
         self._cast = cast
         self._children: list[Process] = []
+        self._starts = dict(up.supervisor.starts)
 
     @property
     def url(self) -> str:
@@ -90,18 +91,28 @@ class Rig:
             await asyncio.sleep(LOOK_S)
 
     async def guard(self, work: Coroutine[Any, Any, T]) -> T:
-        """Do something that hangs when clients are missing; FedbusError as soon as a process of theirs ends."""
+        """Do something that hangs, or is worth nothing, when a process ends; FedbusError as soon as one does."""
         watch = [asyncio.create_task(child.wait()) for child in self._children]
+        watch.append(asyncio.create_task(self._fallen()))
         working = asyncio.create_task(work)
         try:
             await asyncio.wait({*watch, working}, return_when=asyncio.FIRST_COMPLETED)
             if not working.done():
-                raise FedbusError("a process with clients ended before the benchmark did: see its lines above")
+                fallen = watch[-1].result() if watch[-1].done() else "a process with clients"
+                raise FedbusError(f"{fallen} ended before the benchmark did: see its lines above")
             return working.result()
         finally:
             for task in (*watch, working):
                 task.cancel()
             await asyncio.wait([*watch, working])
+
+    async def _fallen(self) -> str:
+        """Return the first role of the server that had to be started again."""
+        while True:
+            for name, starts in self._up.supervisor.starts.items():
+                if starts > self._starts.get(name, 1):
+                    return name
+            await asyncio.sleep(LOOK_S)
 
     async def close(self) -> None:
         """End the clients."""
