@@ -10,10 +10,11 @@ import pytest
 
 from fedbus.client.app import ClientApp, Evaluation, Model, Update
 from fedbus.client.held import prepare
+from fedbus.client.job import FAILURES_SHOWN, Job, Means
 from fedbus.client.machine import Measured, Trained, WorkFailed
 from fedbus.client.newest import Fetched
 from fedbus.client.shelf import Shelf
-from fedbus.client.work import ALONGSIDE_MAX, FAILURES_SHOWN, UNDER_WAY_MAX, Job, Means, Workshop, updates_under_way_max
+from fedbus.client.work import ALONGSIDE_MAX, UNDER_WAY_MAX, Workshop, updates_under_way_max
 from fedbus.crash import Point
 from fedbus.errors import BusClosed, NotFound
 from fedbus.messages.subjects import Subjects
@@ -305,7 +306,7 @@ def test_an_update_that_nobody_wants_any_more_takes_no_room(later, monkeypatch):
     async def train_later(model, task):
         return Update(arrays)
 
-    monkeypatch.setattr("fedbus.client.work.prepare", slowly)
+    monkeypatch.setattr("fedbus.client.job.prepare", slowly)
     app.train(train_later if later else lambda model, task: Update(arrays))
 
     async def main():
