@@ -15,6 +15,8 @@ from fedbus.coordinator.selection import draw, select
 
 pytestmark = pytest.mark.slow
 
+ROOT = Path(__file__).parents[2]
+
 APP = """
 import time
 import numpy as np
@@ -133,6 +135,19 @@ def test_the_seed_alone_decides(lab, per_round):
     assert other["model_digest"] != runs[0]["model_digest"]
 
 
+def test_crowds_elsewhere_serve_one_simulation_after_the_other(lab):
+    """Two crowds of a series, and one of ours with the rest, give the model of a single worker, seed after seed."""
+    lab.up()
+    for first in (2, 4):
+        crowd = ["client", "run", "lab:app", "--name", "sim", "--count", "2"]
+        lab.start(*crowd, "--first", str(first))
+    common = ["simulate", "lab:app", "--rounds", "2", "--per-round", "5"]
+    there = ["--nats", lab.env["FEDBUS_URL"], "--workers", "1", "--clients", "2", "--expect-clients", "6"]
+    for seed in ("1", "2"):
+        here = lab.json(*common, "--seed", seed, "--workers", "1", "--clients", "6")
+        assert lab.json(*common, "--seed", seed, *there)["model_digest"] == here["model_digest"]
+
+
 def test_a_worker_that_dies_comes_back_once(lab):
     """Killed in a round, it is started again, and the model is that of a run that nobody disturbed."""
     common = ["simulate", "lab:app", "--clients", "4", "--workers", "2", "--rounds", "3", "--json"]
@@ -222,3 +237,26 @@ def test_what_was_simulated_may_stay(lab, tmp_path):
     (session,) = lab.json("session", "list")
     assert (session["state"], session["rounds_done"]) == ("completed", 2)
     assert session["digest"] in done.stdout
+
+
+def test_the_example_learns(lab):
+    """The published example: 60 owners of digits, a few asked in a round, and the model is soon better than chance."""
+    lab.env["OMP_NUM_THREADS"] = "1"
+    (lab.place / "digits.py").write_bytes((ROOT / "examples" / "simulate" / "digits.py").read_bytes())
+    common = [
+        "simulate",
+        "digits:app",
+        "--clients",
+        "60",
+        "--per-round",
+        "10",
+        "--rounds",
+        "12",
+        "--evaluate-every",
+        "6",
+    ]
+    figures = lab.json(*common, "--workers", "2")
+    accuracies = [found["accuracy"] for found in figures["metrics"] if found]
+    assert len(accuracies) == 2
+    assert accuracies[-1] > max(0.5, accuracies[0])
+    assert lab.json(*common, "--workers", "1")["model_digest"] == figures["model_digest"]

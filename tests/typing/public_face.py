@@ -25,6 +25,12 @@ async def evaluate(model: fedbus.Model, task: fedbus.EvaluateTask) -> fedbus.Eva
     return fedbus.Evaluation(weight=10, metrics={"accuracy": len(model) / task.round})
 
 
+@app.initial
+def initial(seed: int) -> dict[str, np.ndarray[Any, Any]]:
+    """A first model is made from a seed."""
+    return {"w": np.full(3, seed, np.float32)}
+
+
 async def data_owner() -> fedbus.Model | None:
     """A client is a coroutine, its model a mapping."""
     async with fedbus.Client("nats://127.0.0.1:4222", app, name="site-1", attributes={"region": "north"}) as client:
