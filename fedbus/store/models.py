@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from functools import partial
 from typing import TypeVar
 
 import msgpack
@@ -206,7 +205,10 @@ class ModelStore:
             await ahead.close()
 
     def _ahead(self, blob: str, manifest: Manifest, indices: Iterable[int]) -> Ahead:
-        return Ahead(partial(self.chunk, blob), indices, manifest.layout.size, self._bus.round_trip_s)
+        async def fetch(index: int) -> Payload:
+            return (await self.chunk(blob, index)).data
+
+        return Ahead(fetch, indices, manifest.layout.size, self._bus.round_trip_s)
 
     async def chunks(self, blob: str, manifest: Manifest) -> AsyncIterator[Payload]:
         """Yield the checked chunks of a model in order, in memory independent of its size."""

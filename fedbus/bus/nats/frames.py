@@ -38,6 +38,9 @@ MESSAGE_BYTES_MAX = 64 * 2**20 + 2**16
 """The most that nats-server can be set to, and headers of its own. Not this server's ``max_payload``: a message may
 have come in at another, and memory is only taken as bytes arrive."""
 
+DIGITS_MAX = 60
+"""Of all numbers in the first line of a message."""
+
 SLACK_BYTES = 8 * 1024
 
 ALIGNED_BYTES = 64
@@ -210,7 +213,8 @@ def _head(word: bytes, fields: list[bytes]) -> tuple[int, str, str, int, int]:
     sizes = 1 if word == b"MSG" else 2
     reply = fields.pop(2) if len(fields) == 3 + sizes else b""
     # int() would take signs and underscores too, and refuses thousands of digits in its own way
-    if len(fields) != 2 + sizes or not all(field.isdigit() and len(field) < 20 for field in fields[1:]):
+    digits = b"".join(fields[1:])
+    if len(fields) != 2 + sizes or not digits.isdigit() or len(digits) > DIGITS_MAX:
         raise ProtocolError
     sid, nbytes = int(fields[1]), int(fields[-1])
     headers_bytes = int(fields[2]) if sizes == 2 else 0

@@ -24,6 +24,11 @@ AGAIN_S = 2.0
 connection, as a leader in a cluster does. A new one is elected within 4 to 9 s, so pauses that grow would miss it."""
 
 
+AGAIN_SHARE = 0.2
+"""Of the deadline: who gives an answer more time expects it to take more, and asking again and again for a large one on
+a slow line would only make the line slower."""
+
+
 class NobodyListens(BusUnavailable):
     """No subscriber, and no stream, takes this subject now."""
 
@@ -74,9 +79,7 @@ class Requests:
         loop = asyncio.get_running_loop()
         began, line = loop.time(), self._line
         end = began + max(0.0, deadline_s)
-        # who gives an answer more time expects it to take more: asking again and again for a large one on a slow line
-        # would only make the line slower
-        again_s = max(AGAIN_S, deadline_s / 5)
+        again_s = max(AGAIN_S, AGAIN_SHARE * deadline_s)
         call = self._begin(subject, data, headers, repeat=repeat)
         try:
             await self._send(call)

@@ -52,6 +52,7 @@ async def asking(script):
 async def test_an_answer_that_does_not_come_is_asked_for_again(monkeypatch):
     """Two are lost, with whoever had them: the same is sent a third time, word by word, and its answer taken."""
     monkeypatch.setattr("fedbus.bus.nats.requests.AGAIN_S", 0.001)
+    monkeypatch.setattr("fedbus.bus.nats.requests.AGAIN_SHARE", 0.0)
     wire, requests = await asking([None, None, b"yes"])
     answer = await requests.call("a", b"b", deadline_s=30, what="x", headers={"Nats-Msg-Id": "1"})
     assert answer.data == b"yes"
@@ -61,6 +62,7 @@ async def test_an_answer_that_does_not_come_is_asked_for_again(monkeypatch):
 async def test_what_may_not_be_repeated_is_sent_once(monkeypatch):
     """A plain request reaches its receiver at most once: it ends at its deadline."""
     monkeypatch.setattr("fedbus.bus.nats.requests.AGAIN_S", 0.001)
+    monkeypatch.setattr("fedbus.bus.nats.requests.AGAIN_SHARE", 0.0)
     wire, requests = await asking([None, b"too late"])
     with pytest.raises(BusUnavailable, match=r"x: no answer within 0\.01 s"):
         await requests.call("a", b"b", deadline_s=0.01, what="x", repeat=False)
@@ -70,6 +72,7 @@ async def test_what_may_not_be_repeated_is_sent_once(monkeypatch):
 async def test_while_disconnected_nothing_is_added(monkeypatch):
     """The outgoing buffer of a connection that is away is not filled with repetitions: it sends all again by itself."""
     monkeypatch.setattr("fedbus.bus.nats.requests.AGAIN_S", 0.001)
+    monkeypatch.setattr("fedbus.bus.nats.requests.AGAIN_SHARE", 0.0)
     wire, requests = await asking([None])
     wire.connected = False
     with pytest.raises(BusUnavailable):
