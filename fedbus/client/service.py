@@ -21,6 +21,7 @@ from typing import assert_never
 from fedbus.bus.base import Bus, Message, Subscription
 from fedbus.client.app import ClientApp
 from fedbus.client.held import Held
+from fedbus.client.job import Job, Made, Means
 from fedbus.client.machine import (
     Effect,
     Event,
@@ -39,7 +40,7 @@ from fedbus.client.machine import (
 from fedbus.client.newest import NewestModel
 from fedbus.client.sending import Courier, Sending
 from fedbus.client.shelf import MEMORY_BYTES_MAX, Shelf
-from fedbus.client.work import Job, Made, Means, Workshop
+from fedbus.client.work import Workshop
 from fedbus.clock import Clock
 from fedbus.crash import Crash
 from fedbus.errors import FedbusError
@@ -64,6 +65,12 @@ REFRESH_S = 30.0
 
 SESSIONS_MAX = 1000
 """Sessions that a client takes part in at once; those that ended are forgotten."""
+
+ENDED_S = 60.0
+"""How long it is known that a session has ended: a task that was overtaken on its way must not begin it anew.
+
+No longer, for on a store that was emptied a session of the same name may follow.
+"""
 
 EVENTS_MAX = 64
 """Events handled before the loop may do something else: a crowd hears thousands of tasks at once."""
@@ -162,6 +169,7 @@ class Hub:
         )
         self._inbox: asyncio.Queue[_Told | None] = asyncio.Queue()
         self._clients: dict[str, dict[str, _Session]] = {name: {} for name in setup.clients}
+        self._ended: dict[str, float] = {}
 
     async def run(self) -> None:
         """Take part until cancelled."""
@@ -261,6 +269,8 @@ class Hub:
         if session is None:
             if not isinstance(event, TaskSeen) or event.task.state == "ended" or len(sessions) >= SESSIONS_MAX:
                 return
+            if self._has_ended(told.session):
+                return
             session = sessions[told.session] = _Session(told.client, Machine(told.session), {})
         _note(session, told)
         effects = session.machine.handle(event)
@@ -272,6 +282,14 @@ class Hub:
             await self._courier.stop(session.sending)
             _let_go(session)
             del sessions[told.session]
+            self._ended[told.session] = asyncio.get_running_loop().time()
+
+    def _has_ended(self, session: str) -> bool:
+        """Whether a session has ended not long ago."""
+        now = asyncio.get_running_loop().time()
+        while self._ended and now > next(iter(self._ended.values())) + ENDED_S:
+            del self._ended[next(iter(self._ended))]
+        return session in self._ended
 
     async def _act(self, group: asyncio.TaskGroup, session: _Session, effect: Effect) -> None:
         match effect:

@@ -308,6 +308,38 @@ def test_what_stands_on_the_board_is_read_again_but_not_taken_twice(monkeypatch)
     world(main)
 
 
+def test_a_task_that_was_overtaken_does_not_begin_an_ended_session_anew():
+    """Late by seconds it is of the past; a session of the same name a minute later is another one."""
+
+    async def main(operator):
+        trained = []
+        app = ClientApp()
+
+        @app.train
+        def train(model, task):
+            trained.append((task.client, task.session))
+            return Update({"w": model["w"]}, 1.0)
+
+        await crowd(operator, 2, app)
+        for name in ("m-0", "m-1"):
+            await operator.post(name, 1)
+        await asyncio.sleep(1)
+        for name in ("m-0", "m-1"):
+            await operator.post(name, 2, state="ended")
+        await asyncio.sleep(1)
+        assert sorted(trained) == [("m-0", "s"), ("m-1", "s")]
+        await operator.say(OURS.task("m-0", "s"), operator.task(1))
+        await operator.post("m-0", 2, state="ended")  # the board, which took it too, says what it said
+        await asyncio.sleep(5)
+        assert len(trained) == 2
+        await asyncio.sleep(60)
+        await operator.post("m-1", 1)
+        await asyncio.sleep(1)
+        assert trained[2:] == [("m-1", "s")]
+
+    world(main)
+
+
 def test_what_a_crowd_does_can_be_seen():
     """Its heartbeat counts clients by what they do."""
     app = ClientApp()
