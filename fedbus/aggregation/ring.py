@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,28 +80,32 @@ class Accumulator:
         weight = checked_weight(weight)
         if weight > self.scale.weight_max:
             raise BadUpdate(f"weight: expected at most {self.scale.weight_max}, got {weight}")
-        self._freshen(chunk)
+        if sign < 0:
+            self._freshen(chunk)
+        # The first fold of a round is written over what was there: no zeros are written before, and nothing is read.
+        put = np.subtract if sign < 0 else _over if self._stale[chunk] else np.add
         scratch = self._take_scratch()
         try:
             with np.errstate(all="ignore"):
-                squares = self._fold_all(self._blocks_of(chunk), data, weight, sign, scratch)
+                squares = self._fold_all(self._blocks_of(chunk), data, weight, put, scratch)
         finally:
             self._scratch.append(scratch)
         self._folds[chunk] += sign
+        self._stale[chunk] = 0
         return squares
 
-    def _fold_all(self, blocks: tuple[_Block, ...], data: Buffer, weight: float, sign: int, scratch: Floats) -> float:
+    def _fold_all(self, blocks: tuple[_Block, ...], data: Buffer, weight: float, put: _Put, scratch: Floats) -> float:
         squares = 0.0
         for position, block in enumerate(blocks):
             try:
-                squares += self._fold(block, data, weight, sign, scratch)
+                squares += self._fold(block, data, weight, put, scratch)
             except BadUpdate:
-                for done in blocks[:position]:
-                    self._fold(done, data, weight, -sign, scratch)
+                for done in () if put is _over else blocks[:position]:
+                    self._fold(done, data, weight, np.subtract if put is np.add else np.add, scratch)
                 raise
         return squares
 
-    def _fold(self, block: _Block, data: Buffer, weight: float, sign: int, scratch: Floats) -> float:
+    def _fold(self, block: _Block, data: Buffer, weight: float, put: _Put, scratch: Floats) -> float:
         run = block.run
         work = scratch[: run.stop - run.start]
         values = run.read(data)
@@ -115,7 +120,7 @@ class Accumulator:
         np.multiply(values, self._factor(run, weight), out=work)
         np.add(work, _MAGIC, out=work)
         sums = self._sums[run.start - self._first : run.stop - self._first]
-        (np.add if sign > 0 else np.subtract)(sums, work.view(np.int64), out=sums)
+        put(sums, work.view(np.int64), out=sums)
         return squares
 
     def _factor(self, run: Run, weight: float) -> float:
@@ -232,6 +237,15 @@ class Accumulator:
             first, last = self.parts.edges[chunk : chunk + 2]
             self._sums[first - self._first : last - self._first] = 0
             self._stale[chunk] = 0
+
+
+def _over(sums: NDArray[np.int64], added: NDArray[np.int64], out: NDArray[np.int64]) -> None:
+    """Put ``added`` in the place of sums that are stale."""
+    np.copyto(out, added)
+
+
+_Put = Callable[..., object]
+"""How a block of contributions comes to the sums: as numpy's ``add``, ``subtract``, or `_over`."""
 
 
 def _pieces(run: Run) -> list[Run]:

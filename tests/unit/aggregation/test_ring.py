@@ -369,6 +369,22 @@ def test_cleared_memory_is_written_before_it_is_read() -> None:
         assert content(sums) == content(fresh), first
 
 
+@pytest.mark.parametrize("place", [0, 199_999])
+def test_a_refusal_as_the_first_fold_of_a_round_leaves_no_trace(place: int) -> None:
+    """Blocks that were written over what an earlier round had left count as nothing: the next fold begins anew."""
+    model = {"a": np.ones(100_000, "f4"), "b": np.ones(100_000, "f4")}
+    sums, fresh = start(model, 1 << 20), start(model, 1 << 20)
+    fold(sums, model, 3.0)
+    sums.clear()
+    broken = {name: value.copy() for name, value in model.items()}
+    broken["ab"[place // 100_000]][place % 100_000] = math.nan
+    with pytest.raises(BadUpdate, match="finite"):
+        fold(sums, broken, 7.0)
+    fold(sums, model, 1.0)
+    fold(fresh, model, 1.0)
+    assert content(sums) == content(fresh)
+
+
 def test_clear_takes_another_scale() -> None:
     """The memory serves a round whose range is another; values and limits are those of the new scale."""
     model = {"w": np.array([1.0, 2.0])}
