@@ -230,7 +230,7 @@ class Hub:
 
     def _take_from_board(self, message: Message) -> None:
         """Take a task from the board, unless it is what was read there last time: a task is a state."""
-        _, _, _, client, name, *_ = [*message.subject.split("."), ""]
+        client, name = message.subject.split(".")[3:]
         session = self._clients.get(client, {}).get(name)
         if session is not None:
             # Sequences begin anew when the broker loses the board: so the bytes count too.
