@@ -6,7 +6,7 @@ start, and lets the page cache work (a combiner that is killed may lose nothing 
 that reason, the round goes on.
 
 Why a log that is written again: a page of a file that was not there costs up to forty times a page that is
-(docs/decisions/0008), and an update of some kilobytes is not worth a file. What a dropped upload leaves is written over
+(docs/decisions/0009), and an update of some kilobytes is not worth a file. What a dropped upload leaves is written over
 first, so the log is never longer than what was held at once; what a round did not need of it, the next does not keep.
 """
 
