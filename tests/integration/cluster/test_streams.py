@@ -49,8 +49,11 @@ async def test_replicas_and_placement_are_brought_to_what_is_asked(engine, event
 
 
 @pytest.mark.slow
-async def test_what_no_server_can_give_is_said(engine):
-    """Tags that nobody has, and more replicas than nodes, are ConfigErrors that name what was asked for."""
+async def test_what_no_server_can_give_is_said(engine, monkeypatch):
+    """Tags that nobody has, and more replicas than nodes, are ConfigErrors that name what was asked for; servers that
+    may still come are waited for until the call's deadline.
+    """
+    monkeypatch.setattr("fedbus.bus.nats.bus.CALL_DEADLINE_S", 2.0)
     async with await connect(engine.url, name="x") as bus:
         nowhere = Placement(tags=("zone:nowhere",))
         ends = await asyncio.gather(
