@@ -7,6 +7,9 @@ import threading
 
 import numpy as np
 import pytest
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from fedbus.client.app import ClientApp, Evaluation, Model, Update
 from fedbus.client.held import prepare
@@ -50,7 +53,7 @@ class Newest:
 class Shop:
     """A workshop, and what it has told; every event is taken in at once, as the hub does."""
 
-    def __init__(self, app, *, newest=None, workers=None, under_way=None):
+    def __init__(self, app, *, newest=None, workers=None, under_way=None, traces=None):
         self.told = []
         self.points = []
         self.shelf = Shelf()
@@ -63,7 +66,7 @@ class Shop:
             shelf=self.shelf,
             workers=workers,
             thread=workers,
-            traces=Telemetry.off(),
+            traces=traces or Telemetry.off(),
             crash=self.points.append,
         )
         self.workshop = Workshop(app, means, self._tell, under_way or (lambda _: 0))
@@ -373,3 +376,20 @@ def test_a_closed_bus_ends_the_client():
     with pytest.raises(BusClosed):
         run_virtual(shop.run(training("m-0")))
     assert shop.told == []
+
+
+def test_a_trace_tells_for_whom_the_function_was_called():
+    """One span a client, under the task that asked for it; one fetch for all who are called in one go."""
+    exporter, provider = InMemorySpanExporter(), TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    parent = {"traceparent": f"00-{7:032x}-{8:016x}-01"}
+    shop = Shop(shifting(), traces=Telemetry("client", "m", provider))
+    jobs = [training("m-0"), training("bad-1")]
+    for job in jobs:
+        job.headers = parent
+    run_virtual(shop.run(*jobs))
+    spans = exporter.get_finished_spans()
+    told = [(span.name, span.attributes["fedbus.client"], span.status.is_ok) for span in spans]
+    assert told == [("fetch model", "m-0", True), ("train", "m-0", True), ("train", "bad-1", False)]
+    assert {(span.context.trace_id, span.parent.span_id) for span in spans} == {(7, 8)}
+    assert spans[0].attributes["fedbus.bytes"] == 16 and spans[1].attributes["fedbus.weight"] == 2.0
