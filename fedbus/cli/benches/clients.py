@@ -13,8 +13,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fedbus.cli.benches import echo, expectation, raw
+from fedbus.cli.benches import case as cases
+from fedbus.cli.benches import expectation, raw
 from fedbus.cli.benches.meter import GB, MB, by_role, difference, of_server
+from fedbus.cli.benches.observer import observed
 from fedbus.cli.benches.report import Column, number, roles_text, seconds
 from fedbus.cli.benches.rig import Rig, rig
 from fedbus.cli.benches.rounds import Rounds
@@ -28,7 +30,7 @@ MESSAGE_BYTES = 1000
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One run. ``crowd`` as in `echo.Case`, but crowds unless it is said otherwise."""
+    """One run. ``crowd`` as in `fedbus.cli.benches.case.Case`, but crowds unless it is said otherwise."""
 
     clients: int = 1000
     model_mb: float = 0.01
@@ -40,9 +42,9 @@ class Case:
     idle_s: float = 10.0
 
     @property
-    def echo(self) -> echo.Case:
+    def echo(self) -> cases.Case:
         """The rounds."""
-        return echo.Case(
+        return cases.Case(
             clients=self.clients,
             model_mb=self.model_mb,
             arrays=self.arrays,
@@ -62,7 +64,7 @@ async def run(case: Case) -> dict[str, Any]:
         await running.start_clients()
         idle = await running.guard(_idle(running, case, server_before))
         before = await raw.measure(running.url, least_bytes, MESSAGE_BYTES)
-        checked, observer = await running.guard(echo.observed(running, case.echo, model, quiet=True))
+        checked, observer = await running.guard(observed(running, case.echo, model, quiet=True))
         peaks = by_role(running.meter.rss_peak_bytes())
         after = await raw.measure(running.url, least_bytes, MESSAGE_BYTES)
     messages_s = statistics.median([*before, *after]) / MESSAGE_BYTES

@@ -7,76 +7,19 @@ measured before the session and after it, over the same broker and with the same
 
 from __future__ import annotations
 
-import asyncio
-import math
 import statistics
-import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import asdict
+from typing import Any
 
 from fedbus.cli.benches import expectation, raw
-from fedbus.cli.benches.meter import GB, MB, Memory, Meter, by_role, difference, of_server
+from fedbus.cli.benches.case import Case
+from fedbus.cli.benches.meter import GB, MB, Memory, by_role, of_server
+from fedbus.cli.benches.observer import observed
 from fedbus.cli.benches.report import Column, Figures, number, roles_text, seconds
-from fedbus.cli.benches.rig import REAL_CLIENTS_MAX, Cast, Rig, rig
-from fedbus.cli.benches.rounds import Round, Rounds
-from fedbus.cli.progress import Progress, show
-from fedbus.config.session import SessionConfig
-from fedbus.federation.service import Session, SessionInfo, SessionResult
+from fedbus.cli.benches.rig import Rig, rig
+from fedbus.cli.benches.rounds import Rounds
 from fedbus.tensors import CHUNK_BYTES
-
-SAMPLE_S = 0.1
-"""Memory is read at the end of a round, but not more often: 100 rounds a second are not to be slowed down by it."""
-
-VALUE_FLOOR: float = SessionConfig.model_fields["value_floor"].default
-
-DEADLINE_S = 86_400.0
-"""Of rounds and closes: how long a model takes is what is measured, whatever its size."""
-
-
-@dataclass(frozen=True, slots=True)
-class Case:
-    """One run: how many clients, how large a model, spread over what. ``crowd`` None: above `REAL_CLIENTS_MAX`."""
-
-    clients: int = 10
-    model_mb: float = 45.0
-    arrays: int = 62
-    rounds: int = 5
-    combiners: int = 1
-    sharding: Literal["clients", "chunks"] = "clients"
-    processes: int | None = None
-    crowd: bool | None = None
-    workload: str = ""
-
-    @property
-    def cast(self) -> Cast:
-        """Who takes part."""
-        crowd = self.clients > REAL_CLIENTS_MAX if self.crowd is None else self.crowd
-        return Cast(self.clients, min(self.processes or 2, self.clients), self.combiners, crowd)
-
-    def config(self, model: expectation.Arrays) -> SessionConfig:
-        """The session: every round waits for every client, nothing is evaluated, and no honest number is too large."""
-        value_max = expectation.value_max(model, self.clients, self.rounds)
-        return SessionConfig(
-            value_floor=max(VALUE_FLOOR, 2.0 ** math.ceil(math.log2(value_max))),
-            rounds=self.rounds,
-            clients_min=self.clients,
-            quorum=self.clients,
-            evaluate_every=0,
-            round_attempts_max=1,
-            round_deadline_s=DEADLINE_S,
-            close_deadline_s=DEADLINE_S,
-            sharding=self.sharding,
-        )
-
-
-WORKLOADS = {
-    "W1": Case(10, 45.0, 62),
-    "W2": Case(4, 400.0, 100),
-    "W3": Case(100, 1.0, 20),
-    "W4": Case(1000, 0.1, 10),
-}
-"""The work that the page compares with others by."""
 
 
 async def run(case: Case, *, quiet: bool) -> dict[str, Any]:
@@ -96,73 +39,6 @@ async def run(case: Case, *, quiet: bool) -> dict[str, Any]:
         "raw_mb_s_after": [rate / MB for rate in after],
         "nats_raw_mb_s": raw_bytes_s / MB,
         "ratio_to_raw": figures["moved_mb_s"] * MB / raw_bytes_s,
-    }
-
-
-class Observer:
-    """Follows a session and reads the meter as it goes: when the first round is over, and memory at the end of each."""
-
-    def __init__(self, meter: Meter) -> None:
-        self.rounds = Rounds()
-        self.memory = Memory()
-        self._meter = meter
-        self._begin = self._steady = self._end = meter.cpu_s()
-        self._sampled = 0.0
-
-    async def follow(self, session: Session) -> None:
-        """Follow to the session's end."""
-        async for event in session.events():
-            closed = self.rounds.take(event)
-            if closed is not None:
-                self._read(closed)
-        self._end = self._meter.cpu_s()
-
-    def _read(self, closed: Round) -> None:
-        if closed is self.rounds.closed[0]:
-            self._steady = self._meter.cpu_s()
-        if time.monotonic() - self._sampled >= SAMPLE_S:
-            self.memory.take(self._meter.rss_bytes())
-            self._sampled = time.monotonic()
-
-    def cpu_s(self) -> dict[str, float]:
-        """Processor time of each process in the session."""
-        return difference(self._begin, self._end)
-
-    def steady_cpu_s(self) -> dict[str, float]:
-        """Processor time of each process in the rounds after the first; of all where there is but one."""
-        return difference(self._steady if len(self.rounds.closed) > 1 else self._begin, self._end)
-
-
-async def observed(running: Rig, case: Case, model: expectation.Arrays, *, quiet: bool) -> tuple[Figures, Observer]:
-    """Run a session to its end; returns whether it is right and by how much it is off, and what was observed."""
-    federation = running.federation
-    observer = Observer(running.meter)
-    session = await federation.start_session(case.config(model), model=model, name="echo")
-    following = asyncio.create_task(observer.follow(session))
-    try:
-        if not quiet:
-            await show(federation, session, Progress(SessionInfo(session.name)))
-        await following
-    finally:
-        following.cancel()
-        await asyncio.wait([following])
-    result = await session.wait()
-    return await check(running, case, model, result, observer.rounds), observer
-
-
-async def check(
-    running: Rig, case: Case, model: expectation.Arrays, result: SessionResult, rounds: Rounds
-) -> dict[str, Any]:
-    """Fetch the last model; returns whether it is what it must be, and by how much it is off."""
-    final = await running.federation.models.get(result.model_version)
-    error = await asyncio.to_thread(expectation.error_max, model, final, case.clients, case.rounds)
-    bound = expectation.error_bound(model, case.clients, case.rounds, case.config(model).weight_max)
-    all_counted = [found.counted for found in rounds.closed] == [case.clients] * case.rounds
-    return {
-        "correct": error <= bound and all_counted,
-        "error_max": error,
-        "error_bound": bound,
-        "model_digest": result.digest,
     }
 
 

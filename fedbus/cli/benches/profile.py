@@ -23,7 +23,9 @@ from pathlib import Path
 from typing import Any
 
 from fedbus.cli.benches import echo, expectation
+from fedbus.cli.benches.case import Case
 from fedbus.cli.benches.meter import GB, by_role, difference, role
+from fedbus.cli.benches.observer import observed
 from fedbus.cli.benches.report import Column, number
 from fedbus.cli.benches.rig import Rig, rig
 from fedbus.errors import ConfigError
@@ -55,7 +57,7 @@ def find() -> str:
     return found
 
 
-async def run(case: echo.Case) -> list[dict[str, Any]]:
+async def run(case: Case) -> list[dict[str, Any]]:
     """Run echo rounds under py-spy; returns a line for each function, the most expensive of each role first."""
     spy = find()
     model = expectation.initial(case.model_mb, case.arrays)
@@ -64,7 +66,7 @@ async def run(case: echo.Case) -> list[dict[str, Any]]:
         with tempfile.TemporaryDirectory(prefix="fedbus-profile-") as place:
             kernel = running.meter.kernel_s()
             async with _watched(spy, running, Path(place)):
-                checked, observer = await running.guard(echo.observed(running, case, model, quiet=True))
+                checked, observer = await running.guard(observed(running, case, model, quiet=True))
             kernel = difference(kernel, running.meter.kernel_s())
             counts = _counts(Path(place))
     in_kernel = min(1.0, kernel["broker"] / max(observer.cpu_s()["broker"], 1e-9))

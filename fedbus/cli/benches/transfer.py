@@ -17,9 +17,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from fedbus.cli.benches import echo, expectation, raw, tcp
+from fedbus.cli.benches import case as cases
+from fedbus.cli.benches import expectation, raw, tcp
 from fedbus.cli.benches.gates import Keeper
 from fedbus.cli.benches.meter import GB, MB, Meter, by_role, difference
+from fedbus.cli.benches.observer import check
 from fedbus.cli.benches.report import Column, Figures, number, roles_text
 from fedbus.cli.benches.rig import Cast, Rig, rig
 from fedbus.cli.benches.rounds import Round, Rounds
@@ -171,7 +173,7 @@ async def _session(
     running: Rig, case: Case, model: expectation.Arrays, model_bytes: int
 ) -> tuple[bool, list[dict[str, Way]]]:
     """Run the rounds; returns whether the result is right, and the ways of all rounds but the first."""
-    session_case = echo.Case(case.clients, case.model_mb, case.arrays, case.rounds)
+    session_case = cases.Case(case.clients, case.model_mb, case.arrays, case.rounds)
     journal = Journal(running.meter, case.clients)
     async with Keeper.on(running.federation.bus) as keeper:
         session = await running.federation.start_session(session_case.config(model), model=model, name="transfer")
@@ -182,7 +184,7 @@ async def _session(
         finally:
             following.cancel()
             await asyncio.wait([following])
-    checked = await echo.check(running, session_case, model, await session.wait(), journal.rounds)
+    checked = await check(running, session_case, model, await session.wait(), journal.rounds)
     ways = [_ways(found, closed, model_bytes) for found, closed in zip(marks, journal.rounds.closed, strict=True)]
     return checked["correct"], ways[1:] or ways
 

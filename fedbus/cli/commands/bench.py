@@ -15,7 +15,7 @@ from fedbus.cli.running import run
 from fedbus.errors import ConfigError
 
 if TYPE_CHECKING:
-    from fedbus.cli.benches.echo import Case
+    from fedbus.cli.benches.case import Case
     from fedbus.cli.benches.report import Column
 
 app = typer.Typer(help="Measure.", no_args_is_help=True)
@@ -88,13 +88,14 @@ def echo(
     json: Json = False,
 ) -> None:
     """Send a model round: clients that compute nothing, every role in processes of its own, and check the result."""
+    from fedbus.cli.benches import case as known
     from fedbus.cli.benches import echo
 
     if workload and (clients or model_mb is not None or arrays is not None):
         raise ConfigError("--workload says clients, size and arrays: give either it or these")
-    own = echo.Case()
+    own = known.Case()
     own = replace(own, model_mb=own.model_mb if model_mb is None else model_mb, arrays=arrays or own.arrays)
-    works = [replace(echo.WORKLOADS[w.name], workload=w.name) for w in workload or ()]
+    works = [replace(known.WORKLOADS[w.name], workload=w.name) for w in workload or ()]
     works = works or [replace(own, clients=count) for count in clients or [own.clients]]
     cases: list[Case] = [
         replace(work, rounds=rounds, processes=processes, combiners=count, sharding=shards.value, crowd=crowd)
@@ -196,12 +197,12 @@ def profile(
     json: Json = False,
 ) -> None:
     """Show where the processor time of each role goes, by py-spy, which has to be installed."""
-    from fedbus.cli.benches import echo
+    from fedbus.cli.benches import case as known
     from fedbus.cli.benches import profile as bench
 
     names = [found.name for found in workload or [Workload.W1]]
     cases = [
-        replace(echo.WORKLOADS[n], workload=n, rounds=rounds, processes=processes, combiners=combiners) for n in names
+        replace(known.WORKLOADS[n], workload=n, rounds=rounds, processes=processes, combiners=combiners) for n in names
     ]
 
     async def measure(case: Case) -> dict[str, Any]:

@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 
 from fedbus.cli.benches import expectation
-from fedbus.cli.benches.echo import VALUE_FLOOR, WORKLOADS, Case, Observer, spread_text, work_text
+from fedbus.cli.benches.case import VALUE_FLOOR, WORKLOADS, Case
+from fedbus.cli.benches.echo import spread_text, work_text
 from fedbus.cli.benches.echoes import echo
+from fedbus.cli.benches.observer import Observer
 from fedbus.client.app import Model, TrainTask
 from fedbus.federation.service import SessionEvent
 from fedbus.messages import records
