@@ -22,6 +22,9 @@ from fedbus.messages.records import Record
 
 Decision = tuple[Record, ...]
 
+REASONS_CHARS_MAX = 2_000_000
+"""Most characters of all reasons of one record; each stands whole in the record of when it was found."""
+
 WEIGHTS_MAX = 2048
 """Largest sum of weights of a round, as a multiple of ``weight_max``.
 
@@ -157,14 +160,20 @@ def _publish(state: SessionState, stored: reports.ModelStored, now: float) -> De
 
 def _not_counted(current: RoundState) -> dict[str, str]:
     reasons = {}
+    chars = chars_each(len(current.refused))
     for client in current.places:
         if client in current.refused:
             refused = current.refused[client]
-            reasons[client] = f"{refused.stage}: {refused.reason}"[:2000]
+            reasons[client] = f"{refused.stage}: {refused.reason}"[:chars]
         elif client not in current.counting:
             late = "arrived after the round had enough"
             reasons[client] = late if client in current.accepted else "no update in time"
     return reasons
+
+
+def chars_each(count: int) -> int:
+    """Return how long each of so many reasons may be: one record has to hold all of them."""
+    return min(2000, REASONS_CHARS_MAX // max(1, count))
 
 
 def fail(state: SessionState, reason: str) -> Decision:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
 
-from fedbus.coordinator.closing import Decision, close, fail, see_through
+from fedbus.coordinator.closing import Decision, chars_each, close, fail, see_through
 from fedbus.coordinator.known import Known
 from fedbus.coordinator.layout import shards_of
 from fedbus.coordinator.metrics import weighted_mean
@@ -151,6 +151,7 @@ def _evaluating(state: SessionState, known: Known, now: float) -> Decision:
         return ()
     measured = known.measured()
     late = f"no answer within {state.config.evaluate_deadline_s:g} s"
+    chars = chars_each(len(evaluation.clients) - len(measured))
     return (
         records.RoundEvaluated(
             round=evaluation.round,
@@ -158,7 +159,7 @@ def _evaluating(state: SessionState, known: Known, now: float) -> Decision:
             metrics=weighted_mean({name: (one.weight, one.metrics) for name, one in measured.items()}),
             clients=_each_measured(measured.values()),
             missing={
-                name: str(known.answers.get(name) or (late if name in known.clients else "left"))[:2000]
+                name: str(known.answers.get(name) or (late if name in known.clients else "left"))[:chars]
                 for name in evaluation.clients
                 if name not in measured
             },

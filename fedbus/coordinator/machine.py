@@ -66,8 +66,14 @@ from fedbus.messages.records import Record
 ENTRY_RECORDS_MAX = 16
 """Most records of one entry. A round's end and the next one's beginning are five; more would be a circle."""
 
-ENTRY_CLIENTS_MAX = 50_000
-"""Most clients that the records of one entry name: one message has to hold them, and a round's opening alone may."""
+ENTRY_WEIGHT_MAX = 50_000
+"""Most names, or numbers of clients, in the records of one entry where it is more than one record.
+
+Each is some 130 bytes at most, and 8 MB is what one message holds: a round's opening alone may name so many.
+"""
+
+TEXT_WEIGHT = 15
+"""A reason in words, by the same measure."""
 
 
 @dataclass(slots=True)
@@ -128,11 +134,11 @@ class Machine:
     def _becomes_true(self, now: float) -> tuple[Record, ...]:
         """Decide, and decide again on the state as it will be, until nothing more becomes true."""
         decided: list[Record] = []
-        state, clients = self.state, 0
+        state, weight = self.state, 0
         while len(decided) < ENTRY_RECORDS_MAX:
             found = decide(state, self.known, now)
-            clients += sum(map(_clients_named, found))
-            if not found or (decided and clients > ENTRY_CLIENTS_MAX):
+            weight += sum(map(_weight, found))
+            if not found or (decided and weight > ENTRY_WEIGHT_MAX):
                 break
             decided += found
             if self.known.verdicts or self.known.failures:
@@ -263,19 +269,21 @@ _NO_ORDERS = (records.UpdatesRecorded, records.ModelPublished, records.Evaluatio
 """Records that change no order: what combiners do depends on the round, and on who counts."""
 
 
-def _clients_named(record: Record) -> int:
-    """Return how many clients a record names, where it may name all of them."""
+def _weight(record: Record) -> int:
+    """Return about how many names of clients, or numbers of theirs, a record holds, where it may hold many."""
     match record:
         case records.RoundOpened() | records.EvaluationOpened():
             return len(record.clients)
+        case records.UpdatesRecorded():
+            return sum(3 + len(one.metrics) for one in record.accepted) + TEXT_WEIGHT * len(record.refused)
         case records.ClientsMoved():
             return len(record.moves)
         case records.RoundClosing():
             return len(record.counted)
         case records.RoundClosed():
-            return len(record.not_counted)
+            return 2 * len(record.not_counted)
         case records.RoundEvaluated():
-            return len(record.clients) + len(record.missing)
+            return sum(1 + len(one.metrics) for one in record.clients) + 2 * len(record.missing)
         case _:
             return 0
 

@@ -348,7 +348,8 @@ class Coordinator:
         self._crash(Point.JOURNALLED)
         for record in decided:
             _log_record(name, record)
-        self._loads_changed = self._loads_changed or len(self._machines) > 1
+        if len(self._machines) > 1 and not all(isinstance(record, records.UpdatesRecorded) for record in decided):
+            self._loads_changed = True
         self._rounds.changed_to_next(name, decided)
         await self._act(name, machine.handle(Appended(decided, now, sequence), now))
         self._crash(Point.POSTED)

@@ -18,7 +18,8 @@ def take_updates(state: SessionState, known: Known) -> tuple[records.Record, ...
         sizes = [sum(len(verdict.metrics) for verdict in report.verdicts) for _, report in known.verdicts]
         size = reports.fitting(sizes)
         taken, known.verdicts = known.verdicts[:size], known.verdicts[size:]
-        failures, known.failures = known.failures, []
+        failures = known.failures[: reports.VERDICTS_MAX]
+        known.failures = known.failures[reports.VERDICTS_MAX :]
         recorded = record_of(state, taken, failures, known.parts)
         if recorded:
             return recorded

@@ -137,7 +137,8 @@ def _sort_part(
         _sort_verdict(combiner, verdict, accepted, refused)
         return
     of = [found[shard] for shard in current.shards]
-    if len({one.weight for one in of}) > 1:
+    if len({(one.weight, one.update) for one in of}) > 1:
+        # A client that trained again, in a new life, has sent its new update to those who had nothing of the old one.
         weights = ", ".join(f"{one.weight:g}" for one in of)
         reason = f"its parts are of different updates: they came with the weights {weights}"
         refused[client] = RefusedUpdate(client=client, by=combiner, stage="update", reason=reason[:2000])

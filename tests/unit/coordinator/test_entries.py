@@ -163,12 +163,32 @@ def test_more_updates_than_one_message_holds_are_entries_of_their_own(monkeypatc
 
 def test_records_that_name_too_many_clients_are_entries_of_their_own(monkeypatch):
     """One message has to hold an entry."""
-    monkeypatch.setattr(machine, "ENTRY_CLIENTS_MAX", 3)
+    monkeypatch.setattr(machine, "ENTRY_WEIGHT_MAX", 3)
     driver = closing(rounds=2)
     driver.stored()
     assert driver.kinds() == ["ModelPublished", "RoundClosed", "RoundOpened"]
     driver = evaluating("abcd", rounds=2)
     assert [driver.kinds(-2), driver.kinds(-1)] == [["ModelPublished", "RoundClosed"], ["EvaluationOpened"]]
+
+
+def test_thousands_of_long_reasons_fit_their_records():
+    """An app that fails on every client, each time with a page of text, must not make what cannot be journalled."""
+    names = {f"c{i:05}": "1" for i in range(6000)}
+    driver = Driver().start(clients_min=1, quorum=1, evaluate_every=1, rounds=1).present(names, {"k0": "1"})
+    for name in list(names)[1:]:
+        failed = reports.TaskFailed(session="s", round=1, attempt=1, stage="train", reason="x" * 2000)
+        driver.machine.handle(events.Reported(Peer("client", name), name, failed), driver.now)
+    driver.decide()
+    assert [driver.kinds(index) for index in range(-6, 0)] == [["UpdatesRecorded"]] * 6
+    driver.verdict("c00000")
+    driver.stored()
+    closed = driver.facts(records.RoundClosed)[0]
+    assert len(closed.not_counted) == 5999 and {len(reason) for reason in closed.not_counted.values()} == {333}
+    for name in names:
+        failed = reports.TaskFailed(session="s", round=1, attempt=0, stage="evaluate", reason="y" * 2000)
+        driver.machine.handle(events.Reported(Peer("client", name), f"e{name}", failed), driver.now)
+    driver.decide()
+    assert len(driver.facts(records.RoundEvaluated)[0].missing) == 6000 and driver.phase is Phase.ENDED
 
 
 @pytest.mark.parametrize("make", [training, closing, evaluating])
