@@ -21,8 +21,8 @@ from dataclasses import dataclass
 BYTES_MAX = 8 * 2**20
 """300 Mbit/s over 100 ms are 3.75 MB, so there is room for a longer or a faster line; and it bounds what is held."""
 
-GAIN = 1.25
-"""More than the line holds, or the rate could never be seen to grow."""
+GAIN = 1.5
+"""More than the line holds, or the rate could never be seen to grow: by so much it can with each round trip."""
 
 TURN_S = 0.5e-3
 """From an answer to the next question here, and from that to its answer there, when nobody else asks."""
@@ -30,8 +30,8 @@ TURN_S = 0.5e-3
 SPARE = 0.75
 """Of a chunk. Below 1, or a reader among many would always ask for two."""
 
-RATE_AT_FIRST = 10e6
-"""Bytes per second to begin with: one chunk next door, four over 100 ms."""
+RATE_AT_FIRST = 20e6
+"""Bytes per second to begin with: one chunk next door, six over 100 ms."""
 
 RATES = 8
 """Chunks of which the mean rate counts: others may join at any time, and the line is theirs too then. The best would be
@@ -78,7 +78,8 @@ class Window:
         took_s = max(now - asked.at, 1e-6)
         if self._floor_s is None or took_s < self._floor_s:
             self._floor_s = took_s
-        self._rates.append((self._came - asked.came) / took_s)
+        if asked.came:  # those asked for before anything had come tell how the line fills, not what it carries
+            self._rates.append((self._came - asked.came) / took_s)
 
     def lost(self, asked: Asked) -> None:
         """Take note that it will not come."""
