@@ -41,9 +41,9 @@ class BrokerSettings:
     """GOMEMLIMIT: from here on Go's collector works harder; without it the process was seen to grow to 2 GB."""
 
     go_gc_percent: int = 50
-    """GOGC: half the growth between collections of Go's default. Rounds of 4 x 100 MB: 110-124 MB at the most and 1.2-1.5
-    CPU-seconds per GB; with 100 it was 162-171 MB and 1.0-1.25, with 200 300-314 MB and 1.06. Who has the memory, but
-    not the cores, may choose more; each reader of a model adds to it."""
+    """GOGC: half the growth between collections of Go's default. Rounds of 4 x 100 MB: 110-124 MB at the most and
+    1.2-1.5 CPU-seconds per GB; with 100 it was 162-171 MB and 1.0-1.25, with 200 300-314 MB and 1.06. Who has the
+    memory, but not the cores, may choose more; each reader of a model adds to it."""
 
     log_bytes_max: int = 16 * MIB
     """Then a new log file is begun; three old ones are kept."""
