@@ -17,7 +17,7 @@ from fedbus.messages.ids import Peer
 from fedbus.messages.presence import Bye, Hello, WhoIsThere
 from fedbus.messages.reports import MergeFailed, ReportTaken
 from fedbus.messages.subjects import Subjects
-from fedbus.messages.uploads import UploadBegin, UploadState
+from fedbus.messages.uploads import INLINE_BYTES_MAX, UploadBegin, UploadState
 from fedbus.store.streams import ensure_streams
 from fedbus.tensors import chunk_digest
 from fedbus.testing.loop import VirtualClock, run_virtual
@@ -236,6 +236,46 @@ def test_an_upload_arrives_whole_over_a_bad_line(seed, chunks):
         assert outcome.accepted and found == data
         for task in tasks:
             task.cancel()
+
+    run_virtual(main())
+
+
+@pytest.mark.parametrize(
+    ("sizes", "payload_max", "inline"),
+    [
+        ([100], 2**20, True),
+        ([INLINE_BYTES_MAX], 2**20, True),
+        ([INLINE_BYTES_MAX + 1], 2**20, False),
+        ([100, 100], 2**20, False),
+        ([100], 399, False),
+        ([], 2**20, False),
+    ],
+)
+def test_what_goes_with_the_announcement(sizes, payload_max, inline):
+    """One small chunk, where messages may be that large; many small chunks were wanted small by who cut them so."""
+
+    async def main():
+        broker, heard = MemoryBroker(payload_max=payload_max), []
+        one = station(broker, "client", "c")
+        await hear(MemoryBus(broker, "k0"), OURS.up("k0"), heard)
+        data, digest = [b"x" * size for size in sizes], "ab" * 32
+        begin = UploadBegin(
+            session="s",
+            round=1,
+            attempt=1,
+            spec=digest,
+            digest=digest,
+            nbytes=sum(sizes),
+            chunks=len(sizes),
+            weight=1.0,
+        )
+        upload = Upload(one, "k0", Parcel(begin, data.__getitem__, tuple(map(chunk_digest, data))))
+        assert upload._begin.inline == (data[0] if inline else b"")
+        running = asyncio.create_task(upload.run())
+        await asyncio.sleep(1.5)
+        running.cancel()
+        bodies = [decode(message.data, message.subject).body for _, message in heard]
+        assert payload_max < 2**20 or [body.inline for body in bodies] == [data[0] if inline else b""] * 2
 
     run_virtual(main())
 

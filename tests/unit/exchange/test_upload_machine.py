@@ -104,3 +104,15 @@ def test_no_receiver_leads_it_astray(chunks, story):
                 assert 0 <= effect.first < effect.stop <= min(chunks, given_credit)
         machine.check()
         assert machine.due > now
+
+
+def test_an_update_that_goes_with_its_announcement_sends_nothing_else():
+    """Credit leads to nothing; silence, and a combiner that could not keep it, to the same announcement again."""
+    machine = Machine(1, inline=True)
+    assert machine.start(0.0) == [Announce()]
+    assert machine.heard(state(0, 1), 0.0) == [] and machine.resent == 0
+    assert machine.heard(state(0, 0, resend=True), 0.0) == [Announce()] and machine.resent == 1
+    assert machine.tick(machine.due) == [Announce()] and machine.resent == 2
+    machine.check()
+    assert machine.heard(state(1, 0, verdict="accepted"), 0.0) == [Settled(accepted=True, reason="")]
+    assert machine.tick(1e9) == []
