@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import sqrt
+from threading import Lock
 
 import numpy as np
 
@@ -65,6 +66,7 @@ class Folder:
         self._part = range(0)
         self._start = 0
         self._partial_bounds: list[tuple[int, int]] = []
+        self._lock = Lock()
 
     def reset(self) -> None:
         """Drop everything that is folded; the memory is kept for the next round."""
@@ -76,7 +78,14 @@ class Folder:
         self._spool.clear()
 
     def release(self) -> None:
-        """Drop everything, and keep nothing for a next round."""
+        """Drop everything, and keep nothing for a next round.
+
+        A role that is cancelled calls it while a thread may still be folding: what that does is waited for.
+        """
+        with self._lock:
+            self._release()
+
+    def _release(self) -> None:
         self.reset()
         self._kept = None
         self._spool.release()
@@ -112,6 +121,10 @@ class Folder:
 
     def do(self, jobs: Sequence[Job]) -> list[Event]:
         """Do the jobs in order; returns what the machine is to be told."""
+        with self._lock:
+            return self._do(jobs)
+
+    def _do(self, jobs: Sequence[Job]) -> list[Event]:
         events: list[Event] = []
         for job in jobs:
             match job:
@@ -127,7 +140,7 @@ class Folder:
                 case Reset():
                     self.reset()
                 case Release():
-                    self.release()
+                    self._release()
         return events
 
     def _fold(self, job: Fold) -> Event | None:

@@ -72,8 +72,8 @@ DAMAGES_MAX = 16
 """Damaged chunks after which an upload is refused: bits that flip so often are not chance."""
 
 EXCESS_MAX = 64
-"""Chunks beyond the credit after which an upload is refused: what an earlier self of the sender had under way is
-fewer."""
+"""Chunks beyond the credit after which an upload is refused, or two windows of tiny ones: what a sender had under way
+to an earlier self of ours is fewer."""
 
 ANSWER_S = 1.0
 """Pause between two answers to what a sender may not send: a flood of chunks is no flood of answers."""
@@ -163,7 +163,8 @@ class Machine:
             return []
         self.order = order
         if order.state in ("rest", "ended"):
-            self.resting_since = now
+            if known is None or known.state not in ("rest", "ended"):
+                self.resting_since = now  # and not anew with each repeat of the order
             return self._rest()
         self.resting_since = None
         allowed = allowed_by(order, self.name)
@@ -323,7 +324,7 @@ class Machine:
         if chunk >= upload.granted:
             upload.excess += 1
             beyond = f"chunk {chunk} is beyond its credit of {upload.granted} chunks"
-            if upload.excess > max(EXCESS_MAX, 2 * upload.window):
+            if upload.excess > max(EXCESS_MAX, 2 * self._window()):
                 return self._refuse(key, f"{upload.excess} chunks came without credit; {beyond}", now)
             return self._remind(key, upload, now, beyond)
         if upload.standing is not Standing.RECEIVING:
@@ -421,7 +422,7 @@ class Machine:
         effects: list[Effect] = []
         while self.base is not None and (key := self.slots.first()) is not None:
             upload, chunk_bytes = self.uploads[key], self.base.chunk_bytes
-            window = self.slots.window(chunk_bytes)
+            window = self._window()
             chunks = min(window, upload.begin.chunks - upload.folded)
             if not self.slots.take(key, chunks, chunk_bytes, upload.begin.nbytes):
                 break
@@ -432,6 +433,10 @@ class Machine:
             upload.granted = max(upload.granted, upload.credit)
             effects.append(state_of(self.session, key, upload, resend=True))
         return effects
+
+    def _window(self) -> int:
+        """Chunks of one upload that may be under way now."""
+        return self.slots.window(self.base.chunk_bytes) if self.base is not None else 0
 
     def _extend(self, key: Key, upload: Upload) -> list[Effect]:
         """Grant more as chunks are folded; say so each half window, not for each chunk."""

@@ -110,6 +110,7 @@ def verdict_of(key: Key, upload: Upload, *, accepted: bool, norm: float) -> repo
         norm=norm,
         digest=begin.digest,
         metrics=begin.metrics,
+        update=begin.update,
     )
 
 

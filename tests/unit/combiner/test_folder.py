@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event
+
 import numpy as np
 import pytest
 from hypothesis import settings
@@ -120,6 +123,36 @@ def test_memory_for_new_chunks_is_used_again():
     again.make(dict.fromkeys(range(BUFFERS), Given()))
     with pytest.raises(IndexError):
         again.make({BUFFERS: Given()})
+
+
+def test_a_folder_that_is_released_while_a_thread_folds_waits_for_it():
+    """A role that ends closes its log; a thread that was folding must not write to whatever has its number next."""
+    entered, go = Event(), Event()
+
+    class Slow(Memory):
+        released = False
+
+        def append(self, upload, data):
+            entered.set()
+            assert go.wait(10) and not self.released
+            super().append(upload, data)
+
+        def release(self):
+            self.released = True
+
+    spool, parcel = Slow(), Parcel("a")
+    folder = Folder(spool)
+    folder.prepare(order(), Manifest.of(MODEL, CHUNK_BYTES))
+    job = events.Fold(parcel.key, 1, 0, parcel.chunks[0], parcel.address(0).digest, 1.0, last=False)
+    with ThreadPoolExecutor(2) as pool:
+        folding = pool.submit(folder.do, [job])
+        assert entered.wait(10)
+        releasing = pool.submit(folder.release)
+        assert not releasing.done() and not spool.released
+        go.set()
+        assert folding.result(10) == [events.Folded(parcel.key, 1, 0)]
+        releasing.result(10)
+    assert spool.released and folder.do([job]) == []
 
 
 class Rounds(RuleBasedStateMachine):

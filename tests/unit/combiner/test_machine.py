@@ -833,7 +833,9 @@ def test_a_session_that_rests_for_long_gives_its_room_back():
     driver.send(A)
     driver.step(events.OrderSeen(order("rest", revision=2)))
     driver.now = REST_S
-    driver.step(events.Ticked())
+    driver.step(
+        events.Ticked(), events.OrderSeen(order("rest", revision=2)), events.OrderSeen(order("rest", revision=3))
+    )
     assert driver.folder._kept is not None
     driver.now += 1.0
     driver.lazy = True
