@@ -14,11 +14,12 @@ from fedbus.combiner.service import Combiner
 from fedbus.config.session import SessionConfig
 from fedbus.coordinator.service import Coordinator
 from fedbus.errors import BadMessage, BusUnavailable, ConfigError, NotFound, SessionFailed
-from fedbus.federation.service import Federation
+from fedbus.federation.service import Federation, clients_of
 from fedbus.messages import commands
 from fedbus.messages.envelope import Envelope, encode
 from fedbus.messages.ids import Peer
 from fedbus.messages.presence import Hello
+from fedbus.messages.queries import Seen
 from fedbus.messages.reports import TaskFailed
 from fedbus.messages.subjects import Subjects
 from fedbus.store.spool import Memory
@@ -142,6 +143,20 @@ def test_a_session_from_start_to_result():
         assert await federation.waits() == []
 
     in_house(main)
+
+
+def test_a_crowd_is_shown_as_its_clients():
+    """Each with what the crowd says of them; who speaks for himself is shown as he is, whatever a crowd says."""
+    common = {"incarnation": "i", "since_at": 1.0, "seen_at": 2.0}
+    crowd = Seen(role="crowd", name="m-2", members=3, first=2, attributes={"gpu": "no"}, doing="idle", **common)
+    own = Seen(role="client", name="m-3", attributes={"gpu": "yes"}, **common)
+    found = clients_of([crowd, own])
+    assert [(seen.role, seen.name, seen.attributes["gpu"], seen.members, seen.first) for seen in found] == [
+        ("client", "m-2", "no", 0, 0),
+        ("client", "m-3", "yes", 0, 0),
+        ("client", "m-4", "no", 0, 0),
+    ]
+    assert found[0].doing == "idle" and clients_of([own]) == [own] and clients_of([]) == []
 
 
 def test_a_client_whose_app_raises_is_named_and_the_round_goes_on():
