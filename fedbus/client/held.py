@@ -48,13 +48,21 @@ class Held:
         start, stop = self.layout.bounds(index)
         return self.place.get(start, stop - start)
 
+    @property
+    def identity(self) -> str:
+        """What tells this update from any other that the client makes: a digest over those of its chunks."""
+        hasher = Hasher()
+        for digest in self.chunk_digests:
+            hasher.update(digest.to_bytes(8, "little"))
+        return hasher.hexdigest()
+
     def nbytes(self, part: Part) -> int:
         """Return how many bytes a part is."""
         return sum(map(self.layout.size, range(part.first, part.stop)))
 
-    def share_out(self, parts: int) -> None:
-        """Cut the update into another number of parts; reads all of it, so not on the loop."""
-        self.parts = tuple(_part(self.layout, index, parts, self.chunk)[0] for index in range(parts))
+    def shared_out(self, parts: int) -> tuple[Part, ...]:
+        """Return the update cut into another number of parts; reads all of it, so not on the loop."""
+        return tuple(_part(self.layout, index, parts, self.chunk)[0] for index in range(parts))
 
 
 def prepare(fetched: Fetched, update: Update, train: Train, shelf: Shelf) -> Held:

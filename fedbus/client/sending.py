@@ -119,7 +119,7 @@ class Courier:
         held = sending.held
         combiners = sending.train.shards or (sending.train.combiner,)
         if len(held.parts) != len(combiners):  # it was made for another number of them
-            await self._workers.run(held.share_out, len(combiners))
+            held.parts = await self._workers.run(held.shared_out, len(combiners))
         station = self.speaking_as(sending.client)
         sending.uploads = [
             Upload(station, combiner, _parcel(sending, part, first=index == 0), headers, self._crash)
@@ -194,6 +194,7 @@ def _parcel(sending: Sending, part: Part, *, first: bool) -> Parcel:
         weight=held.weight,
         metrics=dict(held.metrics),
         fetched=held.fetched if first else 0,
+        update=held.identity if train.shards else "",
     )
 
     def chunk(index: int) -> Payload:

@@ -75,10 +75,8 @@ def test_an_update_can_be_shared_out_anew(memory_bytes_max):
     """When the number of combiners changes while it is held, it is cut again as if it had been made for them."""
     fetched, shelf = model(), Shelf(memory_bytes_max)
     held = prepare(fetched, update_of(fetched), train(shards=("k0", "k1", "k2")), shelf)
-    held.share_out(2)
-    assert held.parts == prepare(fetched, update_of(fetched), train(shards=("k0", "k1")), shelf).parts
-    held.share_out(1)
-    assert held.parts == prepare(fetched, update_of(fetched), train(), shelf).parts
+    assert held.shared_out(2) == prepare(fetched, update_of(fetched), train(shards=("k0", "k1")), shelf).parts
+    assert held.shared_out(1) == prepare(fetched, update_of(fetched), train(), shelf).parts
     shelf.close()
 
 
@@ -126,3 +124,13 @@ def test_a_model_without_bytes_is_held_too():
     fetched = Fetched(Model(empty), Manifest.of(empty), 0)
     held = prepare(fetched, Update(empty), train(), Shelf())
     assert held.layout.count == 0 and [part.digest for part in held.parts] == [blake3(b"").hexdigest()]
+
+
+def test_an_update_is_told_from_another():
+    """Its identity is that of its bytes, however it is cut into parts: another update has another."""
+    shelf = Shelf()
+    fetched = model()
+    one, again = (prepare(fetched, update_of(fetched), train(), shelf) for _ in range(2))
+    shared = prepare(fetched, update_of(fetched), train(shards=("k0", "k1")), shelf)
+    other = prepare(fetched, Update({name: array + 1 for name, array in fetched.model.items()}, 1.0), train(), shelf)
+    assert one.identity == again.identity == shared.identity != other.identity
