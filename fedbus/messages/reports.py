@@ -32,7 +32,10 @@ REPORTS_MAX = 10_000
 
 
 class Verdict(Body):
-    """What a combiner found of one client's update: folded, or refused with a reason."""
+    """What a combiner found of one client's update, or of its part of it: folded, or refused with a reason.
+
+    ``update``: as in `UploadBegin`.
+    """
 
     client: Name
     attempt: Count
@@ -44,6 +47,7 @@ class Verdict(Body):
     norm: float = 0.0
     digest: str = Field(default="", max_length=64)
     metrics: Metrics = {}
+    update: str = Field(default="", max_length=64)
 
 
 class UpdatesJudged(Body):

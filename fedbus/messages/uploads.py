@@ -26,7 +26,8 @@ class UploadBegin(Body):
     receiver. ``fetched``: bytes of the model that the sender had to download for this update. ``inline``: of an update
     of at most `INLINE_BYTES_MAX`, all of its bytes: then nothing else is sent, and the answer is the verdict. Where the
     model's chunks are shared out among combiners, an upload is one part of an update: spec and weight are those of the
-    whole, digest, bytes and chunks those of the part.
+    whole, digest, bytes and chunks those of the part; ``update`` is the same for all parts of one update, and for no
+    other that its sender makes.
     """
 
     session: Name
@@ -40,6 +41,7 @@ class UploadBegin(Body):
     metrics: Metrics = {}
     fetched: Count = 0
     inline: Annotated[bytes, Field(max_length=INLINE_BYTES_MAX)] = b""
+    update: Annotated[str, Field(max_length=64)] = ""
 
 
 class UploadState(Body):

@@ -25,6 +25,9 @@ PATIENCE_S = 150.0
 An evaluation's deadline, and retries.
 """
 
+MIXED = "its parts are of different updates"
+"""Why the update of a fickle client may be refused, that died when some combiners had their part of the one before."""
+
 STORE_S = 400.0
 """Longest that storing a model may take beyond that where appends are lost: some have to be repeated a few times.
 
@@ -52,6 +55,7 @@ class Judge:
     ended: records.SessionEnded | None = None
     _accepted: dict[str, records.AcceptedUpdate] = field(default_factory=dict)
     _closing: records.RoundClosing | None = None
+    _mixed: set[str] = field(default_factory=set)
     _counting: dict[str, records.AcceptedUpdate] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -77,7 +81,8 @@ class Judge:
             case records.RoundEvaluated():
                 self._evaluated(fact)
             case records.RoundFailed():
-                assert self.plan.bad_clients, f"round {fact.round} failed: {fact.reason}"
+                mixed = self.plan.fickle and MIXED in fact.reason
+                assert self.plan.bad_clients or mixed, f"round {fact.round} failed: {fact.reason}"
             case records.SessionEnded():
                 self.ended = fact
             case records.SessionStarted() | records.RoundClosed() | records.EvaluationOpened():
@@ -86,7 +91,7 @@ class Judge:
     def _opened(self, fact: records.RoundOpened) -> None:
         assert (fact.round, fact.version) == (self.number + 1, self.version), "a round of another model"
         assert set(self.plan.asked) <= set(fact.clients), "a client that is there was not asked"
-        self._accepted, self._closing = {}, None
+        self._accepted, self._closing, self._mixed = {}, None, set()
         self._placed(fact.clients)
 
     def _placed(self, places: Mapping[str, str]) -> None:
@@ -105,6 +110,9 @@ class Judge:
                 assert update.weight == weight, f"{update.client}: journalled with another weight than was sent"
                 assert update.nbytes == sum(array.nbytes for array in arrays.values()), "journalled with another size"
         refused = {update.client: update.reason for update in fact.refused if update.client in self.plan.honest}
+        if self.plan.fickle and self.plan.sharding == "chunks":
+            self._mixed |= {client for client, reason in refused.items() if MIXED in reason}
+        refused = {client: reason for client, reason in refused.items() if client not in self._mixed}
         assert not refused, f"honest updates were refused: {refused}"
 
     def _close(self, fact: records.RoundClosing) -> None:
@@ -121,7 +129,7 @@ class Judge:
     def _publish(self, fact: records.ModelPublished) -> None:
         number = self.number + 1
         assert self._closing is not None and (fact.round, fact.parent) == (number, self.version), "no chain"
-        missing = set(self.plan.honest) - set(self._counting)
+        missing = set(self.plan.honest) - set(self._counting) - self._mixed
         assert not missing, f"round {number}: lost the updates of {sorted(missing)}"
         self.model = mean_of(self.model, [self._update(self._counting[n]) for n in sorted(self._counting)], self.config)
         assert model_digest(self.model) == fact.digest, f"round {number}: the model is not the exact mean"

@@ -129,3 +129,15 @@ def test_a_death_at_any_border_between_two_writes_changes_nothing(point, nth, la
     if layout in SENDS_PARTIALS or point not in (Point.PARTIAL_MADE, Point.PARTIAL_SENT):
         possible = nth <= 2 or point not in (Point.MODEL_CHUNKS_STORED, Point.MODEL_STORED)
         assert disturbed.crashes == int(possible), "nobody passed this point: the test proves nothing"
+
+
+@pytest.mark.parametrize("nth", [1, 2, 3, 4])
+def test_parts_of_two_updates_are_never_made_into_one(nth):
+    """A client dies when some combiners have their part, and trains another update of the same weight in its next life.
+
+    What counts is one update or the other, whole; or none, and the round is opened again.
+    """
+    faults = Faults(loss=0.1, delay_s=(0.01, 0.1))
+    plan = Plan(0, clients=2, combiners=3, rounds=1, values=30, sharding="chunks", fickle=True, faults=faults)
+    for seed in range(8):
+        simulate(seed, replace(plan, seed=seed, deaths=((Point.UPDATE_SENT, nth),)))

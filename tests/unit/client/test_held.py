@@ -132,5 +132,5 @@ def test_an_update_is_told_from_another():
     fetched = model()
     one, again = (prepare(fetched, update_of(fetched), train(), shelf) for _ in range(2))
     shared = prepare(fetched, update_of(fetched), train(shards=("k0", "k1")), shelf)
-    other = prepare(fetched, Update({name: array + 1 for name, array in fetched.model.items()}, 1.0), train(), shelf)
+    other = prepare(fetched, Update({name: array + 2 for name, array in fetched.model.items()}, 1.0), train(), shelf)
     assert one.identity == again.identity == shared.identity != other.identity

@@ -203,6 +203,7 @@ def test_several_combiners_get_a_part_each(seed, made_for):
             assert (begin.digest, begin.nbytes) == (blake3(part).hexdigest(), len(part))
             assert (begin.spec, begin.weight) == (crowd.held.layout.spec.digest, 2.0)
         assert [combiner.begins["m-0"].fetched for combiner in combiners] == [320, 0, 0]
+        assert {combiner.begins["m-0"].update for combiner in combiners} == {crowd.held.identity}
         assert crowd.told == [("m-0", Settled(1, 1, accepted=True, reason=""))]
 
     run_virtual(main())

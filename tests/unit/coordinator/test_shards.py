@@ -117,6 +117,17 @@ def test_parts_of_different_updates_are_not_put_together():
     assert "its parts are of different updates: they came with the weights 2, 3, 3" in driver.round.refused["a"].reason
 
 
+def test_parts_of_two_updates_of_one_weight_are_not_put_together():
+    """Trained anew with the same number of examples: what tells the updates apart is said with each part."""
+    driver = sharded()
+    for combiner, update in (("k0", "old"), ("k1", "new"), ("k2", "new")):
+        driver.verdict("a", combiner=combiner, update=update)
+    for combiner in ("k0", "k1", "k2"):
+        driver.verdict("b", combiner=combiner, update="one")
+    assert "its parts are of different updates" in driver.round.refused["a"].reason
+    assert list(driver.round.accepted) == ["b"]
+
+
 def test_a_client_that_fails_after_it_sent_a_part_is_refused():
     """And what is known of its parts is of no use any more."""
     driver = sharded("abc", quorum=2)

@@ -50,6 +50,7 @@ VERDICT = reports.Verdict(
     norm=0.5,
     digest=DIGEST,
     metrics=METRICS,
+    update=DIGEST,
 )
 SEEN = queries.Seen(
     role="client",
@@ -164,6 +165,7 @@ SAMPLES: list[envelope.Body] = [
         metrics=METRICS,
         fetched=3,
         inline=b"abcdefgh",
+        update=DIGEST,
     ),
     uploads.UploadState(
         session="s", round=1, attempt=2, next_chunk=3, credit=8, resend=True, verdict="refused", reason="NaN"
