@@ -42,8 +42,8 @@ DATA = "data"
 APPENDS = 8
 """Chunks that are stored at once."""
 
-CHUNK_DEADLINE_S = 60.0
-"""For one chunk, of at most 4 MiB: a line of 100 kB/s is slow, one that takes longer is broken. Nothing waits longer
+CHUNK_DEADLINE_S = 30.0
+"""For one chunk, of at most 4 MiB: a line of 150 kB/s is slow, one that takes longer is broken. Nothing waits longer
 for a larger model."""
 
 COPIES = 64
