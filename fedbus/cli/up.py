@@ -82,6 +82,8 @@ class Up:
         log_level: str = "info",
         quiet: bool = False,
     ) -> None:
+        if not place.url and replicas > brokers:
+            raise ConfigError(f"--replicas {replicas} needs --brokers {replicas}, or --nats with a cluster's addresses")
         self.place = place
         self.supervisor = Supervisor(self._write_ready)
         self._data_dir = data_dir

@@ -135,3 +135,10 @@ def test_streams_of_another_layout_are_not_forgotten(tmp_path, kept, count):
     (tmp_path / kept / "jetstream").mkdir(parents=True)
     with pytest.raises(ConfigError, match=re.escape(str(tmp_path / kept))):
         embedded(tmp_path, count, 0)
+
+
+def test_more_replicas_than_brokers_are_usage(tmp_path, capsys):
+    """What a single embedded broker cannot keep is said before anything is started."""
+    assert run(["up", "--replicas", "3", "--data-dir", str(tmp_path / "data")]) == 2
+    assert "--brokers 3" in capsys.readouterr().err
+    assert not (tmp_path / "data").exists()
