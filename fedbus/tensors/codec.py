@@ -53,7 +53,8 @@ class Assembly:
     def __init__(self, layout: Layout) -> None:
         """Take the memory; the system gives it page by page as it is filled."""
         self.layout = layout
-        self.buffer: memoryview = np.empty(layout.spec.nbytes, np.uint8).data
+        self._bytes = np.empty(layout.spec.nbytes, np.uint8)
+        self.buffer: memoryview = self._bytes.data
 
     def slot(self, index: int) -> memoryview:
         """The writable place of chunk ``index``, to be received into."""
@@ -62,10 +63,11 @@ class Assembly:
 
     def put(self, index: int, data: Buffer) -> None:
         """Copy chunk ``index`` into its place; BadMessage where its length is not that of the layout."""
-        slot = self.slot(index)
-        if memoryview(data).nbytes != len(slot):
-            raise BadMessage(f"chunk {index}: expected {len(slot)} bytes, got {memoryview(data).nbytes}")
-        slot[:] = data
+        start, stop = self.layout.bounds(index)
+        if memoryview(data).nbytes != stop - start:
+            raise BadMessage(f"chunk {index}: expected {stop - start} bytes, got {memoryview(data).nbytes}")
+        # by numpy, which lets other threads run meanwhile: memory that the system has to find first takes its time
+        self._bytes[start:stop] = np.frombuffer(data, np.uint8)
 
     def arrays(self) -> dict[str, np.ndarray[Any, Any]]:
         """`unpack` of the buffer as it is now."""
