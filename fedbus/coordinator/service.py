@@ -27,7 +27,6 @@ from fedbus.coordinator.events import (
     Catalogue,
     Discard,
     Effect,
-    LoadsChanged,
     NotPosted,
     PostOrder,
     PostTask,
@@ -37,6 +36,8 @@ from fedbus.coordinator.events import (
     StartAsked,
 )
 from fedbus.coordinator.hearing import Hearing, Told
+from fedbus.coordinator.lines import log_record
+from fedbus.coordinator.loads import tell_loads
 from fedbus.coordinator.machine import Machine
 from fedbus.coordinator.posting import Post, Poster
 from fedbus.coordinator.roster import Roster
@@ -275,26 +276,15 @@ class Coordinator:
 
     async def _decide_session(self, name: str) -> None:
         machine = self._machines[name]
-        self._tell_loads()
+        if self._loads_changed:
+            self._loads_changed = False
+            tell_loads(self._machines, self._clock.now())
         while effects := machine.decide(self._clock.now()):
             await self._act(name, effects)
             machine = self._machines.get(name, machine)
         self._forget_commands(name)
         if machine.state.phase is Phase.ENDED:
             self._forget_machine(name)
-
-    def _tell_loads(self) -> None:
-        """Tell each session what combiners expect for the others."""
-        if not self._loads_changed:
-            return
-        self._loads_changed = False
-        loads = {name: machine.load() for name, machine in self._machines.items()}
-        for name, machine in self._machines.items():
-            others: dict[str, int] = {}
-            for other, load in loads.items():
-                for combiner, nbytes in load.items() if other != name else ():
-                    others[combiner] = others.get(combiner, 0) + nbytes
-            machine.handle(LoadsChanged(others), self._clock.now())
 
     def _forget_commands(self, name: str) -> None:
         for sequence in self._commands.pop(name, ()):
@@ -347,7 +337,7 @@ class Coordinator:
             return
         self._crash(Point.JOURNALLED)
         for record in decided:
-            _log_record(name, record)
+            log_record(name, record)
         if len(self._machines) > 1 and not all(isinstance(record, records.UpdatesRecorded) for record in decided):
             self._loads_changed = True
         self._rounds.changed_to_next(name, decided)
@@ -374,21 +364,3 @@ class Coordinator:
         machine.handle(self._roster.changed(), self._clock.now())
         self._recovered.add(name)
         await asyncio.sleep(TICK_S)
-
-
-def _log_record(name: str, record: Record) -> None:
-    """One line for what became true."""
-    match record:
-        case records.RoundOpened():
-            log.info("%s: round %d: %d clients asked", name, record.round, len(record.clients))
-        case records.UpdatesRecorded():
-            for refused in record.refused:
-                log.warning("%s: round %d: %s refused: %s", name, record.round, refused.client, refused.reason)
-        case records.RoundClosing() | records.RoundFailed() | records.ClientsMoved():
-            log.info("%s: round %d: %s: %s", name, record.round, record.kind, record.reason)
-        case records.ModelPublished():
-            log.info("%s: round %d: published %s (%d bytes)", name, record.round, record.version, record.nbytes)
-        case records.RoundEvaluated():
-            log.info("%s: round %d: %s", name, record.round, record.metrics)
-        case _:
-            log.debug("%s: %s", name, record.kind)

@@ -6,6 +6,8 @@ import pytest
 from session_driver import Driver, training
 
 from fedbus.coordinator import events
+from fedbus.coordinator.loads import tell_loads
+from fedbus.coordinator.machine import Machine
 from fedbus.coordinator.state import Phase
 from fedbus.messages import records
 
@@ -178,3 +180,16 @@ def test_loads_of_other_sessions_count():
     driver.verdict("b")
     driver.verdict("c")
     assert driver.phase is Phase.CLOSING and driver.machine.load() == {}
+
+
+def test_each_session_is_told_what_the_others_expect():
+    """Not what it expects itself; combiners that are not expected to get anything are not named."""
+    first = training("abc", ("k0", "k1"))
+    second = Driver(machine=Machine("t"))
+    machines = {"s": first.machine, "t": second.machine}
+    tell_loads(machines, first.now)
+    assert first.machine.known.loads == {} and second.machine.known.loads == {"k0": 24, "k1": 12}
+    for client in "abc":
+        first.verdict(client)
+    tell_loads(machines, first.now)
+    assert second.machine.known.loads == {}

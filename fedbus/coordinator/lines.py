@@ -1,0 +1,28 @@
+"""What became true, as lines of the log: for who watches a coordinator without a page."""
+
+from __future__ import annotations
+
+import logging
+
+from fedbus.messages import records
+from fedbus.messages.records import Record
+
+log = logging.getLogger("fedbus.coordinator")
+
+
+def log_record(name: str, record: Record) -> None:
+    """One line for what became true."""
+    match record:
+        case records.RoundOpened():
+            log.info("%s: round %d: %d clients asked", name, record.round, len(record.clients))
+        case records.UpdatesRecorded():
+            for refused in record.refused:
+                log.warning("%s: round %d: %s refused: %s", name, record.round, refused.client, refused.reason)
+        case records.RoundClosing() | records.RoundFailed() | records.ClientsMoved():
+            log.info("%s: round %d: %s: %s", name, record.round, record.kind, record.reason)
+        case records.ModelPublished():
+            log.info("%s: round %d: published %s (%d bytes)", name, record.round, record.version, record.nbytes)
+        case records.RoundEvaluated():
+            log.info("%s: round %d: %s", name, record.round, record.metrics)
+        case _:
+            log.debug("%s: %s", name, record.kind)
