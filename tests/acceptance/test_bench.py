@@ -105,6 +105,13 @@ def test_the_ways_of_a_round_apart(shell):
     assert run["broker_rss_peak_mb"] == run["peak_mb_by_role"]["broker"] > 10
 
 
+def test_one_client_fetches_what_it_changed(shell):
+    """A federation of one has a way down too, every round."""
+    run = shell.json("bench", "transfer", "--clients", "1", "--model-mb", "2", "--arrays", "2", "--rounds", "3")
+    assert run["correct"]
+    assert run["download_mb_s"] > 0
+
+
 @pytest.mark.parametrize("connections", ["--crowd", "--no-crowd"])
 def test_many_clients_idle_and_at_work(shell, connections):
     """Idle and active costs are there for clients of both kinds, and agree with each other."""

@@ -18,7 +18,11 @@ DEADLINE_S = 86_400.0
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One run: how many clients, how large a model, spread over what. ``crowd`` None: above `REAL_CLIENTS_MAX`."""
+    """One run: how many clients, how large a model, spread over what.
+
+    ``crowd`` None: above `REAL_CLIENTS_MAX`. ``first``: the number of the first client; a federation of client 0 alone
+    never changes its model, and what does not change is not fetched.
+    """
 
     clients: int = 10
     model_mb: float = 45.0
@@ -29,16 +33,17 @@ class Case:
     processes: int | None = None
     crowd: bool | None = None
     workload: str = ""
+    first: int = 0
 
     @property
     def cast(self) -> Cast:
         """Who takes part."""
         crowd = self.clients > REAL_CLIENTS_MAX if self.crowd is None else self.crowd
-        return Cast(self.clients, min(self.processes or 2, self.clients), self.combiners, crowd)
+        return Cast(self.clients, min(self.processes or 2, self.clients), self.combiners, crowd, first=self.first)
 
     def config(self, model: expectation.Arrays) -> SessionConfig:
         """The session: every round waits for every client, nothing is evaluated, and no honest number is too large."""
-        value_max = expectation.value_max(model, self.clients, self.rounds)
+        value_max = expectation.value_max(model, self.clients, self.rounds, self.first)
         return SessionConfig(
             value_floor=max(VALUE_FLOOR, 2.0 ** math.ceil(math.log2(value_max))),
             rounds=self.rounds,

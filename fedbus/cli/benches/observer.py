@@ -75,8 +75,9 @@ async def check(
 ) -> dict[str, Any]:
     """Fetch the last model; returns whether it is what it must be, and by how much it is off."""
     final = await running.federation.models.get(result.model_version)
-    error = await asyncio.to_thread(expectation.error_max, model, final, case.clients, case.rounds)
-    bound = expectation.error_bound(model, case.clients, case.rounds, case.config(model).weight_max)
+    error = await asyncio.to_thread(expectation.error_max, model, final, case.clients, case.rounds, case.first)
+    weight_max = case.config(model).weight_max
+    bound = expectation.error_bound(model, case.clients, case.rounds, weight_max, case.first)
     all_counted = [found.counted for found in rounds.closed] == [case.clients] * case.rounds
     return {
         "correct": error <= bound and all_counted,

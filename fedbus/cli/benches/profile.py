@@ -35,7 +35,7 @@ RATE_PER_S = 100
 END_S_MAX = 10.0
 """For py-spy to write what it has."""
 
-FUNCTIONS_MAX = 12
+FUNCTIONS_MAX = 8
 """Of a role that are shown; the rest is one line."""
 
 REST = "(all others)"

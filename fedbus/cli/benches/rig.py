@@ -34,13 +34,14 @@ REAL_CLIENTS_MAX = 100
 
 @dataclass(frozen=True, slots=True)
 class Cast:
-    """Who takes part. ``held``: clients wait at gates, see `fedbus.cli.benches.gates`."""
+    """Who takes part. ``held``: they wait at gates, see `fedbus.cli.benches.gates`; ``first``: number of the first."""
 
     clients: int
     processes: int = 2
     combiners: int = 1
     crowd: bool = False
     held: bool = False
+    first: int = 0
 
 
 class Rig:
@@ -71,10 +72,11 @@ class Rig:
 
     async def start_clients(self) -> None:
         """Start the clients, and wait until all are there, so that their start is in no figure."""
-        first, cast = 0, self._cast
+        cast = self._cast
+        first, end = cast.first, cast.first + cast.clients
         words = [word for word, wanted in (("crowd", cast.crowd), ("held", cast.held)) if wanted]
         for index in range(cast.processes):
-            count = (cast.clients - first) // (cast.processes - index)
+            count = (end - first) // (cast.processes - index)
             self._children.append(
                 await Process.start(
                     [str(first), str(count), *words], env={"FEDBUS_URL": self.url}, module="fedbus.cli.benches.echoes"

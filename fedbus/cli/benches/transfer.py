@@ -34,6 +34,9 @@ SETTLE_S = 0.2
 
 DEADLINE_S = 3600.0
 
+FIRST = 1
+"""Number of the first client: one client alone has to change the model too, or there is nothing to fetch."""
+
 WAYS = ("download", "upload", "publish")
 
 
@@ -50,7 +53,7 @@ class Case:
     @property
     def cast(self) -> Cast:
         """Who takes part: clients with connections of their own, for each has to be held."""
-        return Cast(self.clients, min(self.processes or 2, self.clients), held=True)
+        return Cast(self.clients, min(self.processes or 2, self.clients), held=True, first=FIRST)
 
 
 @dataclass(slots=True)
@@ -173,7 +176,7 @@ async def _session(
     running: Rig, case: Case, model: expectation.Arrays, model_bytes: int
 ) -> tuple[bool, list[dict[str, Way]]]:
     """Run the rounds; returns whether the result is right, and the ways of all rounds but the first."""
-    session_case = cases.Case(case.clients, case.model_mb, case.arrays, case.rounds)
+    session_case = cases.Case(case.clients, case.model_mb, case.arrays, case.rounds, first=FIRST)
     journal = Journal(running.meter, case.clients)
     async with Keeper.on(running.federation.bus) as keeper:
         session = await running.federation.start_session(session_case.config(model), model=model, name="transfer")

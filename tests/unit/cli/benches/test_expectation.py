@@ -38,6 +38,16 @@ def test_the_shift_by_hand():
     assert shift_mean(3) == pytest.approx(0.08 / 6)
 
 
+def test_a_series_may_begin_later():
+    """Clients 1 and 2: weights 2 and 3, shifts 0.01 and 0.02; one alone moves the model by its own shift."""
+    assert shift_mean(2, first=1) == pytest.approx((2 * 0.01 + 3 * 0.02) / 5)
+    assert shift_mean(1, first=1) == pytest.approx(SHIFT)
+    begin = initial(0.02, 3)
+    end = run(begin, [3, 4, 5], 2)
+    assert error_max(begin, end, 3, 2, first=3) <= error_bound(begin, 3, 2, 2.0**20, first=3)
+    assert error_max(begin, end, 3, 2) > 10 * error_bound(begin, 3, 2, 2.0**20)
+
+
 def test_another_shape_is_no_match():
     """Models of another form are infinitely wrong."""
     begin = initial(0.001, 2)

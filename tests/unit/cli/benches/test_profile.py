@@ -40,7 +40,7 @@ def test_shares_are_of_the_role_and_become_seconds():
     assert len(combiner) == profile.FUNCTIONS_MAX + 1
     assert sum(line["share"] for line in combiner) == pytest.approx(1)
     assert combiner[-1]["function"] == profile.REST
-    assert combiner[-1]["cpu_s_per_gb"] == pytest.approx(2.0 * 8 / 128)
+    assert combiner[-1]["cpu_s_per_gb"] == pytest.approx(2.0 * 8 / many.total())
 
 
 def test_without_py_spy_the_way_to_it_is_told(monkeypatch, tmp_path):
