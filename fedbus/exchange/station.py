@@ -161,9 +161,7 @@ class Station:
             await asyncio.sleep(pause)
             seconds -= pause
 
-    async def read_board(
-        self, pattern: str | Sequence[str], take: Callable[[Message], None], every_s: float
-    ) -> None:
+    async def read_board(self, pattern: str | Sequence[str], take: Callable[[Message], None], every_s: float) -> None:
         """Hand on what stands on the board now, after each reconnect, and every so often; runs until cancelled.
 
         Whoever also subscribes to the pattern, or to the several, misses nothing for longer than ``every_s``, whatever
