@@ -99,7 +99,8 @@ def echo(
     works = works or [replace(own, clients=count) for count in clients or [own.clients]]
     cases: list[Case] = [
         replace(work, rounds=rounds, processes=processes, combiners=count, sharding=shards.value, crowd=crowd)
-        for work, count, shards in product(works, combiners or [1], sharding or [Sharding.CLIENTS])
+        for work, count in product(works, combiners or [1])
+        for shards in (sharding or [Sharding.CLIENTS])[: None if count > 1 else 1]  # one combiner shares nothing out
     ]
     quiet = markdown or json
     _bench(cases, lambda case: echo.run(case, quiet=quiet), echo.COLUMNS, markdown=markdown, json=json)
