@@ -29,6 +29,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from fedbus.combiner.closing import Closing
+from fedbus.combiner.early import Early, bare
 from fedbus.combiner.events import (
     Begun,
     ChunkArrived,
@@ -60,7 +61,6 @@ from fedbus.combiner.uploads import Standing, Upload, allowed_by, state_of, tell
 from fedbus.messages import reports
 from fedbus.messages.ids import Peer
 from fedbus.messages.orders import Order
-from fedbus.messages.uploads import UploadBegin
 
 STALL_S = 5.0
 """How often a sender that holds room must have made progress, where others wait."""
@@ -78,11 +78,8 @@ to an earlier self of ours is fewer."""
 ANSWER_S = 1.0
 """Pause between two answers to what a sender may not send: a flood of chunks is no flood of answers."""
 
-EARLY_MAX = 10_000
-"""Senders that are remembered because they announced before our order came; the others ask again by themselves."""
-
-EARLY_BYTES_MAX = 16 * 2**20
-"""Bytes of updates that came with such an announcement; of more only the announcement is kept, and asked for again."""
+STRAYS_MAX = 10_000
+"""Senders of what was not announced that are answered between two ticks."""
 
 RECORDS_MAX = 200_000
 """Uploads that are remembered: no stranger's flood of announcements may fill the memory."""
@@ -116,8 +113,7 @@ class Machine:
     accepted: set[Key] = field(default_factory=set)
     allowed: frozenset[Key] = frozenset()
     verdicts: list[reports.Verdict] = field(default_factory=list)
-    early: dict[Peer, Begun] = field(default_factory=dict)
-    early_bytes: int = 0
+    early: Early = field(default_factory=Early)
     strays: set[Peer] = field(default_factory=set)
     begun: int = 0
     resting_since: float | None = None
@@ -267,11 +263,11 @@ class Machine:
         if not reason and len(self.uploads) >= RECORDS_MAX:
             reason = f"this combiner holds {RECORDS_MAX} uploads already"
         if reason:
-            self.uploads[key] = Upload(_bare(begin), Standing.REFUSED, reason=reason)
+            self.uploads[key] = Upload(bare(begin), Standing.REFUSED, reason=reason)
             return effects + self._judge(key, accepted=False)
         self.begun += 1
         if is_whole:
-            self.uploads[key] = Upload(_bare(begin), Standing.WHOLE, next_chunk=begin.chunks, serial=self.begun)
+            self.uploads[key] = Upload(bare(begin), Standing.WHOLE, next_chunk=begin.chunks, serial=self.begun)
             return [*effects, FoldWhole(key, self.begun, begin.inline, begin.weight)]
         self.uploads[key] = Upload(begin, serial=self.begun)
         self.slots.wait(key)
@@ -280,19 +276,12 @@ class Machine:
 
     def _too_early(self, key: Key, event: Begun) -> list[Effect]:
         """Let a sender wait that knows more than we do yet; it is answered again when we do, not only when it asks."""
-        before = self.early.get(event.sender)
-        if before is not None or len(self.early) < EARLY_MAX:
-            self.early_bytes -= len(before.begin.inline) if before is not None else 0
-            if self.early_bytes + len(event.begin.inline) > EARLY_BYTES_MAX:
-                event = replace(event, begin=_bare(event.begin), bare=True)
-            self.early_bytes += len(event.begin.inline)
-            self.early[event.sender] = event
+        self.early.keep(event)
         return [tell(self.session, key)]
 
     def _hear_early(self, now: float) -> list[Effect]:
         """Answer those who were too early, now that an order is here or the fold is ready."""
-        early, self.early, self.early_bytes = self.early, {}, 0
-        return [effect for event in early.values() for effect in self._begun(event, now)]
+        return [effect for event in self.early.take() for effect in self._begun(event, now)]
 
     def _begun_not_allowed(self, key: Key, order: Order, event: Begun) -> list[Effect]:
         """Refuse what cannot be allowed any more; let wait what an order under way may allow."""
@@ -346,7 +335,7 @@ class Machine:
 
     def _stray(self, key: Key) -> list[Effect]:
         """Answer who sends what it has not announced to us, once between two ticks."""
-        if key.sender in self.strays or len(self.strays) >= EARLY_MAX or self.order is None:
+        if key.sender in self.strays or len(self.strays) >= STRAYS_MAX or self.order is None:
             return []
         self.strays.add(key.sender)
         if key.round != self.order.round:
@@ -426,11 +415,7 @@ class Machine:
             chunks = min(window, upload.begin.chunks - upload.folded)
             if not self.slots.take(key, chunks, chunk_bytes, upload.begin.nbytes):
                 break
-            upload.standing, upload.window = Standing.RECEIVING, window
-            upload.lease_at, upload.lease_chunk = now, upload.folded
-            upload.next_chunk, upload.gap_told = upload.folded, -1
-            upload.credit = upload.told = upload.folded + chunks
-            upload.granted = max(upload.granted, upload.credit)
+            upload.receive(window, now)
             effects.append(state_of(self.session, key, upload, resend=True))
         return effects
 
@@ -440,15 +425,8 @@ class Machine:
 
     def _extend(self, key: Key, upload: Upload) -> list[Effect]:
         """Grant more as chunks are folded; say so each half window, not for each chunk."""
-        if upload.standing is not Standing.RECEIVING:
+        if upload.standing is not Standing.RECEIVING or not upload.extend():
             return []
-        upload.credit = min(upload.begin.chunks, upload.folded + upload.window)
-        upload.granted = max(upload.granted, upload.credit)
-        if upload.credit - upload.told < max(1, upload.window // 2) and upload.credit < upload.begin.chunks:
-            return []
-        if upload.credit == upload.told:
-            return []
-        upload.told = upload.credit
         return [state_of(self.session, key, upload)]
 
     def _ticked(self, event: Ticked, now: float) -> list[Effect]:
@@ -469,7 +447,7 @@ class Machine:
         least = min(PROGRESS_BYTES // self.base.chunk_bytes, upload.window, upload.begin.chunks - upload.lease_chunk)
         made = upload.next_chunk - upload.lease_chunk
         if made >= max(1, least) or upload.folded < upload.next_chunk:  # or it is the fold that is slow
-            upload.lease_at, upload.lease_chunk = now, upload.next_chunk
+            upload.renew(now)
             return []
         if not self.slots.is_wanted():
             return []
@@ -513,11 +491,6 @@ def _is_same_round(known: Order, order: Order) -> bool:
         order.part,
         order.parts,
     )
-
-
-def _bare(begin: UploadBegin) -> UploadBegin:
-    """Return an announcement without the update that came with it."""
-    return begin.model_copy(update={"inline": b""}) if begin.inline else begin
 
 
 _TABLE: dict[type[Event], Callable[..., list[Effect]]] = {

@@ -32,7 +32,7 @@ class Spans:
             # An upload may begin later than it was announced: when the round is prepared, or the order is here.
             for key in [key for key in self.begun if key in machine.uploads and key not in self.spans]:
                 self.spans[key] = self._begin(self.begun[key])
-            early = {Key(e.sender, e.begin.round, e.begin.attempt) for e in machine.early.values()}
+            early = {Key(e.sender, e.begin.round, e.begin.attempt) for e in machine.early}
             self.begun = {key: one for key, one in self.begun.items() if key in early}
         for key in [key for key in self.spans if self._is_over(key)]:
             self._end(key)

@@ -64,6 +64,31 @@ class Upload:
         """Whether there is a verdict."""
         return self.standing is Standing.ACCEPTED or self.standing is Standing.REFUSED
 
+    def receive(self, window: int, now: float) -> None:
+        """Go on from what is folded, with so many chunks under way."""
+        self.standing, self.window = Standing.RECEIVING, window
+        self.next_chunk, self.gap_told = self.folded, -1
+        self.renew(now)
+        self._grant()
+        self.told = self.credit
+
+    def renew(self, now: float) -> None:
+        """Begin a new lease."""
+        self.lease_at, self.lease_chunk = now, self.next_chunk
+
+    def extend(self) -> bool:
+        """Grant more as chunks are folded; returns whether to say so: each half window, not for each chunk."""
+        self._grant()
+        grown = self.credit - self.told
+        if not grown or (grown < max(1, self.window // 2) and self.credit < self.begin.chunks):
+            return False
+        self.told = self.credit
+        return True
+
+    def _grant(self) -> None:
+        self.credit = min(self.begin.chunks, self.folded + self.window)
+        self.granted = max(self.granted, self.credit)
+
 
 def allowed_by(order: Order, name: str) -> frozenset[Key]:
     """Return what an order lets a combiner fold: updates of clients, and partials of those below it in the tree."""

@@ -240,7 +240,7 @@ def test_chunks_that_nobody_asked_for_are_dropped():
 
 def test_answers_to_strays_are_bounded(monkeypatch):
     """A flood under ever new names is not answered without end."""
-    monkeypatch.setattr("fedbus.combiner.machine.EARLY_MAX", 3)
+    monkeypatch.setattr("fedbus.combiner.machine.STRAYS_MAX", 3)
     driver = both()
     assert len([s for i in range(9) for s in driver.step(Parcel(f"z{i}").arrival(0))]) == 3
 
@@ -678,20 +678,20 @@ def test_a_small_update_replaces_what_began_in_chunks():
 
 def test_small_updates_that_are_too_early_are_kept_within_bounds(monkeypatch):
     """Folded when the order comes; those for which there was no room are asked for again then, not by chance."""
-    monkeypatch.setattr("fedbus.combiner.machine.EARLY_BYTES_MAX", 250)
+    monkeypatch.setattr("fedbus.combiner.early.EARLY_BYTES_MAX", 250)
     driver = Driver()
     parcels = [Parcel(name) for name in "abcd"]
     for parcel in parcels * 3:
         (state,) = driver.step(parcel.whole())
         assert (state.verdict, state.resend) == ("pending", False)
-    assert driver.machine.early_bytes == sum(len(e.begin.inline) for e in driver.machine.early.values()) == 208
+    assert driver.machine.early.nbytes == sum(len(e.begin.inline) for e in driver.machine.early) == 208
     before = len(driver.told)
     driver.open(dict.fromkeys("abcd", 1))
     told = {receiver.name: (state.verdict, state.resend) for receiver, state in driver.told[before:]}
     assert told == {"a": ("accepted", False), "b": ("accepted", False), "c": ("pending", True), "d": ("pending", True)}
     for parcel in parcels[2:]:
         driver.step(parcel.whole())
-    assert driver.sums() == folded(*parcels) and driver.machine.early_bytes == 0
+    assert driver.sums() == folded(*parcels) and driver.machine.early.nbytes == 0
 
 
 # --- layouts ---
