@@ -116,6 +116,16 @@ def spread_text(run: Figures) -> str:
     return f"{run['combiners']}{by}, {clients}"
 
 
+def memory_text(run: Figures) -> str:
+    """Say what the server held first and last, and what of it the broker did, which no code of ours bounds."""
+    pairs = [
+        (run["rss_first_mb"], run["rss_last_mb"]),
+        (run["rss_first_mb_by_role"]["broker"], run["rss_last_mb_by_role"]["broker"]),
+    ]
+    server, broker = (f"{number(first)}, {number(last)}" for first, last in pairs)
+    return f"{server} (broker {broker})"
+
+
 COLUMNS = (
     Column("clients x model / arrays", work_text),
     Column("combiners, clients", spread_text),
@@ -129,6 +139,6 @@ COLUMNS = (
     Column("CPU-s/GB by role", lambda run: roles_text(run["cpu_s_per_gb_by_role"])),
     Column("server peak MB", lambda run: number(run["server_peak_mb"])),
     Column("peak MB by role", lambda run: roles_text(run["peak_mb_by_role"])),
-    Column("memory first, last MB", lambda run: f"{number(run['rss_first_mb'])}, {number(run['rss_last_mb'])}"),
+    Column("memory first, last MB", memory_text),
     Column("to publish", lambda run: f"{seconds(run['publish_s_median'])} ({run['publish_share']:.0%})"),
 )
