@@ -121,10 +121,11 @@ def test_two_hundred_clients_learn_what_a_plain_loop_learns(lab, tmp_path):
 
 @pytest.mark.parametrize("per_round", [[], ["--per-round", "4"]], ids=["all", "some"])
 def test_the_seed_alone_decides(lab, per_round):
-    """One, two or three workers, two combiners, and six real processes of the same names: one model, bit for bit."""
+    """1, 2 or 3 workers, combiners with a part each, six real processes of the same names: one model, bit for bit."""
     common = ["lab:app", "--rounds", "3", "--seed", "5", *per_round]
+    shards = ["--combiners", "2", "--sharding", "chunks"]
     runs = [lab.json("simulate", *common, "--clients", "6", "--workers", count) for count in ("1", "2", "3")]
-    runs.append(lab.json("simulate", *common, "--clients", "6", "--workers", "2", "--combiners", "2"))
+    runs.append(lab.json("simulate", *common, "--clients", "6", "--workers", "2", *shards))
     lab.up()
     for number in range(6):
         lab.start("client", "run", "lab:app", "--name", f"sim-{number}")
