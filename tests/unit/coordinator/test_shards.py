@@ -119,7 +119,7 @@ def test_parts_of_different_updates_are_not_put_together():
 
 def test_parts_of_two_updates_of_one_weight_are_not_put_together():
     """Trained anew with the same number of examples: what tells the updates apart is said with each part."""
-    driver = sharded()
+    driver = sharded("abc")
     for combiner, update in (("k0", "old"), ("k1", "new"), ("k2", "new")):
         driver.verdict("a", combiner=combiner, update=update)
     for combiner in ("k0", "k1", "k2"):
