@@ -33,8 +33,9 @@ class RoundState:
     """The round under way.
 
     ``attempts`` and ``places``: as what, and to which combiner, each client sends. ``shards``: where chunks are shared
-    out, the combiners in the order of their parts. ``counting``: the updates of ``closing.counted`` as they were when
-    the set was fixed; they stay what the round is made of when a combiner that held some of them is lost later.
+    out, the combiners in the order of their parts; ``shared_out``: the attempt from which on it is so, or is not any
+    more. ``counting``: the updates of ``closing.counted`` as they were when the set was fixed; they stay what the round
+    is made of when a combiner that held some of them is lost later.
     """
 
     number: int
@@ -49,6 +50,7 @@ class RoundState:
     opened_at: float
     traceparent: str
     shards: tuple[str, ...] = ()
+    shared_out: int = 0
     accepted: dict[str, AcceptedUpdate] = field(default_factory=dict)
     refused: dict[str, RefusedUpdate] = field(default_factory=dict)
     closing: RoundClosing | None = None
@@ -197,6 +199,8 @@ def _moved(state: SessionState, record: records.ClientsMoved, at: float) -> None
     assert record.round == current.number and record.attempt > state.attempt
     state.attempt = current.attempt = record.attempt
     current.incarnations |= record.incarnations
+    if current.shards or record.shards:
+        current.shared_out = record.attempt
     current.shards = record.shards
     for client, combiner in record.moves.items():
         current.places[client] = combiner

@@ -75,6 +75,7 @@ def _is_current(state: SessionState, combiner: str, report: reports.UpdatesJudge
     return (
         report.round == current.number
         and is_place
+        and verdict.attempt >= current.shared_out  # before it, what was accepted was another part of an update
         and current.incarnations.get(combiner) == report.incarnation
         and current.attempts.get(client) == verdict.attempt
         and client not in current.accepted

@@ -172,6 +172,17 @@ def test_the_last_one_takes_whole_updates():
     assert driver.round.closing.root == "k1"
 
 
+def test_a_part_of_a_refused_update_is_not_a_whole_one_afterwards():
+    """Refused while chunks were shared out, it was not moved: its accepted part, reported again, is still a part."""
+    driver = sharded("abc", quorum=2)
+    driver.verdict("c", combiner="k0")
+    driver.verdict("c", combiner="k2", accepted=False, reason="NaN")
+    driver.present(combiners={"k0": "k0-1"})
+    assert driver.round.shards == () and "c" not in driver.facts(records.ClientsMoved)[0].moves
+    driver.verdict("c", combiner="k0")
+    assert "c" not in driver.round.accepted and driver.round.refused["c"].reason == "NaN"
+
+
 def test_nobody_merges_and_the_first_is_the_root():
     """Every combiner is told the whole set; the first part's combiner makes the manifest."""
     driver = sharded()
