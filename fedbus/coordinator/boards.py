@@ -23,7 +23,9 @@ def asked_of(state: SessionState, record: Record) -> Mapping[str, object]:
         case records.RoundOpened() | records.EvaluationOpened():
             return dict.fromkeys(record.clients)
         case records.ClientsMoved():
-            return dict.fromkeys(record.moves)
+            # Who shares out what stands in everybody's task, also in that of a client that has nothing to send again.
+            same = record.shards == state.open_round.shards
+            return dict.fromkeys(record.moves if same else state.open_round.places)
         case records.RoundClosed() | records.RoundFailed():
             return dict.fromkeys(state.open_round.places)
         case records.RoundEvaluated():
