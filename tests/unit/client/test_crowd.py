@@ -329,10 +329,10 @@ def test_a_task_that_was_overtaken_does_not_begin_an_ended_session_anew():
         await asyncio.sleep(1)
         assert sorted(trained) == [("m-0", "s"), ("m-1", "s")]
         await operator.say(OURS.task("m-0", "s"), operator.task(1))
-        await operator.post("m-0", 2, state="ended")  # the board, which took it too, says what it said
-        await asyncio.sleep(5)
+        await asyncio.sleep(1)
         assert len(trained) == 2
-        await asyncio.sleep(60)
+        await operator.post("m-0", 2, state="ended")  # the board, which took it too, says what it said
+        await asyncio.sleep(65)
         await operator.post("m-1", 1)
         await asyncio.sleep(1)
         assert trained[2:] == [("m-1", "s")]
