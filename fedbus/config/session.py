@@ -101,6 +101,13 @@ class SessionConfig(BaseModel):
     """Whether a client's update may go to a combiner outside of its region (attribute ``region``) when none is there:
     ``require`` leaves the client out instead."""
 
+    versions_kept: Annotated[int, Field(ge=2, le=1_000_000)] | None = None
+    """Of how many versions, the newest, the arrays are kept; of older ones the catalogue's entry alone. None: of all.
+
+    Every version takes its bytes of the broker's disk. At least 2: while one is trained on, a client that is behind may
+    still be reading the one before.
+    """
+
     @field_validator("strategy_options", "train_config")
     @classmethod
     def _values(cls, value: dict[str, Any]) -> dict[str, Any]:

@@ -42,7 +42,7 @@ class Chores:
         self._put(f"{model.version} enters the catalogue", lambda: self._models.enter(model))
 
     def discard(self, blob: str) -> None:
-        """Remove a blob that no version is made of."""
+        """Remove a blob that nobody needs any more."""
         self._put(f"blob {blob} is removed", lambda: self._models.remove(blob))
 
     def forget(self, command: int) -> None:

@@ -128,7 +128,7 @@ class Catalogue:
 
 @dataclass(frozen=True, slots=True)
 class Discard:
-    """Remove a blob that no version is made of."""
+    """Remove a blob that no version is made of, or that of a version which is kept no longer."""
 
     blob: str
 

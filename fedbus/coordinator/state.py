@@ -94,8 +94,9 @@ class EvaluationState:
 class SessionState:
     """Everything that the journal of a session says.
 
-    ``model``: the newest version, as the catalogue has it. ``litter``: blobs of the last round that no version is made
-    of. ``asked``: everybody who was ever asked for anything.
+    ``model``: the newest version, as the catalogue has it. ``kept``: the blobs of versions that are kept, oldest first.
+    ``litter``: blobs of the last round that no version is made of, and those of versions that are kept no longer.
+    ``asked``: everybody who was ever asked for anything.
     """
 
     session: str
@@ -113,6 +114,7 @@ class SessionState:
     metrics: dict[str, float] = field(default_factory=dict)
     failures: int = 0
     attempt: int = 0
+    kept: tuple[str, ...] = ()
     litter: tuple[str, ...] = ()
     receipts: dict[str, Receipt] = field(default_factory=dict)
     asked: dict[str, None] = field(default_factory=dict)
@@ -158,6 +160,10 @@ def _hold(state: SessionState, model: records.ModelPublished) -> None:
     """Go on from a version."""
     state.model = model
     state.version, state.blob, state.digest, state.nbytes = model.version, model.blob, model.digest, model.nbytes
+    if state.config.versions_kept is not None:
+        kept = (*state.kept, model.blob)
+        state.kept = kept[-state.config.versions_kept :]
+        state.litter += kept[: -state.config.versions_kept]
 
 
 def _opened(state: SessionState, record: records.RoundOpened, at: float) -> None:

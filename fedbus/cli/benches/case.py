@@ -54,6 +54,7 @@ class Case:
             round_deadline_s=DEADLINE_S,
             close_deadline_s=DEADLINE_S,
             sharding=self.sharding,
+            versions_kept=2,  # a benchmark of many rounds of a large model must not fill the disk
         )
 
 

@@ -64,6 +64,7 @@ def start(
     residency: Annotated[
         str | None, _option("An update may leave its region: prefer (default) or require.", "WHETHER")
     ] = None,
+    versions_kept: Annotated[int | None, _option("Versions whose arrays are kept, the newest (all).")] = None,
     watch: Annotated[bool, typer.Option("--watch/--no-watch", help="Stay and show progress.")] = True,
     nats: Nats = URL,
     workspace: Workspace = "default",

@@ -29,6 +29,7 @@ BOUNDS = {
     "weight_max": (1.0, 2.0**40),
     "value_floor": (2.0**-64, 2.0**64),
     "headroom": (1.0, 2.0**64),
+    "versions_kept": (2, 1_000_000),
 }
 
 

@@ -423,6 +423,21 @@ def test_a_failed_merge_fails_the_round():
     assert driver.discarded == ["s-1-2"]
 
 
+@pytest.mark.parametrize("kept", [None, 2, 3])
+def test_versions_that_are_kept_no_longer_are_removed(kept):
+    """The newest so many stay, the first version counts as one of them; without the setting all stay."""
+    driver = training(rounds=5, versions_kept=kept)
+    blobs = ["blob-0"]
+    for _ in range(5):
+        for client in "ab":
+            driver.verdict(client)
+        blobs.append(driver.round.closing.publish)
+        driver.stored()
+        gone = list(dict.fromkeys(driver.discarded))  # the last ones are said again at the end of the session
+        assert gone == (blobs[: max(0, len(blobs) - kept)] if kept else [])
+    assert driver.phase is Phase.ENDED and driver.replayed().state == driver.state
+
+
 def test_late_verdicts_do_not_change_a_fixed_set():
     """Who is not counted cannot come in once the set is journalled."""
     driver = training("abc", quorum=2, clients_min=3, round_deadline_s=10)
