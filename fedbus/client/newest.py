@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from fedbus.client.app import Model
 from fedbus.store.models import ModelStore, Reading, StoredModel
 from fedbus.tensors import Manifest
+from fedbus.tensors.spare import Spare
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,12 @@ class NewestModel:
         self._blob = ""
         self._stored: StoredModel | None = None
         self._reading: Reading | None = None
+        self._spare = Spare()
         self._lock = asyncio.Lock()
+
+    def rest(self) -> None:
+        """Nothing is expected soon: keep the newest model, and no memory for the next."""
+        self._spare.forget()
 
     async def fetch(self, store: ModelStore, blob: str, version: str) -> Fetched:
         """Return a model, from memory when it is the newest; errors as in `ModelStore.read`."""
@@ -44,9 +50,11 @@ class NewestModel:
             reading = self._reading
             if reading is None or reading.blob != blob:
                 self._reading = None  # before the next takes memory
-                reading = self._reading = await store.begin(blob, self._stored)
+                reading = self._reading = await store.begin(blob, self._stored, self._spare)
             stored = await store.finish(reading)
             self._reading = None
+            if self._stored is not None:
+                self._spare.give(self._stored.buffer)
             self.model = Model(stored.arrays, version, stored.manifest.digest)
             self._blob, self._stored = blob, stored
             return Fetched(self.model, stored.manifest, stored.fetched_bytes)

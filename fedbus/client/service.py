@@ -150,6 +150,7 @@ class Hub:
         self._workers: Workers = setup.workers or Threads(2, f"fedbus-{name}")
         # The owner's functions have a thread of their own: two never run at once, and a long training holds nobody up.
         self._thread: Workers = setup.workers or Threads(1, f"fedbus-{name}-app")
+        self._newest = newest
         self._shelf = Shelf(MEMORY_BYTES_MAX if setup.crowd else None)
         self._courier = Courier(self._station, self._workers, setup.traces, setup.crash, self._settled)
         self._workshop = Workshop(
@@ -283,6 +284,9 @@ class Hub:
             _let_go(session)
             del sessions[told.session]
             self._ended[told.session] = asyncio.get_running_loop().time()
+            if not sessions:
+                self._newest.rest()
+                self._shelf.rest()
 
     def _has_ended(self, session: str) -> bool:
         """Whether a session has ended not long ago."""

@@ -16,9 +16,11 @@ import threading
 from typing import IO, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fedbus.bus.base import Payload
 from fedbus.errors import FedbusError
+from fedbus.tensors.spare import Spare
 
 MEMORY_BYTES_MAX = 64 * 2**20
 """What a crowd holds in memory: thousands of small updates, or one that is sent while the next is made."""
@@ -51,6 +53,7 @@ class Shelf:
         self.memory_bytes = 0
         self.file = _File()
         self._memory_bytes_max = memory_bytes_max
+        self._spare = Spare()
         self._lock = threading.Lock()
 
     def take(self, nbytes: int) -> Place:
@@ -58,16 +61,22 @@ class Shelf:
         with self._lock:
             if self._memory_bytes_max is None or self.memory_bytes + nbytes <= self._memory_bytes_max:
                 self.memory_bytes += nbytes
-                return _InMemory(self, nbytes)
+                return _InMemory(self, self._spare.take(nbytes))
         return _InFile(self.file, nbytes)
 
-    def left(self, nbytes: int) -> None:
-        """So many bytes in memory are free again."""
+    def left(self, memory: memoryview) -> None:
+        """A place in memory is free again."""
+        self._spare.give(memory)
         with self._lock:
-            self.memory_bytes -= nbytes
+            self.memory_bytes -= len(memory)
+
+    def rest(self) -> None:
+        """Nothing is expected soon: keep no memory for the next update."""
+        self._spare.forget()
 
     def close(self) -> None:
         """Forget everything; idempotent."""
+        self.rest()
         self.file.close()
 
 
@@ -76,9 +85,9 @@ class _InMemory:
 
     __slots__ = ("_buffer", "_shelf")
 
-    def __init__(self, shelf: Shelf, nbytes: int) -> None:
+    def __init__(self, shelf: Shelf, memory: NDArray[np.uint8]) -> None:
         self._shelf: Shelf | None = shelf
-        self._buffer: memoryview = np.empty(nbytes, np.uint8).data
+        self._buffer: memoryview = memory.data
 
     def put(self, offset: int, data: Payload) -> Payload:
         """Copy."""
@@ -94,8 +103,8 @@ class _InMemory:
         """Forget the buffer: whoever still looks at it keeps it."""
         shelf, self._shelf = self._shelf, None
         if shelf is not None:
-            shelf.left(len(self._buffer))
-            self._buffer = memoryview(b"")
+            buffer, self._buffer = self._buffer, memoryview(b"")
+            shelf.left(buffer)
 
 
 class _InFile:

@@ -26,6 +26,7 @@ from fedbus.store.reading import Ahead, Reading, StoredModel
 from fedbus.tensors.chunks import CHUNK_BYTES
 from fedbus.tensors.codec import Source
 from fedbus.tensors.manifest import Manifest
+from fedbus.tensors.spare import Spare
 from fedbus.tensors.spec import Arrays
 from fedbus.together import together
 from fedbus.workers import Workers
@@ -168,13 +169,14 @@ class ModelStore:
         """
         return await self.finish(await self.begin(blob, held))
 
-    async def begin(self, blob: str, held: StoredModel | None = None) -> Reading:
+    async def begin(self, blob: str, held: StoredModel | None = None, spare: Spare | None = None) -> Reading:
         """Look at a model; `finish` fetches it. Errors as of `manifest`.
 
-        Chunks that ``held``, a version that is here, has in the same place are copied from it.
+        Chunks that ``held``, a version that is here, has in the same place are copied from it. ``spare``: where memory
+        for it may be found.
         """
         manifest, data = await self._head(blob)
-        reading = Reading(blob, manifest, held)
+        reading = Reading(blob, manifest, held, spare)
         if data is not None:
             reading.place([(index, _cut(manifest, data, index)) for index in range(manifest.layout.count)])
         return reading

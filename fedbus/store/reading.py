@@ -23,6 +23,7 @@ from fedbus.store.window import Asked, Window
 from fedbus.tensors.codec import Assembly, unpack
 from fedbus.tensors.digest import Hasher
 from fedbus.tensors.manifest import Manifest
+from fedbus.tensors.spare import Spare
 from fedbus.tensors.spec import Arrays
 
 log = logging.getLogger("fedbus.store")
@@ -124,12 +125,14 @@ class Reading:
     lock.
     """
 
-    def __init__(self, blob: str, manifest: Manifest, held: StoredModel | None = None) -> None:
+    def __init__(
+        self, blob: str, manifest: Manifest, held: StoredModel | None = None, spare: Spare | None = None
+    ) -> None:
         self.blob = blob
         self.manifest = manifest
         self.fetched_bytes = 0
         self._held = held
-        self._assembly = Assembly(manifest.layout)
+        self._assembly = Assembly(manifest.layout, spare)
         self._lock = threading.Lock()
         self._begin_anew()
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from fedbus.errors import BadMessage
 from fedbus.tensors.chunks import Layout
+from fedbus.tensors.spare import Spare
 from fedbus.tensors.spec import Arrays, ModelSpec
 
 Buffer = bytes | bytearray | memoryview
@@ -50,10 +51,10 @@ def raw(array: np.ndarray[Any, Any], start: int, stop: int) -> Buffer:
 class Assembly:
     """A buffer of the model's size into which chunks are put, in any order, each as often as you like."""
 
-    def __init__(self, layout: Layout) -> None:
-        """Take the memory; the system gives it page by page as it is filled."""
+    def __init__(self, layout: Layout, spare: Spare | None = None) -> None:
+        """Take the memory: what is spare, or the system gives it page by page as it is filled."""
         self.layout = layout
-        self._bytes = np.empty(layout.spec.nbytes, np.uint8)
+        self._bytes = (spare or Spare()).take(layout.spec.nbytes)
         self.buffer: memoryview = self._bytes.data
 
     def slot(self, index: int) -> memoryview:
