@@ -27,7 +27,8 @@ class Fetched:
 class NewestModel:
     """Holds one model, and what there is of the next.
 
-    Readers of `model` never wait; a new one takes its place whole.
+    Readers of `model` never wait; a new one takes its place whole. ``spare``: memory of a former model or
+    update, which the next of either is written over: with two of them and what the app makes a client goes round.
     """
 
     def __init__(self) -> None:
@@ -35,12 +36,8 @@ class NewestModel:
         self._blob = ""
         self._stored: StoredModel | None = None
         self._reading: Reading | None = None
-        self._spare = Spare()
+        self.spare = Spare()
         self._lock = asyncio.Lock()
-
-    def rest(self) -> None:
-        """Nothing is expected soon: keep the newest model, and no memory for the next."""
-        self._spare.forget()
 
     async def fetch(self, store: ModelStore, blob: str, version: str) -> Fetched:
         """Return a model, from memory when it is the newest; errors as in `ModelStore.read`."""
@@ -50,11 +47,11 @@ class NewestModel:
             reading = self._reading
             if reading is None or reading.blob != blob:
                 self._reading = None  # before the next takes memory
-                reading = self._reading = await store.begin(blob, self._stored, self._spare)
+                reading = self._reading = await store.begin(blob, self._stored, self.spare)
             stored = await store.finish(reading)
             self._reading = None
             if self._stored is not None:
-                self._spare.give(self._stored.buffer)
+                self.spare.give(self._stored.buffer)
             self.model = Model(stored.arrays, version, stored.manifest.digest)
             self._blob, self._stored = blob, stored
             return Fetched(self.model, stored.manifest, stored.fetched_bytes)

@@ -150,8 +150,8 @@ class Hub:
         self._workers: Workers = setup.workers or Threads(2, f"fedbus-{name}")
         # The owner's functions have a thread of their own: two never run at once, and a long training holds nobody up.
         self._thread: Workers = setup.workers or Threads(1, f"fedbus-{name}-app")
-        self._newest = newest
-        self._shelf = Shelf(MEMORY_BYTES_MAX if setup.crowd else None)
+        self._spare = newest.spare
+        self._shelf = Shelf(MEMORY_BYTES_MAX if setup.crowd else None, newest.spare)
         self._courier = Courier(self._station, self._workers, setup.traces, setup.crash, self._settled)
         self._workshop = Workshop(
             setup.app,
@@ -285,8 +285,7 @@ class Hub:
             del sessions[told.session]
             self._ended[told.session] = asyncio.get_running_loop().time()
             if not sessions:
-                self._newest.rest()
-                self._shelf.rest()
+                self._spare.forget()  # nothing is expected soon: the newest model is all that stays
 
     def _has_ended(self, session: str) -> bool:
         """Whether a session has ended not long ago."""

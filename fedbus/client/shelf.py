@@ -47,13 +47,13 @@ class Place(Protocol):
 
 
 class Shelf:
-    """All places of a process; ``memory_bytes_max`` None: all of them in memory."""
+    """All places of a process; ``memory_bytes_max`` None: all of them in memory, where ``spare`` may have some."""
 
-    def __init__(self, memory_bytes_max: int | None = None) -> None:
+    def __init__(self, memory_bytes_max: int | None = None, spare: Spare | None = None) -> None:
         self.memory_bytes = 0
         self.file = _File()
         self._memory_bytes_max = memory_bytes_max
-        self._spare = Spare()
+        self._spare = spare or Spare()
         self._lock = threading.Lock()
 
     def take(self, nbytes: int) -> Place:
@@ -70,13 +70,9 @@ class Shelf:
         with self._lock:
             self.memory_bytes -= len(memory)
 
-    def rest(self) -> None:
-        """Nothing is expected soon: keep no memory for the next update."""
-        self._spare.forget()
-
     def close(self) -> None:
         """Forget everything; idempotent."""
-        self.rest()
+        self._spare.forget()
         self.file.close()
 
 

@@ -16,6 +16,7 @@ from fedbus.store.models import ModelStore
 from fedbus.store.reading import Reading
 from fedbus.store.streams import ensure_streams
 from fedbus.tensors import Manifest, model_digest
+from fedbus.tensors.spare import SMALL_BYTES
 from fedbus.testing.loop import run_virtual
 from fedbus.workers import Inline
 
@@ -160,6 +161,26 @@ def test_a_client_resumes_what_it_gave_up():
         fetched = await newest.fetch(store, "v2", "2")
         assert min(bus.chunks()) == 20 and fetched.nbytes == 1280
         assert model_digest(newest.model) == model_digest(model(2, frozen=80))
+
+    with_store(main)
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_the_next_model_is_written_over_one_that_nobody_looks_at(kept):
+    """The third version lies where the first did, unless an app still has that: then nothing of it changes."""
+
+    async def main(bus, store):
+        for version in "123":
+            await store.put(f"v{version}", {"w": np.full(SMALL_BYTES // 4, int(version), np.float32)}, 2**18)
+        newest = NewestModel()
+        places, apps = [], []
+        for version in "123":
+            model = (await newest.fetch(store, f"v{version}", version)).model
+            places.append(model["w"].ctypes.data)
+            apps += [model["w"]] if kept else []
+            del model
+        assert (places[2] == places[0]) is not kept and places[1] != places[0]
+        assert newest.model["w"][7] == 3 and [array[-1] for array in apps] == ([1, 2, 3] if kept else [])
 
     with_store(main)
 
