@@ -201,10 +201,14 @@ class Machine:
             case records.SessionStarted() | records.ModelPublished():
                 assert self.state.model is not None
                 return [Catalogue(self.state.model)]
-            case records.RoundClosed() | records.SessionEnded():
+            case records.RoundClosed():
                 return [Discard(blob) for blob in self.state.litter]
+            case records.SessionEnded():
+                return [Discard(blob) for blob in (*self.state.litter, *self.state.expired)]
             case records.RoundClosing():
                 self.known.stored = self.known.merge_failed = None
+                # Only now: the new version is written over the pages that the system has just got back.
+                return [Discard(blob) for blob in self.state.expired]
             case records.EvaluationOpened() | records.RoundEvaluated():
                 self.known.answers = {}
             case records.RoundOpened():

@@ -94,8 +94,8 @@ class EvaluationState:
 class SessionState:
     """Everything that the journal of a session says.
 
-    ``model``: the newest version, as the catalogue has it. ``kept``: the blobs of versions that are kept, oldest first.
-    ``litter``: blobs of the last round that no version is made of, and those of versions that are kept no longer.
+    ``model``: the newest version, as the catalogue has it. ``kept``: the blobs of versions that are kept, oldest first;
+    ``expired``: those that need not be kept any longer. ``litter``: blobs of the last round that no version is made of.
     ``asked``: everybody who was ever asked for anything.
     """
 
@@ -115,6 +115,7 @@ class SessionState:
     failures: int = 0
     attempt: int = 0
     kept: tuple[str, ...] = ()
+    expired: tuple[str, ...] = ()
     litter: tuple[str, ...] = ()
     receipts: dict[str, Receipt] = field(default_factory=dict)
     asked: dict[str, None] = field(default_factory=dict)
@@ -163,7 +164,7 @@ def _hold(state: SessionState, model: records.ModelPublished) -> None:
     if state.config.versions_kept is not None:
         kept = (*state.kept, model.blob)
         state.kept = kept[-state.config.versions_kept :]
-        state.litter += kept[: -state.config.versions_kept]
+        state.expired = kept[: -state.config.versions_kept]
 
 
 def _opened(state: SessionState, record: records.RoundOpened, at: float) -> None:

@@ -244,7 +244,7 @@ def test_updates_are_kept_until_their_receipts_and_no_longer(monkeypatch):
     """What 25 clients hold of 160 KB each goes to the file beyond the bound, and its room is taken again each round."""
     monkeypatch.setattr("fedbus.client.service.MEMORY_BYTES_MAX", 1_000_000)
     shelves = []
-    monkeypatch.setattr("fedbus.client.service.Shelf", lambda bound: shelves.append(Shelf(bound)) or shelves[-1])
+    monkeypatch.setattr("fedbus.client.service.Shelf", lambda *bound: shelves.append(Shelf(*bound)) or shelves[-1])
 
     async def main(operator):
         made, _ = await crowd(operator, 25)
