@@ -104,8 +104,8 @@ class SessionConfig(BaseModel):
     versions_kept: Annotated[int, Field(ge=2, le=1_000_000)] | None = None
     """Of how many versions, the newest, the arrays are kept; of older ones the catalogue's entry alone. None: of all.
 
-    Every version takes its bytes of the broker's disk; what is not kept goes when the next version is made. At least 2: while one is trained on, a client that is behind may
-    still be reading the one before.
+    Every version takes its bytes of the broker's disk; what is not kept goes when the next version is made. At least 2:
+    while one is trained on, a client that is behind may still be reading the one before.
     """
 
     @field_validator("strategy_options", "train_config")
