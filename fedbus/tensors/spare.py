@@ -8,7 +8,6 @@ was handed out may still be looked at: an app keeps a model, a socket has not ta
 from __future__ import annotations
 
 import sys
-import threading
 from typing import Any
 
 import numpy as np
@@ -22,17 +21,18 @@ _OURS = 2
 
 
 class Spare:
-    """At most one array that was used, for whoever needs one of its size next."""
+    """At most one array that was used, for whoever needs one of its size next; threads may share it."""
 
     def __init__(self) -> None:
-        self._array: NDArray[np.uint8] | None = None
-        self._lock = threading.Lock()
+        self._kept: list[NDArray[np.uint8]] = []  # of which pop is atomic
 
     def take(self, nbytes: int) -> NDArray[np.uint8]:
         """Return so many bytes of any content, which nobody else looks at."""
-        with self._lock:
-            array, self._array = self._array, None
-        if array is None or array.nbytes != nbytes or sys.getrefcount(array) > _OURS:
+        try:
+            array = self._kept.pop()
+        except IndexError:
+            return np.empty(nbytes, np.uint8)
+        if array.nbytes != nbytes or sys.getrefcount(array) > _OURS:
             return np.empty(nbytes, np.uint8)
         return array
 
@@ -40,10 +40,8 @@ class Spare:
         """Take an array back, or what a memoryview of a whole array is of; others may still look at it."""
         array = memory.obj if isinstance(memory, memoryview) else memory
         if isinstance(array, np.ndarray) and array.base is None and array.nbytes >= SMALL_BYTES:
-            with self._lock:
-                self._array = array
+            self._kept[:] = [array]
 
     def forget(self) -> None:
         """Give back to the system what is kept."""
-        with self._lock:
-            self._array = None
+        self._kept.clear()

@@ -49,7 +49,7 @@ def test_another_size_is_not_cut_out_of_it():
     """A model of another size gets memory of its own, and what was spare is given back."""
     spare = given(np.full(NBYTES, 7, np.uint8))
     assert spare.take(NBYTES + 1).nbytes == NBYTES + 1
-    assert spare._array is None
+    assert spare._kept == []
 
 
 @pytest.mark.parametrize("array", [np.zeros(NBYTES - 1, np.uint8), np.zeros(2 * NBYTES, np.uint8)[NBYTES:]])
@@ -57,11 +57,11 @@ def test_small_and_partial_arrays_are_not_kept(array):
     """The allocator keeps what is small; of a piece nobody knows who looks at the rest."""
     spare = Spare()
     spare.give(array)
-    assert spare._array is None
+    assert spare._kept == []
 
 
 def test_nothing_is_kept_when_nothing_is_expected():
     """A client that rests holds its model only."""
     spare = given(np.zeros(NBYTES, np.uint8))
     spare.forget()
-    assert spare._array is None
+    assert spare._kept == []
