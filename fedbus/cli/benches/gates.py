@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from typing import Self
+from typing import ClassVar, Self
 
 from fedbus.bus.base import Bus, Subscription
 from fedbus.errors import BusClosed, FedbusError
@@ -51,53 +51,49 @@ class _Names:
         await asyncio.wait([self._listening])
 
 
-class Gates:
-    """The side of the clients; one for all clients of a process."""
+class _Side:
+    """What both sides are: a bus, and the names that were said on the subject they listen to."""
 
-    def __init__(self, bus: Bus, opened: _Names) -> None:
+    listens_to: ClassVar[str]
+
+    def __init__(self, bus: Bus, heard: _Names) -> None:
         self._bus = bus
-        self._opened = opened
+        self._heard = heard
 
     @classmethod
     @asynccontextmanager
     async def on(cls, bus: Bus) -> AsyncIterator[Self]:
-        """Be told of every gate that opens."""
-        opened = _Names(await bus.subscribe(OPENED))
+        """Be told of every name that the other side says."""
+        heard = _Names(await bus.subscribe(cls.listens_to))
         try:
-            yield cls(bus, opened)
+            yield cls(bus, heard)
         finally:
-            await opened.close()
+            await heard.close()
+
+
+class Gates(_Side):
+    """The side of the clients, told of every gate that opens; one for all clients of a process."""
+
+    listens_to = OPENED
 
     async def reach(self, name: str) -> None:
         """Say that one client is at a gate, and wait until that is opened."""
         await self._bus.publish(REACHED, name.encode())
-        await self._opened.came(name, 1)
+        await self._heard.came(name, 1)
 
 
-class Keeper:
-    """The side of the benchmark."""
+class Keeper(_Side):
+    """The side of the benchmark, told of every client that reaches a gate."""
 
-    def __init__(self, bus: Bus, reached: _Names) -> None:
-        self._bus = bus
-        self._reached = reached
-
-    @classmethod
-    @asynccontextmanager
-    async def on(cls, bus: Bus) -> AsyncIterator[Self]:
-        """Be told of every client that reaches a gate."""
-        reached = _Names(await bus.subscribe(REACHED))
-        try:
-            yield cls(bus, reached)
-        finally:
-            await reached.close()
+    listens_to = REACHED
 
     async def all_at(self, name: str, clients: int, deadline_s: float) -> None:
         """Wait until so many clients are at a gate; FedbusError when they don't come."""
         try:
             async with asyncio.timeout(deadline_s):
-                await self._reached.came(name, clients)
+                await self._heard.came(name, clients)
         except TimeoutError as error:
-            there = self._reached.count(name)
+            there = self._heard.count(name)
             raise FedbusError(f"{there} of {clients} clients came to {name} within {deadline_s:g} s") from error
 
     async def open(self, name: str) -> None:
