@@ -39,9 +39,6 @@ PENDING_BYTES_MAX = 64 * 2**20
 BOARD_PATTERNS_MAX = 250
 """Patterns of one reading of the board: a client in a few sessions stays within the 1,000 messages of one answer."""
 
-BOARD_PATTERNS_MAX = 250
-"""Patterns of one reading of the board: a client in a few sessions stays within the 1,000 messages of one answer."""
-
 
 @dataclass(frozen=True, slots=True)
 class Heard:

@@ -23,7 +23,6 @@ AGAIN_S = 2.0
 """Without an answer for so long, what may be repeated is sent again: who had it may have died with it, unnoticed by the
 connection, as a leader in a cluster does. A new one is elected within 4 to 9 s, so pauses that grow would miss it."""
 
-
 AGAIN_SHARE = 0.2
 """Of the deadline: who gives an answer more time expects it to take more, and asking again and again for a large one on
 a slow line would only make the line slower."""
