@@ -22,9 +22,6 @@ from fedbus.cli.up import Up
 from fedbus.config.session import SessionConfig
 from fedbus.federation.service import SessionInfo, SessionResult, connect
 
-NUMBER_BYTES = 4
-"""A pixel as float32; that is how the clients hold them."""
-
 
 def client_app(train_on: digits.Examples, test_on: digits.Examples) -> fedbus.ClientApp:
     """Return the app of one owner of digits."""
