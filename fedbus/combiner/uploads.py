@@ -170,6 +170,7 @@ def verdict_of(key: Key, upload: Upload, *, accepted: bool, norm: float) -> repo
         metrics=begin.metrics,
         update=begin.update,
         stale=begin.stale,
+        spent=begin.spent,
     )
 
 

@@ -72,6 +72,7 @@ def _new(state: SessionState, known: Known, now: float) -> Decision:
             nbytes=start.nbytes,
             by=start.by,
             plan=start.plan,
+            base=start.base,
         ),
     )
 

@@ -24,7 +24,8 @@ Report = reports.UpdatesJudged | reports.ModelStored | reports.MergeFailed | rep
 class StartAsked:
     """Somebody asks for this session; its first model is stored.
 
-    ``refusal``: why it cannot run, if it cannot; ``plan``: what it asks of its rounds, if it can.
+    ``refusal``: why it cannot run, if it cannot; ``plan``: what it asks of its rounds, if it can. ``base``: the
+    version that its first model is, where it was a published one.
     """
 
     config: SessionConfig
@@ -34,6 +35,7 @@ class StartAsked:
     by: str
     refusal: str = ""
     plan: Plan = field(default_factory=Plan)
+    base: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -196,7 +196,7 @@ class Hearing:
 
 def asked_by(who: str, start: StartSession) -> StartAsked:
     """Return what a command asks for: with its plan, or with the reason for which it cannot run."""
-    asked = StartAsked(start.config, start.blob, start.digest, start.nbytes, who)
+    asked = StartAsked(start.config, start.blob, start.digest, start.nbytes, who, base=start.base)
     try:
         return replace(asked, plan=plan_of(start.config))
     except ConfigError as error:

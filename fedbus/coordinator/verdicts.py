@@ -14,6 +14,7 @@ from fedbus.coordinator.late import refusal
 from fedbus.coordinator.state import Phase, RoundState, SessionState
 from fedbus.errors import BadUpdate
 from fedbus.messages import records, reports
+from fedbus.messages.ids import Spent
 from fedbus.messages.records import AcceptedUpdate, RefusedUpdate
 
 Verdicts = Iterable[tuple[str, reports.UpdatesJudged]]
@@ -143,6 +144,7 @@ def _sort_verdict(
             digest=verdict.digest,
             metrics=verdict.metrics,
             stale=verdict.stale,
+            spent=verdict.spent,
         )
     else:
         reason = verdict.reason or "no reason given"
@@ -188,4 +190,10 @@ def _sort_part(
         digest="+".join(one.digest for one in of),
         metrics=of[0].metrics,
         stale=of[0].stale,
+        spent=_longest([one.spent for one in of if one.spent]),
     )
+
+
+def _longest(spent: list[Spent]) -> Spent | None:
+    """Return what the slowest part of an update says; the client's own times are the same in all of them."""
+    return max(spent, key=lambda one: one.upload_s, default=None)

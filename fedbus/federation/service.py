@@ -419,7 +419,8 @@ class Federation:
             else:
                 manifest = await self.store.put(blob, arrays, chunk_bytes)
                 digest, nbytes = manifest.digest, manifest.spec.nbytes
-            start = StartSession(session=name, config=config, blob=blob, digest=digest, nbytes=nbytes)
+            base = published.version if published else ""
+            start = StartSession(session=name, config=config, blob=blob, digest=digest, nbytes=nbytes, base=base)
             try:
                 await self.command(start, f"start-{name}-{blob}")
             except BusFull:

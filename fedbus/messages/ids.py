@@ -19,6 +19,9 @@ _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 Name = Annotated[str, Field(pattern=NAME)]
 """A workspace, session, client, combiner, blob or version: one token."""
 
+MaybeName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{0,64}$")]
+"""A name, or nothing."""
+
 StrategyName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}(\+[A-Za-z0-9_-]{1,64}){0,7}$")]
 """An aggregator, or several in a chain, joined by ``+``."""
 
@@ -39,6 +42,24 @@ Number = Annotated[float, Field(allow_inf_nan=False)]
 
 Count = Annotated[int, Field(ge=0, lt=2**53)]
 """A whole number from 0 on that survives JSON."""
+
+Seconds = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
+"""A span of time."""
+
+
+class Spent(NamedTuple):
+    """Where a client's time of a round went, in seconds, each by the clock of who measured it.
+
+    ``wait_s``: from the task's arrival until its model was asked for; ``fetch_s``, ``train_s``: until the model was
+    there, and until the app had made the update, and it was copied and digested (the client says so); ``upload_s``:
+    from the first announcement until the last byte was taken (the combiner).
+    """
+
+    wait_s: Seconds = 0.0
+    fetch_s: Seconds = 0.0
+    train_s: Seconds = 0.0
+    upload_s: Seconds = 0.0
+
 
 SHARDS_MAX = 256
 """Most combiners that share a model's chunks out among themselves."""

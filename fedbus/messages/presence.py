@@ -14,7 +14,7 @@ from typing import Annotated
 from pydantic import Field
 
 from fedbus.messages.envelope import Body
-from fedbus.messages.ids import Count, Name, Number, is_name
+from fedbus.messages.ids import Count, MaybeName, Name, Number, is_name
 
 Attributes = Annotated[
     dict[Annotated[str, Field(min_length=1, max_length=64)], Annotated[str, Field(max_length=256)]],
@@ -86,7 +86,7 @@ class Lease(Body):
     ``at``: the holder's time in seconds since the epoch, which whoever takes over goes on with.
     """
 
-    holder: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{0,64}$")]
+    holder: MaybeName
     incarnation: Name
     term: Count
     ttl_s: Annotated[float, Field(gt=0, le=3600)]

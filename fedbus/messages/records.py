@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError
 from fedbus.config.session import SessionConfig
 from fedbus.errors import BadMessage
 from fedbus.messages.envelope import Body
-from fedbus.messages.ids import SHARDS_MAX, Count, Digest, Metrics, Name, Number, Reason, Sums
+from fedbus.messages.ids import SHARDS_MAX, Count, Digest, MaybeName, Metrics, Name, Number, Reason, Spent, Sums
 from fedbus.messages.plans import Plan
 
 Clients = Annotated[tuple[Name, ...], Field(max_length=200_000, fail_fast=True)]
@@ -22,7 +22,10 @@ Shards = Annotated[tuple[Name, ...], Field(max_length=SHARDS_MAX)]
 
 
 class SessionStarted(Body):
-    """A session begins with a model, version 0 of its chain; ``plan``: what its strategy asks of the rounds."""
+    """A session begins with a model, version 0 of its chain; ``plan``: what its strategy asks of the rounds.
+
+    ``base``: the version that this model is, where it was a published one.
+    """
 
     config: SessionConfig
     version: Name
@@ -31,13 +34,14 @@ class SessionStarted(Body):
     nbytes: Count
     by: str = ""
     plan: Plan = Plan()
+    base: MaybeName = ""
 
     def model(self, session: str, at: float) -> ModelPublished:
         """Return the version that the session begins with, journalled ``at``, as the catalogue has it."""
         return ModelPublished(
             round=0,
             version=self.version,
-            parent="",
+            parent=self.base,
             session=session,
             blob=self.blob,
             digest=self.digest,
@@ -67,7 +71,10 @@ class RoundOpened(Body):
 
 
 class AcceptedUpdate(Body):
-    """An update that a combiner has folded; ``stale``: made for so many rounds ago, its weight is the lessened one."""
+    """An update that a combiner has folded; ``stale``: made for so many rounds ago, its weight is the lessened one.
+
+    ``spent``: where its client's time went; None where neither said so.
+    """
 
     client: Name
     attempt: Count
@@ -78,6 +85,7 @@ class AcceptedUpdate(Body):
     digest: str
     metrics: Metrics = {}
     stale: Count = 0
+    spent: Spent | None = None
 
 
 class RefusedUpdate(Body):

@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import Field
 
 from fedbus.messages.envelope import Body
-from fedbus.messages.ids import Count, Digest, Metrics, Name, Number, Reason, Sums
+from fedbus.messages.ids import Count, Digest, Metrics, Name, Number, Reason, Spent, Sums
 
 VERDICTS_MAX = 1000
 """Updates in one report or record: some 300 bytes each."""
@@ -34,7 +34,7 @@ REPORTS_MAX = 10_000
 class Verdict(Body):
     """What a combiner found of one client's update, or of its part of it: folded, or refused with a reason.
 
-    ``update``, ``stale``: as in `UploadBegin`.
+    ``update``, ``stale``, ``spent``: as in `UploadBegin`, the last with its ``upload_s``.
     """
 
     client: Name
@@ -49,6 +49,7 @@ class Verdict(Body):
     metrics: Metrics = {}
     update: str = Field(default="", max_length=64)
     stale: Count = 0
+    spent: Spent | None = None
 
 
 class UpdatesJudged(Body):

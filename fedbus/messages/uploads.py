@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from fedbus.messages.envelope import Body
-from fedbus.messages.ids import Count, Digest, Metrics, Name, Reason
+from fedbus.messages.ids import Count, Digest, Metrics, Name, Reason, Spent
 
 INLINE_BYTES_MAX = 32 * 1024
 """Updates up to this travel in their announcement: one message instead of four, little where it is not wanted."""
@@ -29,7 +29,8 @@ class UploadBegin(Body):
     whole, digest, bytes and chunks those of the part; ``update`` is the same for all parts of one update, and for no
     other that its sender makes. ``stale``: for how many rounds ago it was made; its weight is the lessened one.
     ``number``: the how manieth announcement of this upload by this process. ``packed``: chunks that shrink so travel
-    as zstd frames (`fedbus.exchange.packing`); digests and bytes are those of the chunks.
+    as zstd frames (`fedbus.exchange.packing`); digests and bytes are those of the chunks. ``spent``: where the client's
+    time went, its ``upload_s`` still 0.
     """
 
     session: Name
@@ -47,6 +48,7 @@ class UploadBegin(Body):
     stale: Count = 0
     number: Count = 0
     packed: bool = False
+    spent: Spent | None = None
 
 
 class UploadState(Body):

@@ -8,11 +8,12 @@ import pkgutil
 
 import fedbus.messages
 from fedbus.config.session import SessionConfig
-from fedbus.messages import commands, envelope, orders, plans, presence, queries, records, reports, tasks, uploads
+from fedbus.messages import commands, envelope, ids, orders, plans, presence, queries, records, reports, tasks, uploads
 
 for module in pkgutil.iter_modules(fedbus.messages.__path__):
     importlib.import_module(f"fedbus.messages.{module.name}")
 
+SPENT = ids.Spent(0.5, 1.5, 20.0, 2.5)
 DIGEST = "0123456789abcdef" * 4
 CONFIG = SessionConfig(train_config={"lr": 0.1, "layers": [1, 2], "note": "ü", "none": None}, seed=2**62)
 METRICS = {"loss": math.inf, "accuracy": 0.5}
@@ -72,7 +73,16 @@ MERGE = orders.Merge(
     means={"local_steps": 2.5},
 )
 ACCEPTED = records.AcceptedUpdate(
-    client="c-1", attempt=2, weight=1.5, nbytes=10, fetched=9, norm=0.25, digest=DIGEST, metrics=METRICS, stale=1
+    client="c-1",
+    attempt=2,
+    weight=1.5,
+    nbytes=10,
+    fetched=9,
+    norm=0.25,
+    digest=DIGEST,
+    metrics=METRICS,
+    stale=1,
+    spent=SPENT,
 )
 REFUSED = records.RefusedUpdate(client="c-2", by="k-0", stage="update", reason="NaN")
 MISSING = records.Missing(
@@ -92,6 +102,7 @@ VERDICT = reports.Verdict(
     metrics=METRICS,
     update=DIGEST,
     stale=1,
+    spent=SPENT,
 )
 SEEN = queries.Seen(
     role="client",
@@ -123,7 +134,7 @@ MODEL = records.ModelPublished(
 )
 
 SAMPLES: list[envelope.Body] = [
-    commands.StartSession(session="s", config=CONFIG, blob="s-0-x", digest=DIGEST, nbytes=2**52),
+    commands.StartSession(session="s", config=CONFIG, blob="s-0-x", digest=DIGEST, nbytes=2**52, base="s-9"),
     commands.StopSession(session="s", reason="enough"),
     orders.Order(
         session="s",
@@ -161,7 +172,9 @@ SAMPLES: list[envelope.Body] = [
     WAIT,
     queries.Waits(waits=(WAIT,)),
     queries.Refused(reason="no", status="busy"),
-    records.SessionStarted(config=CONFIG, version="s-0", blob="b", digest=DIGEST, nbytes=1, by="eve", plan=PLAN),
+    records.SessionStarted(
+        config=CONFIG, version="s-0", blob="b", digest=DIGEST, nbytes=1, by="eve", plan=PLAN, base="t-9"
+    ),
     records.RoundOpened(
         round=1,
         attempt=1,
@@ -239,6 +252,7 @@ SAMPLES: list[envelope.Body] = [
         stale=1,
         number=2,
         packed=True,
+        spent=SPENT,
     ),
     uploads.UploadState(
         session="s",
