@@ -18,6 +18,7 @@ from fedbus.client.keepsake import Keepsake, keeping
 from fedbus.client.newest import Fetched
 from fedbus.client.shelf import Place, Shelf
 from fedbus.errors import BadUpdate
+from fedbus.messages.ids import Spent
 from fedbus.messages.orders import part_of
 from fedbus.messages.plans import Encoding
 from fedbus.messages.tasks import Train
@@ -50,7 +51,8 @@ class Deposit(Protocol):
 class Held:
     """The update of a round, until its receipt.
 
-    ``base``: digest of the model that it was made of. ``deposit``: where it stands in the client's state. ``adopted``:
+    ``base``: digest of the model that it was made of. ``spent``: where the time went until it was made, None of what a
+    former process has made. ``deposit``: where it stands in the client's state. ``adopted``:
     a former process has made it, so whether it is of the session that we are asked by is yet to be seen. ``keepsake``:
     what its client is to keep from the moment on at which it is made (`fedbus.client.keepsake`), until that is done.
     """
@@ -67,6 +69,7 @@ class Held:
     deposit: Deposit | None = None
     adopted: bool = False
     keepsake: Keepsake | None = None
+    spent: Spent | None = None
 
     @property
     def layout(self) -> Layout:

@@ -36,6 +36,7 @@ from fedbus.client.queries import answer, columns_of
 from fedbus.client.shelf import Shelf
 from fedbus.crash import Crash
 from fedbus.errors import BadUpdate, BusClosed, FedbusError
+from fedbus.messages.ids import Spent
 from fedbus.messages.subjects import Subjects
 from fedbus.messages.tasks import Evaluate, Train
 from fedbus.store.models import ModelStore
@@ -57,7 +58,11 @@ FAILURES_SHOWN = 100
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """One thing to be done for one client in one session; ``work`` is that of the `StartTraining`."""
+    """One thing to be done for one client in one session; ``work`` is that of the `StartTraining`.
+
+    ``since``: when its task came; ``fetch_s``: how long its model took; ``called``: when its function was. By the time
+    of the loop.
+    """
 
     client: str
     session: str
@@ -65,6 +70,9 @@ class Job:
     work: int
     headers: Mapping[str, str]
     dropped: bool = False
+    since: float = 0.0
+    fetch_s: float = 0.0
+    called: float = 0.0
 
     @property
     def function(self) -> str:
@@ -77,6 +85,11 @@ class Job:
     def stage(self) -> str:
         """What it is to those who read why it failed."""
         return "train" if isinstance(self.task, Train) else "evaluate"
+
+    def spent(self, now: float) -> Spent:
+        """Where the time has gone until its update is made, which is ``now``."""
+        wait_s = self.called - self.since - self.fetch_s
+        return Spent(max(wait_s, 0.0), self.fetch_s, max(now - self.called, 0.0))
 
     def is_like(self, other: Job) -> bool:
         """Whether both want the same of the same model."""

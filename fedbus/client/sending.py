@@ -256,6 +256,7 @@ def _parcel(sending: Sending, part: Part, *, first: bool) -> Parcel:
         update=held.identity if train.shards else "",
         stale=sending.stale,
         packed=train.encoding.packed,
+        spent=held.spent,
     )
 
     def chunk(index: int) -> Payload:

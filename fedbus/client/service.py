@@ -116,7 +116,10 @@ class Setup:
 
 @dataclass(slots=True, eq=False)
 class _Session:
-    """What a client has of a session; ``seen``: what was last read of its task on the board."""
+    """What a client has of a session; ``seen``: what was last read of its task on the board.
+
+    ``task_since``: when its newest task came, by the time of the loop.
+    """
 
     client: str
     machine: Machine
@@ -125,17 +128,19 @@ class _Session:
     held: Held | None = None
     sending: Sending | None = None
     seen: tuple[int, int] = (0, 0)
+    task_since: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class _Told:
-    """Something for a client's machine of a session."""
+    """Something for a client's machine of a session; ``since``: when a task came, by the time of the loop."""
 
     client: str
     session: str
     event: Event
     headers: Mapping[str, str] | None = None
     by: Made | Sending | None = None
+    since: float = 0.0
 
 
 class Hub:
@@ -268,7 +273,8 @@ class Hub:
         body = found.envelope.body
         if family == "task" and isinstance(body, Task):
             if names[0] in self._clients and not self._is_full:
-                self._inbox.put_nowait(_Told(names[0], body.session, TaskSeen(body), message.headers))
+                now = asyncio.get_running_loop().time()
+                self._inbox.put_nowait(_Told(names[0], body.session, TaskSeen(body), message.headers, since=now))
         elif family == "down" and isinstance(body, UploadState):
             session = self._clients.get(names[1], {}).get(body.session)
             if session is not None and session.sending is not None:
@@ -389,7 +395,9 @@ class Hub:
                 assert_never(effect)
 
     def _work(self, session: _Session, task: Train | Evaluate, work: int = 0) -> None:
-        session.job = Job(session.client, session.machine.session, task, work, session.headers)
+        session.job = Job(
+            session.client, session.machine.session, task, work, session.headers, since=session.task_since
+        )
         self._workshop.add(session.job)
 
     def _stop_work(self, session: _Session) -> None:
@@ -415,6 +423,8 @@ def _note(session: _Session, told: _Told) -> None:
     """Take note of what came with an event."""
     if told.headers:
         session.headers = told.headers
+    if told.since:
+        session.task_since = told.since
     if isinstance(told.by, Made):
         session.job = None
         if told.by.held is not None:

@@ -119,7 +119,9 @@ class _InMemory:
         newest = {(kept.client, kept.session): number for number, kept in self.updates.items()}
         self.updates = {number: self.updates[number] for number in newest.values()}
         return [
-            Found(kept.client, kept.session, replace(kept.held, deposit=_Deposit(self, number), adopted=True))
+            Found(
+                kept.client, kept.session, replace(kept.held, deposit=_Deposit(self, number), adopted=True, spent=None)
+            )
             for number, kept in self.updates.items()
         ]
 

@@ -143,7 +143,11 @@ class Workshop:
         batch.task.add_done_callback(over)
 
     async def _do(self, name: str, batch: _Batch, *, alone: bool) -> None:
+        asked = self._now()
         fetched = await self._functions.fetch(batch.jobs[0])
+        fetch_s = self._now() - asked
+        for job in batch.jobs:
+            job.fetch_s += fetch_s
         if isinstance(fetched, Made):
             self._tell_of(fetched)
             self._fail_alike(name, batch.jobs[1:], fetched)
@@ -151,6 +155,7 @@ class Workshop:
         if name in self._queues:
             self._queues[name].nbytes = fetched.manifest.spec.nbytes
         if alone:
+            batch.jobs[0].called = self._now()
             await self._hand_on(batch, [await self._functions.finish(batch.jobs[0], fetched)])
         else:
             await self._do_in_thread(name, batch, fetched)
@@ -158,7 +163,7 @@ class Workshop:
     async def _do_in_thread(self, name: str, batch: _Batch, fetched: Fetched) -> None:
         """Do what there is time for; the rest waits again, before all others."""
         batch.interruptible = False
-        done = await self._means.thread.run(self._in_thread, batch.jobs, fetched, asyncio.get_running_loop().time)
+        done = await self._means.thread.run(self._in_thread, batch.jobs, fetched, self._now)
         rest = batch.jobs[len(done) :]
         if rest:
             self._queues.setdefault(name, _Queue(nbytes=fetched.manifest.spec.nbytes)).jobs.extendleft(reversed(rest))
@@ -177,12 +182,20 @@ class Workshop:
             if job.dropped:
                 done.append(None)
                 continue
+            job.called = now()
             made = self._functions.call(job, fetched)
+            over = now()
+            if isinstance(made, Made) and made.held is not None:
+                made.held.spent = job.spent(over)
             done.append(made)
-            if now() >= until or isinstance(made, Unfinished):
+            if over >= until or isinstance(made, Unfinished):
                 break
             fetched = replace(fetched, nbytes=0) if fetched.nbytes else fetched
         return done
+
+    @property
+    def _now(self) -> Callable[[], float]:
+        return asyncio.get_running_loop().time
 
     def _fail_alike(self, name: str, jobs: Sequence[Job], first: Made) -> None:
         """Fail others of a batch, and those that wait for the same: what one has not, none has."""
@@ -197,6 +210,8 @@ class Workshop:
     async def _hand_on(self, batch: _Batch, done: Sequence[Made]) -> None:
         """Keep updates where there is a state, then tell of all."""
         for made in done:
+            if made.held is not None and made.held.spent is None:
+                made.held.spent = made.job.spent(self._now())
             if made.held is not None and not made.job.dropped:
                 self._means.crash(Point.UPDATE_MADE)
         if self._keeper is not None and any(made.held is not None for made in done):

@@ -26,11 +26,14 @@ class Early:
     def __iter__(self) -> Iterator[Begun]:
         return iter(self.begun.values())
 
-    def keep(self, event: Begun) -> None:
-        """Remember an announcement, bare where there is no room for what came with it."""
+    def keep(self, event: Begun, now: float) -> None:
+        """Remember an announcement, and since when; bare where there is no room for what came with it."""
         before = self.begun.get(event.sender)
         if before is None and len(self.begun) >= EARLY_MAX:
             return
+        if event.since_at is None:
+            is_repeat = before is not None and before.begin.digest == event.begin.digest
+            event = replace(event, since_at=before.since_at if before is not None and is_repeat else now)
         self.nbytes -= len(before.begin.inline) if before is not None else 0
         if self.nbytes + len(event.begin.inline) > EARLY_BYTES_MAX:
             event = replace(event, begin=bare(event.begin), bare=True)

@@ -85,12 +85,16 @@ class PrepareFailed:
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """Somebody announces an upload; ``bare``: what came with the announcement could not be kept."""
+    """Somebody announces an upload; ``bare``: what came with the announcement could not be kept.
+
+    ``since_at``: when it was first announced, of one that was too early.
+    """
 
     sender: Peer
     begin: UploadBegin
     headers: Mapping[str, str] = field(default_factory=dict)
     bare: bool = False
+    since_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

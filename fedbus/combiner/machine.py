@@ -279,14 +279,14 @@ class Machine:
         begin, order = event.begin, self.order
         key = Key(event.sender, begin.round, begin.attempt)
         if order is None or begin.round > order.round:
-            return self._too_early(key, event)
+            return self._too_early(key, event, now)
         if begin.round < order.round or order.state in ("rest", "ended"):
             under_way = f"; round {order.round} is under way" if begin.round < order.round else ""
             return [self._refusal(key, f"round {begin.round} is closed{under_way}")]
         if self.phase in (Phase.IDLE, Phase.PREPARING):
-            return self._too_early(key, event)
+            return self._too_early(key, event, now)
         if key not in self.allowed:
-            return self._begun_not_allowed(key, order, event)
+            return self._begun_not_allowed(key, order, event, now)
         return self._begun_allowed(key, order, event, now)
 
     def _begun_allowed(self, key: Key, order: Order, event: Begun, now: float) -> list[Effect]:
@@ -309,11 +309,14 @@ class Machine:
             self.uploads[key] = Upload(bare(begin), Standing.REFUSED, reason=str(error))
             return effects + self._judge(key, accepted=False)
         self.begun += 1
+        since = now if event.since_at is None else event.since_at
         if is_whole:
             short = bare(begin)
-            self.uploads[key] = Upload(short, Standing.WHOLE, weight, next_chunk=begin.chunks, serial=self.begun)
+            self.uploads[key] = Upload(
+                short, Standing.WHOLE, weight, next_chunk=begin.chunks, serial=self.begun, since_at=since
+            )
             return [*effects, FoldWhole(key, self.begun, begin.inline, weight, short)]
-        self.uploads[key] = Upload(begin, weight=weight, serial=self.begun)
+        self.uploads[key] = Upload(begin, weight=weight, serial=self.begun, since_at=since)
         self.slots.wait(key)
         effects += self._fill_slots(now)
         return effects if key in self.slots.held else [*effects, tell(self.session, key)]
@@ -326,16 +329,16 @@ class Machine:
             raise BadUpdate(f"this combiner holds {RECORDS_MAX} uploads already")
         return weight
 
-    def _too_early(self, key: Key, event: Begun) -> list[Effect]:
+    def _too_early(self, key: Key, event: Begun, now: float) -> list[Effect]:
         """Let a sender wait that knows more than we do yet; it is answered again when we do, not only when it asks."""
-        self.early.keep(event)
+        self.early.keep(event, now)
         return [tell(self.session, key)]
 
     def _hear_early(self, now: float) -> list[Effect]:
         """Answer those who were too early, now that an order is here or the fold is ready."""
         return [effect for event in self.early.take() for effect in self._begun(event, now)]
 
-    def _begun_not_allowed(self, key: Key, order: Order, event: Begun) -> list[Effect]:
+    def _begun_not_allowed(self, key: Key, order: Order, event: Begun, now: float) -> list[Effect]:
         """Refuse what cannot be allowed any more; let wait what an order under way may allow."""
         attempts = [known.attempt for known in self.allowed if known.sender == key.sender]
         if attempts and key.attempt < attempts[0]:
@@ -344,7 +347,7 @@ class Machine:
         fixed = order.merge is not None and key.attempt < order.merge.attempt
         if key.sender.role == "client" and fixed and not attempts:
             return [self._refusal(key, f"round {order.round} has closed without this update")]
-        return self._too_early(key, event)
+        return self._too_early(key, event, now)
 
     def _chunk_arrived(self, event: ChunkArrived, now: float) -> list[Effect]:
         sender, _, round_, attempt, chunk, digest = event.address
@@ -430,7 +433,7 @@ class Machine:
         upload.standing = Standing.ACCEPTED
         self.accepted.add(event.key)
         self.slots.leave(event.key)
-        effects = self._judge(event.key, accepted=True, norm=event.norm)
+        effects = self._judge(event.key, accepted=True, norm=event.norm, now=now)
         return effects + self._fill_slots(now) + self._merge_if_complete()
 
     def _damaged(self, event: Damaged, now: float) -> list[Effect]:
@@ -458,12 +461,12 @@ class Machine:
         self.slots.leave(key)
         return [Undo(key), *self._judge(key, accepted=False), *self._fill_slots(now)]
 
-    def _judge(self, key: Key, *, accepted: bool, norm: float = 0.0) -> list[Effect]:
+    def _judge(self, key: Key, *, accepted: bool, norm: float = 0.0, now: float | None = None) -> list[Effect]:
         """Tell the sender, and note for the coordinator."""
         upload = self.uploads[key]
         told = state_of(self.session, key, upload)
         if key.sender.role == "client":
-            self.verdicts.append(verdict_of(key, upload, accepted=accepted, norm=norm))
+            self.verdicts.append(verdict_of(key, upload, accepted=accepted, norm=norm, now=now))
         if accepted:
             return [told]
         if key not in self.noted:

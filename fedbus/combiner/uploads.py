@@ -43,7 +43,8 @@ class Upload:
 
     ``weight`` is that of the fold. ``granted`` is the highest credit it ever had. ``serial`` tells it from an earlier
     upload of the same key, whose results may still be on their way. The lease says how far it was (``lease_chunk``)
-    when its progress was last looked at and found enough.
+    when its progress was last looked at and found enough. ``since_at``: when it was first announced, where this life
+    has heard that.
     """
 
     begin: UploadBegin
@@ -63,6 +64,7 @@ class Upload:
     lease_chunk: int = 0
     answered_at: float = float("-inf")
     reason: str = ""
+    since_at: float | None = None
 
     @property
     def is_settled(self) -> bool:
@@ -154,9 +156,11 @@ def _check_size(base: Prepared, order: Order, sender: Peer, begin: UploadBegin) 
         )
 
 
-def verdict_of(key: Key, upload: Upload, *, accepted: bool, norm: float) -> reports.Verdict:
-    """Return what the coordinator is told of an upload."""
-    begin = upload.begin
+def verdict_of(key: Key, upload: Upload, *, accepted: bool, norm: float, now: float | None = None) -> reports.Verdict:
+    """Return what the coordinator is told of an upload, whose last byte was folded ``now``."""
+    begin, spent = upload.begin, upload.begin.spent
+    if spent is not None and now is not None and upload.since_at is not None:
+        spent = spent._replace(upload_s=max(now - upload.since_at, 0.0))
     return reports.Verdict(
         client=key.sender.name,
         attempt=key.attempt,
@@ -170,7 +174,7 @@ def verdict_of(key: Key, upload: Upload, *, accepted: bool, norm: float) -> repo
         metrics=begin.metrics,
         update=begin.update,
         stale=begin.stale,
-        spent=begin.spent,
+        spent=spent,
     )
 
 

@@ -50,9 +50,9 @@ Seconds = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
 class Spent(NamedTuple):
     """Where a client's time of a round went, in seconds, each by the clock of who measured it.
 
-    ``wait_s``: from the task's arrival until its model was asked for; ``fetch_s``, ``train_s``: until the model was
-    there, and until the app had made the update, and it was copied and digested (the client says so); ``upload_s``:
-    from the first announcement until the last byte was taken (the combiner).
+    ``wait_s``: from the task's arrival until the app was called, without ``fetch_s``, in which the model came;
+    ``train_s``: until the app had made the update, and it was copied and digested (the client says so); ``upload_s``:
+    from the first announcement until the last byte was folded (the combiner).
     """
 
     wait_s: Seconds = 0.0

@@ -475,3 +475,45 @@ def test_an_update_has_the_difference_to_the_model_that_it_was_made_of():
             assert held[client].base == Manifest.of(model).digest
 
     run_virtual(main())
+
+
+def test_an_update_says_where_its_clients_time_went():
+    """Waited since its task came, fetched, trained, by the loop's time; a second job of the same model fetches none."""
+    app, shop = ClientApp(), None
+
+    @app.train
+    async def train(model, task):
+        await asyncio.sleep(3.0)
+        return Update(dict(model))
+
+    async def main():
+        nonlocal shop
+        shop = Shop(app, newest=Newest(pause_s=2.0))
+        start = asyncio.get_running_loop().time()
+        job = training("m-0")
+        job.since = start
+        await asyncio.sleep(1.0)
+        await shop.run(job)
+
+    run_virtual(main())
+    (made,) = shop.told
+    assert made.held.spent == pytest.approx((1.0, 2.0, 3.0, 0.0))
+
+
+def test_who_stands_behind_others_of_a_crowd_waits_and_does_not_train():
+    """Of plain functions that run one after the other each has the time of its own call; the rest is waiting."""
+    app, now = ClientApp(), [100.0]
+
+    @app.train
+    def train(model, task):
+        now[0] += 0.004 if task.client == "m-0" else 0.001
+        return Update(dict(model))
+
+    shop = Shop(app)
+    jobs = [training("m-0"), training("m-1")]
+    for job in jobs:
+        job.since, job.fetch_s = 98.5, 0.5
+    fetched = Fetched(Model(MODEL, "s-0"), Manifest.of(MODEL), 16)
+    first, second = shop.workshop._in_thread(jobs, fetched, lambda: now[0])
+    assert first.held.spent == pytest.approx((1.0, 0.5, 0.004, 0.0))
+    assert second.held.spent == pytest.approx((1.004, 0.5, 0.001, 0.0))
