@@ -175,8 +175,15 @@ class RoundFailed(Body):
     missing: Missing | None = None
 
 
+REMOVED_CHARS_MAX = 300
+"""Of the sentence on why a version's arrays were removed, and by whom."""
+
+
 class ModelPublished(Body):
-    """A version exists: its blob was stored before this was written."""
+    """A version exists: its blob was stored before this was written.
+
+    ``removed_at``: when its arrays were removed, 0 while they are kept, and why; only the catalogue says so.
+    """
 
     round: Count
     version: Name
@@ -186,6 +193,8 @@ class ModelPublished(Body):
     digest: Digest
     nbytes: Count
     at: Number = 0.0
+    removed_at: Number = 0.0
+    removed_why: Annotated[str, Field(max_length=REMOVED_CHARS_MAX)] = ""
 
 
 class RoundClosed(Body):

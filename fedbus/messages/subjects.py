@@ -11,6 +11,9 @@ subject                                         carried  who publishes         w
 ``order.<combiner>.<session>``                  MEMORY   coordinator           `orders.Order` (board)
 ``blob.<blob>.manifest``, ``blob.<blob>.<i>``   FILE     combiners, engineers  a model's bytes
 ``model.<version>``                             FILE     coordinator           `records.ModelPublished` (board)
+``registry.state``                              FILE     engineers,            `registry.RegistryState`
+                                                         coordinator
+``registry.note.<version>``                     FILE     engineers             `registry.VersionNote`
 ``lead``                                        MEMORY   coordinators          `presence.Lease` (board)
 ``presence.<role>.<name>``                      plain    everybody             `presence.Hello`, ``Bye``
 ``whois``                                       plain    coordinator           `presence.WhoIsThere`
@@ -66,7 +69,7 @@ class Subjects:
         return f"fb.{self.workspace}." + ".".join(map(str, tokens))
 
     def stream(self, what: str) -> str:
-        """Name of the stream that holds ``what``: journal, command, board, blob or model."""
+        """Name of the stream that holds ``what``: journal, command, board, blob, model or registry."""
         return f"fb-{self.workspace}-{what}"
 
     def journal(self, session: str = "*") -> str:
@@ -92,6 +95,18 @@ class Subjects:
     def model(self, version: str = "*") -> str:
         """The catalogue's entry of a version."""
         return self._of("model", version)
+
+    def registry(self) -> str:
+        """Pattern of all that people decide about versions."""
+        return self._of("registry", ">")
+
+    def registry_state(self) -> str:
+        """Stages, retirements and retention, all in one."""
+        return self._of("registry", "state")
+
+    def registry_note(self, version: str = "*") -> str:
+        """What is noted beside a version."""
+        return self._of("registry", "note", version)
 
     def lead(self) -> str:
         """Which coordinator leads."""

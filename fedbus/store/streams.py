@@ -5,6 +5,9 @@ from __future__ import annotations
 from fedbus.bus.base import Bus, Placement, Storage, StreamSpec
 from fedbus.messages.subjects import Subjects
 
+REVISIONS_KEPT = 64
+"""Of the registry's state, and of each note: who changed what, and when, as far back as people ask."""
+
 
 def streams_of(subjects: Subjects, *, replicas: int = 0, placement: Placement | None = None) -> tuple[StreamSpec, ...]:
     """Return every stream of a workspace, all with the same replicas and placement (see `StreamSpec` for 0 and None).
@@ -24,6 +27,7 @@ def streams_of(subjects: Subjects, *, replicas: int = 0, placement: Placement | 
         stream("board", subjects.task(), subjects.order(), subjects.lead(), storage=Storage.MEMORY, per_subject_max=1),
         stream("blob", subjects.blob(), per_subject_max=1),
         stream("model", subjects.model(), per_subject_max=1),
+        stream("registry", subjects.registry(), per_subject_max=REVISIONS_KEPT),
     )
 
 

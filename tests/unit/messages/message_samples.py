@@ -8,7 +8,20 @@ import pkgutil
 
 import fedbus.messages
 from fedbus.config.session import SessionConfig
-from fedbus.messages import commands, envelope, ids, orders, plans, presence, queries, records, reports, tasks, uploads
+from fedbus.messages import (
+    commands,
+    envelope,
+    ids,
+    orders,
+    plans,
+    presence,
+    queries,
+    records,
+    registry,
+    reports,
+    tasks,
+    uploads,
+)
 
 for module in pkgutil.iter_modules(fedbus.messages.__path__):
     importlib.import_module(f"fedbus.messages.{module.name}")
@@ -130,8 +143,13 @@ WAIT = queries.Wait(
     away_count=1,
 )
 MODEL = records.ModelPublished(
-    round=1, version="s-1", parent="s-0", session="s", blob="s-1-2", digest=DIGEST, nbytes=12, at=3.0
-)
+    round=1, version="s-1", parent="s-0", session="s", blob="s-1-2", digest=DIGEST, nbytes=12, at=3.0,
+    removed_at=4.0, removed_why="eve: too old",
+)  # fmt: skip
+PROMOTED = registry.Promoted(version="s-1", blob="s-1-2", at=3.0, by="eve", reason="best so far")
+STAGE = registry.Stage(held=(PROMOTED,))
+RETIRED = registry.Retired(version="s-0", blob="s-0-x", at=1.0, until_at=601.0, by="eve", reason="too old")
+IMPORTING = registry.Importing(version="bert", blob="import-1", at=1.0, by="eve")
 
 SAMPLES: list[envelope.Body] = [
     commands.StartSession(session="s", config=CONFIG, blob="s-0-x", digest=DIGEST, nbytes=2**52, base="s-9"),
@@ -159,6 +177,14 @@ SAMPLES: list[envelope.Body] = [
     MERGE,
     ENCODING,
     PLAN,
+    PROMOTED,
+    STAGE,
+    RETIRED,
+    IMPORTING,
+    registry.RegistryState(
+        stages={"production": STAGE}, retired=(RETIRED,), imports=(IMPORTING,), keep_last=3, at=4.0, by="eve", what="x"
+    ),
+    registry.VersionNote(version="s-1", note="# good", at=2.0, by="eve"),
     presence.Hello(
         incarnation="i", heartbeat_s=2.0, attributes={"gpu": "yes"}, version="0.1", doing="idle", members=7, first=14
     ),
