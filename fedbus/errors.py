@@ -44,7 +44,14 @@ class BusFull(BusError):
 
 
 class Conflict(BusError):
-    """Somebody else has written first (expected-last-sequence did not match): read again, then decide again."""
+    """Somebody else has written first (expected-last-sequence did not match): read again, then decide again.
+
+    ``state``: the state that what was to be changed is in, where that is known.
+    """
+
+    def __init__(self, *what: object, state: str = "") -> None:
+        super().__init__(*what)
+        self.state = state
 
 
 class BrokerMissing(FedbusError):

@@ -3,10 +3,14 @@
 An operation names its path, what it takes and gives, and who else does the same: a command and a method of Python. Its
 handler gets a `Call` whose query and body are checked already, and returns a view, a tuple of a view and headers, or an
 aiohttp response of its own (a stream, a file). Errors of fedbus that it raises become problems (`gateway.http`).
+
+Paths are whole: those of REST begin with `API`. The names in braces are those of `NAMES`; a request whose names cannot
+be is answered with 404 before the handler is asked.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -15,24 +19,55 @@ from aiohttp import web
 from pydantic import BaseModel
 
 from fedbus.gateway.views import View
+from fedbus.messages.ids import NAME
 
 if TYPE_CHECKING:
     from fedbus.gateway.service import Gateway
+
+STRATEGY = r"^[A-Za-z0-9_-]{1,64}(\+[A-Za-z0-9_-]{1,64}){0,7}$"
 
 Model = TypeVar("Model", bound=BaseModel)
 Reply = View | tuple[View, Mapping[str, str]] | web.StreamResponse
 Handler = Callable[["Call"], Awaitable[Reply]]
 
+API = "/api/v1"
+"""What stands before the path of every operation of REST."""
+
+NAMES: Mapping[str, tuple[str, str]] = {
+    "session": (NAME, "Name of a session."),
+    "round": (r"^(newest|[0-9]{1,9})$", "Number of a round, from 1 on, or `newest`."),
+    "client": (NAME, "Name of a client."),
+    "version": (NAME, "A published version of a model."),
+    "stage": (NAME, "Name of a stage, such as `production`."),
+    "name": (STRATEGY, "Name of a strategy, codec or selection, or of several strategies in a chain: `a+b`."),
+}
+"""What may stand in braces in a path: its form and what it is."""
+
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request, checked: ``path`` holds what stands in braces in the operation's path."""
+    """One request, checked: ``path`` holds what stands in braces in the operation's path.
+
+    ``key``: of an idempotent operation, the request's `Idempotency-Key`, '' where it has none. ``id``: of the request;
+    it stands in the log and in the answer.
+    """
 
     gateway: Gateway
     request: web.Request
     path: Mapping[str, str]
     query: BaseModel | None = None
     body: BaseModel | None = None
+    key: str = ""
+    id: str = ""
+
+    def name_from_key(self, prefix: str) -> str:
+        """Return the name of what is made under the request's key, ``prefix-0123456789ab``; '' where it has none.
+
+        Every gateway makes the same of a key, so that a repeat finds what the first request has made, whoever took it.
+        """
+        if not self.key:
+            return ""
+        return f"{prefix}-{hashlib.blake2b(self.key.encode(), digest_size=6).hexdigest()}"
 
     def asked(self, kind: type[Model]) -> Model:
         """Return the query as what the operation declares."""

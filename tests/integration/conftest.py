@@ -23,6 +23,8 @@ from fedbus.bus.nats import connect
 from fedbus.clock import SystemClock
 from fedbus.combiner.service import Combiner
 from fedbus.coordinator.service import Coordinator
+from fedbus.gateway.listening import Listening
+from fedbus.gateway.service import Gateway
 from fedbus.store.spool import Memory
 from fedbus.tensors import CHUNK_BYTES
 from fedbus.workers import Threads
@@ -112,6 +114,7 @@ class House:
     def __init__(self, url):
         self.url = url
         self.clients = {}
+        self.gateways = {}
         self._roles = {}
         self._stack = contextlib.AsyncExitStack()
 
@@ -124,6 +127,17 @@ class House:
         """Start a combiner."""
         bus, common = await self._role(name)
         self._roles[name] = asyncio.create_task(Combiner(bus, make_spool=make_spool, **common, **how).run(), name=name)
+
+    async def gateway(self, name="gateway", **listening):
+        """Start a gateway on a free port, settings as in `Listening`; returns its URL."""
+        bus, common = await self._role(name)
+        url = asyncio.get_running_loop().create_future()
+        where = Listening(**{"port": 0, "rate_per_s": 0.0} | listening)
+        self.gateways[name] = gateway = Gateway(bus, **common, listening=where, listened=url.set_result)
+        self._roles[name] = asyncio.create_task(gateway.run(), name=name)
+        await asyncio.wait({self._roles[name], url}, return_when=asyncio.FIRST_COMPLETED)
+        self.check()
+        return await url
 
     async def _role(self, name):
         workers = Threads(2, name)

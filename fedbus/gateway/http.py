@@ -1,0 +1,191 @@
+"""The web application: the operations of the table behind what holds for every request.
+
+From the outside in: a request gets an id, which the answer and the log carry; errors become problems; whoever asks too
+often, or from a foreign page, is refused; then the operation's names, query and body are checked, and its handler is
+asked. Every answer, also a stream or a file, gets the headers that keep a browser from doing what nobody wants.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import secrets
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+from aiohttp.typedefs import Middleware
+from yarl import URL
+
+from fedbus.errors import FedbusError
+from fedbus.gateway.answers import answer_to
+from fedbus.gateway.asking import body_of, key_of, names_in, query_of
+from fedbus.gateway.limits import Rate
+from fedbus.gateway.listening import Listening
+from fedbus.gateway.operations import Call, Operation
+from fedbus.gateway.problems import Refused, problem_of, refused_by, unforeseen
+
+if TYPE_CHECKING:
+    from fedbus.gateway.service import Gateway
+
+log = logging.getLogger("fedbus.gateway")
+
+Next = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+SAFE = ("GET", "HEAD", "OPTIONS")
+"""Methods that change nothing."""
+
+HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'self'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+        "frame-ancestors 'none'; base-uri 'none'; form-action 'self'; object-src 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+"""Of every answer: only what the gateway itself serves is run, shown or framed."""
+
+CORS_EXPOSED = "ETag, Location, Retry-After, X-Request-Id, Repr-Digest, Fedbus-Digest, Content-Range, Accept-Ranges"
+CORS_ASKED = "Content-Type, Idempotency-Key, If-None-Match, Last-Event-ID, Range, X-Request-Id"
+CORS_METHODS = "GET, HEAD, POST, PUT, PATCH, DELETE"
+
+_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+ID: web.RequestKey[str] = web.RequestKey("id", str)
+
+
+def application(gateway: Gateway, operations: Iterable[Operation], listening: Listening) -> web.Application:
+    """Return the application of a gateway."""
+    app = web.Application(
+        middlewares=[_Frame(gateway, listening).handle],
+        client_max_size=listening.body_bytes_max,
+    )
+    for operation in operations:
+        app.router.add_route(operation.method, operation.path, _handler(gateway, operation))
+        if operation.method == "GET":
+            app.router.add_route("HEAD", operation.path, _handler(gateway, operation))
+    app.on_response_prepare.append(_headers_of(listening))
+    return app
+
+
+def _handler(gateway: Gateway, operation: Operation) -> Next:
+    async def handle(request: web.Request) -> web.StreamResponse:
+        call = Call(
+            gateway,
+            request,
+            path=names_in(operation, request.match_info),
+            query=query_of(operation.query, request.query),
+            body=await body_of(operation, request),
+            key=key_of(operation, request),
+            id=request[ID],
+        )
+        return answer_to(request, operation, await operation.handler(call))
+
+    return handle
+
+
+class _Frame:
+    """What holds for every request."""
+
+    def __init__(self, gateway: Gateway, listening: Listening) -> None:
+        self._gateway = gateway
+        self._origins = frozenset(listening.cors_origins)
+        self._bytes_max = listening.body_bytes_max
+        self._rate = Rate(listening.rate_per_s, listening.burst, gateway.clock.now)
+
+    @property
+    def handle(self) -> Middleware:
+        """The middleware."""
+
+        @web.middleware
+        async def frame(request: web.Request, handler: Next) -> web.StreamResponse:
+            given = request.headers.get("X-Request-Id", "")
+            request[ID] = id_ = given if _ID.fullmatch(given) else secrets.token_hex(8)
+            with self._gateway.running():
+                response = await self._answer(request, handler)
+            if not response.prepared:
+                response.headers["X-Request-Id"] = id_
+            log.debug("%s %s %s -> %d", id_, request.method, request.rel_url, response.status)
+            return response
+
+        return frame
+
+    async def _answer(self, request: web.Request, handler: Next) -> web.StreamResponse:
+        """Answer a request; whatever goes wrong is a problem. The one broad ``except`` of a request is here."""
+        id_ = request[ID]
+        try:
+            self._check(request)
+            if request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
+                return self._preflight(request)
+            return await handler(request)
+        except web.HTTPRequestEntityTooLarge:
+            refused = Refused(413, f"expected a body of at most {self._bytes_max} bytes")
+        except web.HTTPException as error:
+            if error.status < 400:
+                raise
+            headers = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
+            refused = Refused(error.status, _why(error, request), headers=headers)
+        except FedbusError as error:
+            refused = refused_by(error) or unforeseen(id_, error)
+        except ConnectionError:
+            raise  # whoever asked has gone: there is nobody to answer
+        except Exception as error:  # noqa: BLE001 - one request must not end a gateway; it is logged with its traceback
+            refused = unforeseen(id_, error)
+        return problem_of(refused, id_)
+
+    def _check(self, request: web.Request) -> None:
+        wait_s = self._rate.take(request.remote or "")
+        if wait_s:
+            raise Refused(429, f"too many requests; ask again in {wait_s} s", headers={"Retry-After": str(wait_s)})
+        origin = request.headers.get("Origin")
+        if request.method not in SAFE and origin is not None and not self._is_ours(origin, request):
+            raise Refused(
+                403, f"Origin {origin[:200]}: another page may change nothing here, unless --cors-origin allows it"
+            )
+
+    def _is_ours(self, origin: str, request: web.Request) -> bool:
+        if origin in self._origins:
+            return True
+        try:
+            return URL(origin).authority == URL(f"{request.scheme}://{request.host}").authority
+        except ValueError:
+            return False
+
+    def _preflight(self, request: web.Request) -> web.Response:
+        """Tell a browser what a page of another origin may ask for."""
+        if request.headers.get("Origin") not in self._origins:
+            raise Refused(403, "this origin may not ask; --cors-origin allows others")
+        headers = {
+            "Access-Control-Allow-Methods": CORS_METHODS,
+            "Access-Control-Allow-Headers": CORS_ASKED,
+            "Access-Control-Max-Age": "600",
+        }
+        return web.Response(status=204, headers=headers)
+
+
+def _why(error: web.HTTPException, request: web.Request) -> str:
+    if isinstance(error, web.HTTPNotFound):
+        return f"nothing has this address: {request.path[:200]}"
+    if isinstance(error, web.HTTPMethodNotAllowed):
+        return f"expected {', '.join(sorted(error.allowed_methods))}, got {request.method[:32]}"
+    return error.text or error.reason
+
+
+def _headers_of(listening: Listening) -> Callable[[web.Request, web.StreamResponse], Awaitable[None]]:
+    origins = frozenset(listening.cors_origins)
+
+    async def prepare(request: web.Request, response: web.StreamResponse) -> None:
+        for name, value in HEADERS.items():
+            response.headers.setdefault(name, value)
+        response.headers["Server"] = "fedbus"  # which versions of what are below is nobody's business
+        if ID in request:
+            response.headers.setdefault("X-Request-Id", request[ID])
+        if origins:
+            response.headers.add("Vary", "Origin")
+            if request.headers.get("Origin") in origins:
+                response.headers["Access-Control-Allow-Origin"] = request.headers["Origin"]
+                response.headers["Access-Control-Expose-Headers"] = CORS_EXPOSED
+                response.headers["Cross-Origin-Resource-Policy"] = "cross-origin"
+
+    return prepare

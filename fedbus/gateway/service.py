@@ -1,0 +1,132 @@
+"""The gateway as a role: a place on the bus on one side, a web server on the other.
+
+It keeps nothing that another gateway could not tell: what it shows is read from the journal, the board and the roster,
+what it is asked to do becomes a command on the bus. So it may be killed at any time, and several may run.
+
+When it is to end, it takes no more connections, tells the streams to end (a reader then goes on at another gateway,
+behind the last event that it has), lets running requests finish for a bounded time, and says `Bye`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from aiohttp import web
+
+from fedbus.bus.base import Bus
+from fedbus.clock import Clock
+from fedbus.errors import ConfigError, FedbusError
+from fedbus.exchange.station import Station
+from fedbus.federation.service import Federation
+from fedbus.gateway.http import application
+from fedbus.gateway.listening import Listening
+from fedbus.gateway.table import OPERATIONS
+from fedbus.messages.ids import Peer
+from fedbus.telemetry import Telemetry
+from fedbus.together import together
+from fedbus.workers import Workers
+
+log = logging.getLogger("fedbus.gateway")
+
+HEARTBEAT_S = 2.0
+"""How often a gateway says that it lives, as coordinators do."""
+
+
+class Gateway:
+    """One gateway.
+
+    ``listened``: called with its URL when it takes requests. ``draining``: set when it is to end; a stream that sees it
+    ends. ``federation``: what it knows of the bus, entered while it runs. ``app``: its web application.
+    """
+
+    def __init__(
+        self,
+        bus: Bus,
+        *,
+        name: str,
+        incarnation: str,
+        workspace: str,
+        clock: Clock,
+        workers: Workers,
+        listening: Listening | None = None,
+        traces: Telemetry | None = None,
+        listened: Callable[[str], None] | None = None,
+    ) -> None:
+        self.name = name
+        self.clock = clock
+        self.listening = listening or Listening()
+        self.traces = traces or Telemetry.off()
+        self.federation = Federation(bus, workspace=workspace, name=name, clock=clock, workers=workers)
+        self.station = Station(bus, workspace, Peer("gateway", name), incarnation, clock, heartbeat_s=HEARTBEAT_S)
+        self.station.doing = self._doing
+        self.draining = asyncio.Event()
+        self._listened = listened
+        self._requests = 0
+        self.app = application(self, OPERATIONS, self.listening)
+
+    def _parts(self) -> tuple[Coroutine[Any, Any, None], ...]:
+        """What runs as long as the gateway does; what one of them raises ends it."""
+        return (self.station.present(),)
+
+    async def run(self) -> None:
+        """Serve until cancelled; then drain and say `Bye`. `ConfigError` where it cannot listen there."""
+        async with self.federation:
+            try:
+                async with together() as group:
+                    for part in self._parts():
+                        group.create_task(part)
+                    runner = await self._listen()
+                    try:
+                        await asyncio.Event().wait()
+                    finally:
+                        await self._drain(runner)
+            finally:
+                with suppress(FedbusError):
+                    await self.station.leave()
+
+    async def _listen(self) -> web.AppRunner:
+        where = self.listening
+        runner = web.AppRunner(
+            self.app, access_log=None, handle_signals=False, handler_cancellation=True, shutdown_timeout=where.drain_s
+        )
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, where.host, where.port).start()
+        except OSError as error:
+            await runner.cleanup()
+            raise ConfigError(f"cannot listen on {where.host} port {where.port}: {error.strerror or error}") from error
+        url = url_of(where.host, runner.addresses[0][1])
+        log.info("gateway %s of workspace %s: %s", self.name, self.federation.subjects.workspace, url)
+        if self._listened is not None:
+            self._listened(url)
+        return runner
+
+    async def _drain(self, runner: web.AppRunner) -> None:
+        """Take nothing new, end streams, let what runs finish within its time, then cut it off."""
+        self.draining.set()
+        if self._requests:
+            log.info("waiting for %d requests, at most %g s", self._requests, self.listening.drain_s)
+        await runner.cleanup()
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Count a request as one that runs."""
+        self._requests += 1
+        try:
+            yield
+        finally:
+            self._requests -= 1
+
+    def _doing(self) -> str:
+        return "drains" if self.draining.is_set() else f"serves {self._requests} requests"
+
+
+def url_of(host: str, port: int) -> str:
+    """Return the URL under which this machine reaches a gateway that listens there."""
+    if host in ("", "0.0.0.0", "::"):  # noqa: S104 - compared, not listened on
+        host = "127.0.0.1"
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
