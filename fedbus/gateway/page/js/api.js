@@ -1,0 +1,71 @@
+// The gateway's REST. What it refuses becomes a `Problem`; what cannot be reached too, with status 0.
+
+const BASE = new URL("api/v1/", document.baseURI);
+
+/** An answer that is no success (RFC 9457): `title`, `detail`, `status`, `errors: [{where, problem, got}]`, `state`. */
+export class Problem extends Error {
+  constructor(status, body = {}) {
+    super(body.detail || body.title || `status ${status}`);
+    Object.assign(this, { status, title: body.title || `Status ${status}`, detail: body.detail || "",
+      errors: body.errors || [], state: body.state ?? null });
+  }
+}
+
+/** The address of something, for links and downloads: url("models", name, "content"), url(["events"], {session}). */
+export function url(path, query = {}) {
+  const parts = Array.isArray(path) ? path : path.split("/").filter(Boolean);
+  const found = new URL(parts.map(encodeURIComponent).join("/"), BASE);
+  for (const [key, value] of Object.entries(query)) {
+    for (const one of Array.isArray(value) ? value : [value]) {
+      if (one !== null && one !== undefined && one !== "") found.searchParams.append(key, one);
+    }
+  }
+  return found.href;
+}
+
+async function ask(method, path, { query, body, headers = {}, signal, raw } = {}) {
+  let answer;
+  try {
+    answer = await fetch(url(path, query), {
+      method, signal, cache: "no-cache", credentials: "same-origin",
+      headers: { Accept: "application/json, application/problem+json", ...(body === undefined || raw ? {} :
+        { "Content-Type": "application/json" }), ...headers },
+      body: body === undefined ? undefined : raw ? body : JSON.stringify(body),
+    });
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Problem(0, { title: "The gateway does not answer", detail: "It may be restarting; this page tries again." });
+  }
+  if (!answer.ok) throw new Problem(answer.status, await answer.json().catch(() => ({ title: answer.statusText })));
+  if (answer.status === 204) return null;
+  const type = answer.headers.get("Content-Type") || "";
+  return type.includes("json") ? answer.json() : answer.text();
+}
+
+/**
+ * Paths are lists (each part is encoded) or texts: api.get(["sessions", name]), api.get("overview").
+ * Options: query, signal, headers. `all` follows cursors up to `most` items and returns them as one list.
+ */
+export const api = {
+  url,
+  get: (path, options) => ask("GET", path, options),
+  post: (path, body, options) => ask("POST", path, { body, ...options }),
+  put: (path, body, options) => ask("PUT", path, { body, ...options }),
+  patch: (path, body, options) => ask("PATCH", path, { body, ...options }),
+  delete: (path, options) => ask("DELETE", path, options),
+  upload: (path, file, options) => ask("POST", path, { ...options, body: file, raw: true,
+    headers: { "Content-Type": "application/octet-stream", ...options?.headers } }),
+  async all(path, { query = {}, most = 5000, ...options } = {}) {
+    const items = [];
+    let cursor;
+    do {
+      const page = await ask("GET", path, { ...options, query: { limit: 500, ...query, cursor } });
+      items.push(...page.items);
+      cursor = page.next;
+    } while (cursor && items.length < most);
+    return items;
+  },
+};
+
+/** A key under which a POST may be repeated without doing it twice. */
+export const idempotency = () => ({ "Idempotency-Key": crypto.randomUUID?.() ?? `${Date.now()}-${Math.random()}` });
