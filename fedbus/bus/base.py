@@ -26,7 +26,8 @@ class Message:
     ``sequence`` is the position in its stream (first is 1), 0 for a plain message. ``pending`` is how many messages of
     a `Bus.follow` still wait behind this one at the moment of delivery: 0 means caught up. A small ``data`` is
     ``bytes``; a large one may be a read-only memoryview, which numpy, hashes, msgpack and files take for bytes, and
-    json does not.
+    json does not. ``anew``: how often the stream had begun anew since a `Bus.follow` began: what came before the first
+    with a higher number is gone.
     """
 
     subject: str
@@ -35,6 +36,7 @@ class Message:
     sequence: int = 0
     pending: int = 0
     reply: str = ""
+    anew: int = 0
 
 
 class Storage(Enum):
@@ -175,6 +177,10 @@ class Bus(Protocol):
 
     async def last(self, stream: str, subject: str, *, deadline_s: float = 10.0) -> Message | None:
         """Return the newest message of one subject (no wildcards), or None when there is none."""
+        ...
+
+    async def at(self, stream: str, sequence: int, *, deadline_s: float = 10.0) -> Message | None:
+        """Return the message with a sequence, or None when there is none (any more)."""
         ...
 
     async def newest(self, stream: str, pattern: str | Sequence[str], *, deadline_s: float = 10.0) -> list[Message]:

@@ -364,6 +364,12 @@ async def _removing(world: _World) -> None:
     await bus.delete(world.stream, 4000)
     last = await bus.last(world.stream, world.at("a.1"))
     _same(last and last.sequence, 1, "newest after the newest was removed")
+    third = await bus.at(world.stream, 3)
+    _same(third and (third.sequence, third.subject, third.data), (3, world.at("b.1"), b"x"), "the one at a sequence")
+    for nowhere in (4, 6, 4000):
+        _same(await bus.at(world.stream, nowhere), None, "what was removed, and what is not there yet")
+    async with _refused(ConfigError):
+        await bus.at(world.stream, 0)
     await bus.purge(world.stream, world.at("a.*"))
     await bus.purge(world.stream, world.at("a.*"))
     _same(await bus.pending(world.stream, world.at(">")), 2, "count after a purge")

@@ -235,6 +235,13 @@ class MemoryBus:
         self.bytes_in += len(found.data) if found else 0
         return found
 
+    async def at(self, stream: str, sequence: int, *, deadline_s: float = 10.0) -> Message | None:
+        """Return the message with a sequence."""
+        check_sequence(sequence)
+        found = await self._on_stream(stream, deadline_s, lambda held: held.get(sequence), f"at {stream} {sequence}")
+        self.bytes_in += len(found.data) if found else 0
+        return found
+
     async def newest(self, stream: str, pattern: str | Sequence[str], *, deadline_s: float = 10.0) -> list[Message]:
         """Return the newest message of each subject of a pattern, or of several."""
         patterns = checked_patterns(pattern, NEWEST_SUBJECTS_MAX)

@@ -7,6 +7,7 @@ fills its queue from its own position. A removed message is withdrawn from the q
 from __future__ import annotations
 
 from collections import OrderedDict
+from dataclasses import replace
 from typing import TYPE_CHECKING, Self
 
 from fedbus.bus.base import Message
@@ -32,6 +33,7 @@ class MemoryFollow:
         self._queue: OrderedDict[int, Message] = OrderedDict()
         self._newest = 0
         self._seen: MemoryStream | None = None
+        self._anew = 0
         self._arrivals = Arrivals()
         self._ended = False
         self._filled = False
@@ -61,6 +63,7 @@ class MemoryFollow:
         lost = self._seen is not None and self._seen is not stream
         if lost or stream.last_sequence < self._position:
             self._position = self._newest = 0
+            self._anew += 1
             self._queue.clear()
         self._seen = stream
         for message in stream.select(self._pattern, max(self._position, self._newest) + 1):
@@ -98,7 +101,7 @@ class MemoryFollow:
         sequence, message = self._queue.popitem(last=False)
         self._position = sequence
         self.connection.bytes_in += len(message.data)
-        return Message(message.subject, message.data, message.headers, sequence, pending=len(self._queue))
+        return replace(message, pending=len(self._queue), anew=self._anew)
 
     def detach(self) -> None:
         """Hear that the connection is closed: readers see it, the broker forgets us."""

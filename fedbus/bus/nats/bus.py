@@ -231,6 +231,14 @@ class NatsBus:
     async def _newest(self, stream: str, subject: str, deadline_s: float) -> tuple[Message, str] | None:
         return await self._on_stream(stream, deadline_s, lambda left_s: self._jetstream.last(stream, subject, left_s))
 
+    async def at(self, stream: str, sequence: int, *, deadline_s: float = 10.0) -> Message | None:
+        """Return the message with a sequence."""
+        check_sequence(sequence)
+        jetstream = self._jetstream
+        found = await self._on_stream(stream, deadline_s, lambda left_s: jetstream.at(stream, sequence, left_s))
+        self.bytes_in += len(found.data) if found else 0
+        return found
+
     async def newest(self, stream: str, pattern: str | Sequence[str], *, deadline_s: float = 10.0) -> list[Message]:
         """Return the newest message of each subject of a pattern, or of several."""
         patterns = checked_patterns(pattern, NEWEST_SUBJECTS_MAX)

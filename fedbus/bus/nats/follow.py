@@ -20,6 +20,7 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from typing import Self
 
 from nats.aio.msg import Msg
@@ -73,6 +74,7 @@ class NatsFollow:
         self._pattern = pattern
         self._received = max(0, from_sequence - 1)
         self._made_at = ""
+        self._anew = 0
         self._consumer = ""
         self._consumer_count = 0
         self._inbox = connection.inbox()
@@ -111,7 +113,7 @@ class NatsFollow:
         behind = len(self._queue)
         if behind > message.pending:
             # more has arrived than the broker knew of when it sent this one
-            return Message(message.subject, message.data, message.headers, message.sequence, behind)
+            return replace(message, pending=behind)
         return message
 
     async def close(self) -> None:
@@ -195,6 +197,7 @@ class NatsFollow:
         if (self._made_at and made_at != self._made_at) or last < self._received:
             LOG.info("%s: the stream begins anew (%d was received, %d is its last)", self.name, self._received, last)
             self._received = 0
+            self._anew += 1
             self._queue.clear()
             self._queue_bytes = 0
         self._made_at = made_at
@@ -276,7 +279,8 @@ class NatsFollow:
         self._consumer_count += 1
         self._asked -= 1
         self._received = int(sequence)
-        stored = Message(message.subject, message.data, headers_of(message), self._received, int(pending))
+        headers = headers_of(message)
+        stored = Message(message.subject, message.data, headers, self._received, int(pending), anew=self._anew)
         self._queue.append(stored)
         self._queue_bytes += len(stored.data) + MESSAGE_OVERHEAD_BYTES
         self._arrivals.announce()

@@ -214,6 +214,22 @@ class JetStream:
             return None
         return _message_of_leader(found["message"])
 
+    async def at(self, stream: str, sequence: int, deadline_s: float) -> Message | None:
+        """Return the message with a sequence."""
+        asked, what = f"$JS.API.DIRECT.GET.{stream}", f"message {sequence} of {stream}"
+        body = {"seq": sequence}
+        try:
+            answer = await self._requests.call(asked, json.dumps(body).encode(), deadline_s=deadline_s, what=what)
+        except NobodyListens as error:
+            raise NoStream(_no_stream(stream, what)) from error
+        if answer.data or status_of(answer) != "404":
+            return stored_message(answer)
+        try:  # a replica, which may not have it yet
+            found = await self.api(f"STREAM.MSG.GET.{stream}", body, deadline_s=deadline_s, what=what)
+        except _NoMessage:
+            return None
+        return _message_of_leader(found["message"])[0]
+
     async def newest(self, stream: str, patterns: Sequence[str], deadline_s: float) -> list[Message]:
         """Return the newest message of each subject, in order of sequence."""
         loop = asyncio.get_running_loop()

@@ -113,7 +113,7 @@ async def test_a_lost_memory_stream_begins_anew(broker, fresh):
     await broker.start()
     assert await owner.append("board", "task.c.s", b"again") == 1
     message = await anext(follow)
-    assert (message.sequence, message.data) == (1, b"again")
+    assert (message.sequence, message.data, message.anew) == (1, b"again", 1)
 
 
 async def test_a_stream_made_anew_is_noticed_even_where_it_has_grown_further(broker, fresh):
@@ -127,7 +127,8 @@ async def test_a_stream_made_anew_is_noticed_even_where_it_has_grown_further(bro
         await jetstream.api("STREAM.DELETE.journal", None, deadline_s=5, what="delete")
     for i in range(5):
         await bus.append("journal", "journal.s", b"%d" % i)
-    assert [(await anext(follow)).data for _ in range(5)] == [b"%d" % i for i in range(5)]
+    found = [await anext(follow) for _ in range(5)]
+    assert [(message.data, message.anew) for message in found] == [(b"%d" % i, 1) for i in range(5)]
 
 
 async def test_a_follow_survives_the_loss_of_its_consumer(broker, fresh):
