@@ -12,7 +12,7 @@ from typing import Annotated
 from pydantic import Field
 
 from fedbus.messages.envelope import Body
-from fedbus.messages.ids import MaybeName, Name, Number
+from fedbus.messages.ids import Name, Number
 
 STAGES_MAX = 32
 """Stages of a workspace: people give them names, and read them as a list."""
@@ -32,6 +32,9 @@ REASON_CHARS_MAX = 200
 NOTE_CHARS_MAX = 10_000
 """Of what is noted beside a version: a page of text."""
 
+Author = Annotated[str, Field(pattern=r"^[A-Za-z0-9_/-]{0,140}$")]
+"""Who did something: an engineer's name, or ``gateway/NAME`` where somebody did it over HTTP."""
+
 ShortReason = Annotated[str, Field(max_length=REASON_CHARS_MAX)]
 
 
@@ -41,7 +44,7 @@ class Promoted(Body):
     version: Name
     blob: Name
     at: Number
-    by: Name
+    by: Author
     reason: ShortReason = ""
 
 
@@ -68,7 +71,7 @@ class Retired(Body):
     blob: Name
     at: Number
     until_at: Number
-    by: Name
+    by: Author
     reason: ShortReason = ""
 
 
@@ -78,7 +81,7 @@ class Importing(Body):
     version: Name
     blob: Name
     at: Number
-    by: Name
+    by: Author
 
 
 class RegistryState(Body):
@@ -93,7 +96,7 @@ class RegistryState(Body):
     imports: Annotated[tuple[Importing, ...], Field(max_length=IMPORTS_MAX)] = ()
     keep_last: Annotated[int, Field(ge=1, lt=2**53)] | None = None
     at: Number = 0.0
-    by: MaybeName = ""
+    by: Author = ""
     what: ShortReason = ""
 
     def stages_of(self, version: str) -> tuple[str, ...]:
@@ -120,4 +123,4 @@ class VersionNote(Body):
     version: Name
     note: Annotated[str, Field(max_length=NOTE_CHARS_MAX)]
     at: Number
-    by: Name
+    by: Author

@@ -12,7 +12,9 @@ checks each against the manifest, and the whole against its digest.
 from __future__ import annotations
 
 import logging
+from bisect import bisect_left, bisect_right
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
+from contextlib import aclosing
 from typing import Any, TypeVar
 
 import msgpack
@@ -20,9 +22,9 @@ import msgpack
 from fedbus.bus.base import Bus, Message, Payload
 from fedbus.bus.patience import patiently
 from fedbus.codecs.downlink import Downlink
-from fedbus.errors import BadMessage, FedbusError, NotFound
+from fedbus.errors import BadMessage, Conflict, FedbusError, NotFound
 from fedbus.messages.envelope import Envelope, decode, encode
-from fedbus.messages.records import ModelPublished
+from fedbus.messages.records import REMOVED_CHARS_MAX, ModelPublished
 from fedbus.messages.subjects import Subjects
 from fedbus.messages.uploads import INLINE_BYTES_MAX
 from fedbus.store.reading import Ahead, Reading, StoredModel
@@ -277,17 +279,33 @@ class ModelStore:
 
     async def chunks(self, blob: str, manifest: Manifest) -> AsyncGenerator[Payload, None]:
         """Yield the checked chunks of a model in order, in memory independent of its size."""
+        async with aclosing(self._some(blob, manifest, range(manifest.layout.count))) as chunks:
+            async for _, data in chunks:
+                yield data
+
+    async def span(self, blob: str, manifest: Manifest, start: int, stop: int) -> AsyncGenerator[Payload, None]:
+        """Yield the bytes ``start`` to ``stop`` of a model's buffer, of checked chunks; otherwise as `chunks`."""
+        edges = manifest.layout.edges
+        first, last = bisect_right(edges, start) - 1, bisect_left(edges, stop)
+        wanted = range(first, last) if start < stop else range(0)
+        async with aclosing(self._some(blob, manifest, wanted)) as chunks:
+            async for index, data in chunks:
+                low, high = max(start - edges[index], 0), min(stop - edges[index], len(data))
+                yield data if (low, high) == (0, len(data)) else memoryview(data)[low:high]
+
+    async def _some(self, blob: str, manifest: Manifest, indices: range) -> AsyncGenerator[tuple[int, Payload], None]:
+        """Yield some checked chunks, each with its index."""
 
         async def fetch(index: int) -> Payload:
             return (await self.chunk(blob, index)).data
 
         layout = manifest.layout
-        ahead = Ahead(fetch, range(layout.count), layout.size, self._bus.round_trip_s)
+        ahead = Ahead(fetch, indices, layout.size, self._bus.round_trip_s)
         try:
             while pieces := await ahead.take():
                 for index, data in pieces:
                     manifest.check_chunk(index, data)
-                    yield data
+                    yield index, data
         finally:
             await ahead.close()
 
@@ -310,12 +328,43 @@ class ModelStore:
     # --- catalogue ---
 
     async def enter(self, model: ModelPublished) -> None:
-        """Enter a version into the catalogue; entering it again changes nothing."""
+        """Enter a version into the catalogue; entering it again changes nothing, also where it was removed since."""
         data = encode(Envelope(model.version, self._subjects.workspace, "coordinator", model))
         subject = self._subjects.model(model.version)
         known = await self._persist(lambda: self._bus.last(self._models, subject))
+        if known is not None and not model.removed_at and _removed(known) == model.blob:
+            return
         if known is None or known.data != data:
-            await self._persist(lambda: self._bus.append(self._models, subject, data, message_id=f"model-{model.blob}"))
+            id_ = f"model-{model.blob}-{model.removed_at:.6f}" if model.removed_at else f"model-{model.blob}"
+            await self._persist(lambda: self._bus.append(self._models, subject, data, message_id=id_))
+
+    async def enter_first(self, model: ModelPublished) -> None:
+        """Enter a version of a name that must be new; `Conflict` where there is one of that name."""
+        data = encode(Envelope(model.version, self._subjects.workspace, "engineer", model))
+        subject, id_ = self._subjects.model(model.version), f"model-{model.blob}"
+
+        async def append() -> int:
+            return await self._bus.append(self._models, subject, data, expected_last=0, message_id=id_)
+
+        try:
+            await self._persist(append)
+        except Conflict as error:
+            there = await self._persist(lambda: self._bus.last(self._models, subject))
+            if there is None or there.data != data:
+                raise Conflict(f"model {model.version}: there is a version of this name", state="taken") from error
+
+    async def mark_removed(self, model: ModelPublished, at: float, why: str) -> ModelPublished:
+        """Say in the catalogue that a version's arrays were removed; returns the entry as it is then."""
+        entry = model.model_copy(update={"removed_at": at, "removed_why": why[:REMOVED_CHARS_MAX]})
+        await self.enter(entry)
+        return entry
+
+    async def mark_restored(self, model: ModelPublished) -> None:
+        """Say in the catalogue that a version's arrays are there again, where it said that they were removed."""
+        entry = model.model_copy(update={"removed_at": 0.0, "removed_why": ""})
+        data = encode(Envelope(entry.version, self._subjects.workspace, "engineer", entry))
+        subject = self._subjects.model(entry.version)
+        await self._persist(lambda: self._bus.append(self._models, subject, data))
 
     async def find(self, version: str) -> ModelPublished:
         """Return the catalogue's entry of a version; `NotFound` when there is none."""
@@ -368,6 +417,15 @@ def _opened(blob: str, stored: Payload) -> tuple[Manifest, Payload | None, objec
 def _cut(manifest: Manifest, data: Payload, index: int) -> Payload:
     start, stop = manifest.layout.bounds(index)
     return data[start:stop]
+
+
+def _removed(message: Message) -> str:
+    """Return the blob of a version whose arrays the catalogue says were removed, '' for any other."""
+    try:
+        entry = _entry(message)
+    except BadMessage:
+        return ""
+    return entry.blob if entry.removed_at else ""
 
 
 def _entry(message: Message) -> ModelPublished:

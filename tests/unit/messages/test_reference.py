@@ -26,8 +26,8 @@ def test_every_subject_stands_in_the_page():
     peer = Peer("client", "c")
     patterns = [
         built.journal(), built.command(), built.task(), built.order(), built.blob(), built.model(), built.lead(),
-        built.registry(), built.presence(), built.whois(), built.up("k"), built.chunks("k"), built.down(peer), built.report(),
-        built.ack(peer), built.query(),
+        built.registry(), built.presence(), built.whois(), built.up("k"), built.chunks("k"), built.down(peer),
+        built.report(), built.ack(peer), built.query(),
     ]  # fmt: skip
     families = {pattern.split(".")[2] for pattern in patterns}
     methods = [name for name, value in vars(Subjects).items() if not name.startswith("_") and callable(value)]
