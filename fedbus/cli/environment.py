@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import re
+import socket
 import sys
 from collections.abc import Mapping
 from typing import Annotated
@@ -35,6 +37,14 @@ LogLevel = Annotated[
 def environ() -> Mapping[str, str]:
     """Return the environment, for telemetry and for child processes."""
     return os.environ
+
+
+def host_name() -> str:
+    """Return the machine's name, or the container's, without its domain, as a name of a role."""
+    name = re.sub(r"[^A-Za-z0-9_-]", "-", socket.gethostname().split(".")[0])[:64]
+    if not name:
+        raise ConfigError("this machine has no name; give one: --name NAME")
+    return name
 
 
 def setup_log(level: str, who: str) -> None:

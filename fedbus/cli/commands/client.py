@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from fedbus.cli.environment import URL, Credentials, Json, LogLevel, Nats, Workspace, setup_log
+from fedbus.cli.environment import URL, Credentials, Json, LogLevel, Nats, Workspace, host_name, setup_log
 from fedbus.cli.running import run
 
 app = typer.Typer(help="Take part, or see who does.", no_args_is_help=True)
@@ -18,8 +18,15 @@ DONE = 0
 @app.command("run")
 def run_client(
     target: Annotated[str, typer.Argument(metavar="MODULE:APP", help="Where your fedbus.ClientApp is.")],
-    name: Annotated[str, typer.Option("--name", help="Who you are; no two clients of a workspace share a name.")],
     *,
+    name: Annotated[
+        str,
+        typer.Option(
+            "--name",
+            help="Who you are; no two clients of a workspace share a name. Default: the machine's.",
+            show_default=False,
+        ),
+    ] = "",
     count: Annotated[
         int | None,
         typer.Option("--count", min=1, help="Be so many clients in this process: NAME-0, NAME-1 and so on."),
@@ -52,6 +59,7 @@ def run_client(
     attributes = pairs("--attribute", attribute or [])
     client_app = load_app(target)
     place = Place(nats, workspace, credentials)
+    name = name or host_name()
     taking_part = take_part(place, client_app, name, attributes, count=count, first=first, state_dir=state_dir)
     run(taking_part, terminated=DONE)
 

@@ -40,6 +40,22 @@ def test_one_client_is_the_rule(asked):
     assert asked == [("nats://h:1", "default", "the app m:app", "site-1", {"gpu": "yes"}, how)]
 
 
+@pytest.mark.parametrize(("host", "name"), [("4f0c2a1b9d3e", "4f0c2a1b9d3e"), ("ward_7.clinic.example", "ward_7")])
+def test_the_machine_gives_its_name(asked, monkeypatch, host, name):
+    """Without --name a client is named like its machine, or its container, without the domain."""
+    monkeypatch.setattr("socket.gethostname", lambda: host)
+    assert invoke("m:app")[0] == 0
+    assert asked[0][3] == name
+
+
+def test_a_machine_without_a_name_is_asked_for_one(asked, monkeypatch):
+    """Where the machine has none, nothing is made up."""
+    monkeypatch.setattr("socket.gethostname", lambda: "")
+    result = CliRunner().invoke(command.app, ["run", "m:app"])
+    assert result.exception is not None and "--name" in str(result.exception)
+    assert asked == []
+
+
 def test_a_state_directory_is_handed_on(asked):
     """As a path."""
     assert invoke("m:app", "--name", "site-1", "--state-dir", "there/kept")[0] == 0
