@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import orjson
+
 import fedbus
 from fedbus import telemetry
 from fedbus.bus.base import Placement
@@ -23,6 +25,8 @@ from fedbus.cli.output import size
 from fedbus.clock import SystemClock
 from fedbus.combiner.service import Combiner
 from fedbus.coordinator.service import Coordinator
+from fedbus.gateway.listening import Listening
+from fedbus.gateway.service import Gateway
 from fedbus.messages.ids import check_name
 from fedbus.store.spools import Spools
 from fedbus.telemetry import Telemetry
@@ -110,6 +114,38 @@ async def combine(
                     traces=traces,
                     crash=crashing(environ().get("FEDBUS_CRASH", "")),
                 ).run()
+
+
+async def serve(place: Place, name: str, listening: Listening, ready_file: Path | None = None) -> None:
+    """Run a gateway until cancelled; then it drains. ``ready_file``: is there while it takes requests."""
+    check_name("gateway name", name)
+    workers = Threads(4, name)  # reading models, validating, digesting: what would keep the loop from answering others
+    async with _traced("gateway", name) as traces:
+        with ExitStack() as stack:
+            stack.callback(workers.close)
+            if ready_file is not None:
+                stack.callback(ready_file.unlink, missing_ok=True)
+            async with await connect(place.url, name=name, credentials=place.credentials) as bus:
+                await Gateway(
+                    bus,
+                    name=name,
+                    incarnation=secrets.token_hex(8),
+                    workspace=place.workspace,
+                    clock=SystemClock(),
+                    workers=workers,
+                    listening=listening,
+                    traces=traces,
+                    listened=partial(_write_ready, ready_file),
+                ).run()
+
+
+def _write_ready(file: Path | None, url: str) -> None:
+    """Write the ready file whole, under another name first: a reader sees all of it or none."""
+    if file is None:
+        return
+    part = file.with_name(file.name + ".part")
+    part.write_bytes(orjson.dumps({"http_url": url, "pid": os.getpid()}) + b"\n")
+    part.replace(file)
 
 
 def _say_what_is_left(spools: Spools) -> None:

@@ -20,6 +20,7 @@ from yarl import URL
 from fedbus.errors import FedbusError
 from fedbus.gateway.answers import answer_to
 from fedbus.gateway.asking import body_of, key_of, names_in, query_of
+from fedbus.gateway.files import Files
 from fedbus.gateway.limits import Rate
 from fedbus.gateway.listening import Listening
 from fedbus.gateway.operations import Call, Operation
@@ -65,6 +66,7 @@ def application(gateway: Gateway, operations: Iterable[Operation], listening: Li
         app.router.add_route(operation.method, operation.path, _handler(gateway, operation))
         if operation.method == "GET":
             app.router.add_route("HEAD", operation.path, _handler(gateway, operation))
+    Files().add_to(app)
     app.on_response_prepare.append(_headers_of(listening))
     return app
 

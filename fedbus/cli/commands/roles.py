@@ -1,4 +1,4 @@
-"""`fedbus coordinator` and `fedbus combiner`: one role of the operator's side in this process."""
+"""`fedbus coordinator`, `fedbus combiner` and `fedbus gateway`: one role of the operator's side in this process."""
 
 from __future__ import annotations
 
@@ -81,3 +81,54 @@ def combiner(
     place = Place(nats, workspace, credentials)
     combining = combine(place, name, data_dir, attributes, memory_bytes_max=memory_max, spool_bytes_max=spool_max)
     run(combining, terminated=DONE)
+
+
+def gateway(
+    *,
+    nats: Nats = URL,
+    name: Annotated[str, typer.Option("--name", help="Who it is; of several each has its own.")] = "gateway",
+    listen: Annotated[
+        str,
+        typer.Option("--listen", metavar="HOST", help="Where it listens: there is no login, so mind who can reach it."),
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0 takes a free one.")] = 8080,
+    cors_origin: Annotated[
+        list[str] | None,
+        typer.Option("--cors-origin", metavar="ORIGIN", help="A page elsewhere that may use it; repeatable."),
+    ] = None,
+    jaeger_url: Annotated[
+        str, typer.Option("--jaeger-url", metavar="URL", help="Where the page's links to traces lead.")
+    ] = "",
+    body_max: Annotated[
+        int,
+        typer.Option(
+            "--body-max", metavar="SIZE", parser=size_of, help="Largest JSON that it takes; models have no limit."
+        ),
+    ] = 2**20,
+    rate: Annotated[
+        float, typer.Option("--rate", min=0, help="Requests a second that one address may make; 0: any number.")
+    ] = 100.0,
+    burst: Annotated[int, typer.Option("--burst", min=1, help="Requests that one address may make at once.")] = 400,
+    ready_file: Annotated[
+        Path | None,
+        typer.Option("--ready-file", metavar="FILE", help="Is there, with its URL, while it takes requests."),
+    ] = None,
+    workspace: Workspace = "default",
+    credentials: Credentials = None,
+    log_level: LogLevel = "info",
+) -> None:
+    """Run a gateway: REST, live events and the page, for browsers and programs."""
+    from fedbus.cli.roles import Place, serve
+    from fedbus.gateway.listening import Listening
+
+    setup_log(log_level, name)
+    listening = Listening(
+        host=listen,
+        port=port,
+        cors_origins=tuple(cors_origin or ()),
+        jaeger_url=jaeger_url,
+        body_bytes_max=body_max,
+        rate_per_s=rate,
+        burst=burst,
+    )
+    run(serve(Place(nats, workspace, credentials), name, listening, ready_file), terminated=DONE)

@@ -1,0 +1,82 @@
+"""The page's files: what stands under `page/` when the gateway starts, and nothing else, from memory.
+
+All of it is less than a few hundred KB. An address is looked up in a table, so no path can lead anywhere else. Each
+file has a strong ETag; a browser asks whether it has changed and is told 304.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import mimetypes
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+from importlib.resources.abc import Traversable
+
+from aiohttp import web
+
+from fedbus.gateway.answers import is_known
+
+PAGE = "page"
+INDEX = "index.html"
+
+MEDIA = {
+    ".js": "text/javascript",
+    ".mjs": "text/javascript",
+    ".css": "text/css",
+    ".html": "text/html",
+    ".svg": "image/svg+xml",
+}
+"""By suffix, whatever the machine's own table says: with nosniff a wrong one is not run."""
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file as it is sent."""
+
+    data: bytes
+    media: str
+    tag: str
+
+
+def files_under(directory: Traversable, before: str = "") -> Mapping[str, File]:
+    """Return the files of a directory by their path in it; none where there is no such directory."""
+    found: dict[str, File] = {}
+    if not directory.is_dir():
+        return found
+    for entry in directory.iterdir():
+        if entry.name.startswith((".", "__")):
+            continue
+        path = f"{before}{entry.name}"
+        if entry.is_dir():
+            found |= files_under(entry, f"{path}/")
+        else:
+            found[path] = _file(entry)
+    return found
+
+
+def _file(entry: Traversable) -> File:
+    data = entry.read_bytes()
+    suffix = entry.name[entry.name.rfind(".") :]
+    media = MEDIA.get(suffix) or mimetypes.guess_type(entry.name)[0] or "application/octet-stream"
+    return File(data, media, f'"{hashlib.blake2b(data, digest_size=12).hexdigest()}"')
+
+
+class Files:
+    """Answers with the files of a directory: ``/`` with its index, ``/page/<path>`` with the others."""
+
+    def __init__(self, files: Mapping[str, File] | None = None) -> None:
+        self._files = files_under(resources.files("fedbus.gateway") / PAGE) if files is None else files
+
+    def add_to(self, app: web.Application) -> None:
+        """Give the files their addresses."""
+        for path in self._files:
+            app.router.add_get("/" if path == INDEX else f"/{PAGE}/{path}", self._answer)
+
+    async def _answer(self, request: web.Request) -> web.Response:
+        file = self._files[INDEX if request.path == "/" else request.path.removeprefix(f"/{PAGE}/")]
+        headers = {"ETag": file.tag, "Cache-Control": "no-cache"}
+        if is_known(request, file.tag):
+            return web.Response(status=304, headers=headers)
+        charset = "utf-8" if file.media.startswith("text/") else None
+        return web.Response(body=file.data, headers=headers, content_type=file.media, charset=charset)
