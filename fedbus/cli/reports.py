@@ -12,7 +12,7 @@ from fedbus.federation.report import ClientReport, RoundReport
 CLIENTS_SHOWN = 100
 """Clients that are worth a line each, the slowest; ``--json`` names them all."""
 
-COLUMNS = ("client", "outcome", "after", "combiner", "what")
+COLUMNS = ("client", "outcome", "after", "of that", "combiner", "what")
 
 
 async def report_round(place: Place, name: str, round_: int | None, *, json: bool) -> None:
@@ -56,11 +56,20 @@ def row(one: ClientReport) -> tuple[str, ...]:
     if one.moves:
         what.append(f"moved {one.moves} times" if one.moves > 1 else "moved once")
     after = "-" if one.seconds is None else duration(one.seconds)
-    return one.client, one.outcome, after, one.combiner, "; ".join(what)
+    return one.client, one.outcome, after, spent_text(one), one.combiner, "; ".join(what)
+
+
+def spent_text(one: ClientReport) -> str:
+    """Return where a client's time went, the parts that are worth a word: ``fetch 0.21 s, train 3.40 s``."""
+    parts = one.spent._asdict().items() if one.spent else ()
+    return ", ".join(f"{name.removesuffix('_s')} {duration(seconds)}" for name, seconds in parts if seconds >= 0.005)
 
 
 def as_json(report: RoundReport) -> dict[str, object]:
     """Return all of a report, for JSON."""
     fields: dict[str, object] = {name: getattr(report, name) for name in RoundReport.__slots__}
-    clients = [{name: getattr(one, name) for name in ClientReport.__slots__} for one in report.clients]
+    clients = [
+        {name: getattr(one, name) for name in ClientReport.__slots__} | {"spent": one.spent and one.spent._asdict()}
+        for one in report.clients
+    ]
     return fields | {"outcomes": report.outcomes, "clients": clients}

@@ -7,9 +7,10 @@ when the set of updates was fixed (`fedbus.messages.records.Missing`).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
+from fedbus.messages.ids import Spent
 from fedbus.messages.records import Missing
 
 Outcome = Literal["counted", "stale", "late", "refused", "lost", "missed", "accepted", "waiting"]
@@ -33,7 +34,9 @@ class ClientReport:
 
     ``seconds``: from the round's opening to the verdict's entry in the journal; None where none came. ``what``: why it
     was refused (``by`` whom), or what was known of it when nothing had come. ``stale``: for how many rounds ago its
-    update was made. ``moves``: how often it was given to another combiner.
+    update was made. ``moves``: how often it was given to another combiner. ``nbytes``, ``fetched``: of its update, and
+    of what it fetched for it; ``norm``: of its update, as it was folded; ``spent``: where its time went; both None
+    where nobody said so.
     """
 
     client: str
@@ -45,6 +48,11 @@ class ClientReport:
     weight: float = 0.0
     stale: int = 0
     moves: int = 0
+    nbytes: int = 0
+    fetched: int = 0
+    norm: float | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    spent: Spent | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +61,7 @@ class RoundReport:
 
     ``why``: in a sentence, when and with what it ended. ``earlier``: why earlier attempts at it failed. ``fixed_at``:
     when it was decided what counts; ``ended_at``: when the model was published, or the round failed; 0 before. Times
-    are seconds since the epoch.
+    are seconds since the epoch. ``trace_id``: of the trace of its last attempt, '' where it has none.
     """
 
     session: str
@@ -69,6 +77,7 @@ class RoundReport:
     quorum: int
     earlier: tuple[str, ...]
     clients: tuple[ClientReport, ...]
+    trace_id: str = ""
 
     @property
     def outcomes(self) -> dict[str, int]:
@@ -77,6 +86,12 @@ class RoundReport:
         for one in self.clients:
             found[one.outcome] = found.get(one.outcome, 0) + 1
         return found
+
+
+def trace_of(traceparent: str) -> str:
+    """Return the id of the trace that a W3C ``traceparent`` names; '' where it names none."""
+    parts = traceparent.split("-")
+    return parts[1] if len(parts) == 4 and len(parts[1]) == 32 else ""
 
 
 def why(verb: str, reason: str, missing: Missing | None, refused: Mapping[str, str]) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from fedbus.config.session import SessionConfig
-from fedbus.federation.report import ClientReport, Outcome, RoundReport, known, why
+from fedbus.federation.report import ClientReport, Outcome, RoundReport, known, trace_of, why
 from fedbus.messages import records
 from fedbus.messages.plans import Plan, quorum, stale_max
 from fedbus.messages.records import AcceptedUpdate, Missing, Record, RefusedUpdate
@@ -123,22 +123,22 @@ class Rounds:
             quorum=quorum(self.config, self.plan),
             earlier=tuple(self.earlier),
             clients=tuple(sorted(clients, key=_slowest)),
+            trace_id=trace_of(found.opened.traceparent),
         )
 
     def _client(self, found: Attempt, client: str, absent: str) -> ClientReport:
         where, moves = found.places[client], found.moves.get(client, 0)
         update, at = found.counting.get(client) or found.accepted.get(client) or (None, 0.0)
-        seconds = at - found.opened_at
         if client in found.counting and update is not None:
             outcome: Outcome = "accepted" if found.failed is not None else "stale" if update.stale else "counted"
-            return ClientReport(client, outcome, seconds, where, "", "", update.weight, update.stale, moves)
+            return _of_update(update, outcome, at - found.opened_at, where, moves)
         if client in found.refused:
             refused, at = found.refused[client]
             text = f"{refused.stage}: {refused.reason}"
             return ClientReport(client, "refused", at - found.opened_at, where, text, refused.by, moves=moves)
         if update is not None:
             outcome = self._without(found, update.stale, "accepted", "lost")
-            return ClientReport(client, outcome, seconds, where, "", "", update.weight, update.stale, moves)
+            return _of_update(update, outcome, at - found.opened_at, where, moves)
         return ClientReport(client, self._without(found, 0, "waiting", "missed"), None, where, absent, moves=moves)
 
     def _without(self, found: Attempt, stale: int, while_open: Outcome, otherwise: Outcome) -> Outcome:
@@ -147,6 +147,23 @@ class Rounds:
             return while_open if found.failed is None or while_open == "accepted" else "missed"
         is_late = stale_max(self.config, self.plan) > stale and found.opened.round < self.config.rounds
         return "late" if is_late else otherwise
+
+
+def _of_update(update: AcceptedUpdate, outcome: Outcome, seconds: float, where: str, moves: int) -> ClientReport:
+    return ClientReport(
+        update.client,
+        outcome,
+        seconds,
+        where,
+        weight=update.weight,
+        stale=update.stale,
+        moves=moves,
+        nbytes=update.nbytes,
+        fetched=update.fetched,
+        norm=update.norm,
+        metrics=update.metrics,
+        spent=update.spent,
+    )
 
 
 def _slowest(one: ClientReport) -> tuple[bool, float, str]:

@@ -221,7 +221,8 @@ async def test_a_restart_wipes_memory_and_keeps_files():
     with pytest.raises(BusUnavailable, match="no stream 'board'"):
         await client.last("board", "task.a", deadline_s=0.01)
     assert await owner.append("board", "task.a", b"again") == 1
-    assert (await anext(follow)).data == b"again"
+    message = await anext(follow)
+    assert (message.data, message.anew) == (b"again", 1)
     broker.restart(wipe_memory=False)
     assert (await owner.last("board", "task.a")).data == b"again"
     broker.wipe()

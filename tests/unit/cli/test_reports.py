@@ -7,6 +7,7 @@ import orjson
 from fedbus.cli import reports
 from fedbus.cli.output import print_json
 from fedbus.federation.report import ClientReport, RoundReport
+from fedbus.messages.ids import Spent
 
 
 def report(clients, **fields):
@@ -21,12 +22,20 @@ def report(clients, **fields):
 
 def test_a_client_is_one_line():
     """What became of it, after how long, and whatever there is to know besides."""
-    assert reports.row(ClientReport("a", "counted", 3.0, "k")) == ("a", "counted", "3.00 s", "k", "")
+    assert reports.row(ClientReport("a", "counted", 3.0, "k")) == ("a", "counted", "3.00 s", "", "k", "")
     missed = ClientReport("b", "missed", None, "k", "not connected since 12 s", moves=2)
-    assert reports.row(missed) == ("b", "missed", "-", "k", "not connected since 12 s; moved 2 times")
-    assert reports.row(ClientReport("c", "refused", 70.0, "k", "update: NaN", "k"))[4] == "update: NaN; found by k"
-    assert reports.row(ClientReport("c", "refused", 70.0, "k", "train: no", "c"))[4] == "train: no"
-    assert reports.row(ClientReport("d", "stale", 1.0, "k", stale=1, moves=1))[4] == "made one round before; moved once"
+    assert reports.row(missed) == ("b", "missed", "-", "", "k", "not connected since 12 s; moved 2 times")
+    assert reports.row(ClientReport("c", "refused", 70.0, "k", "update: NaN", "k"))[5] == "update: NaN; found by k"
+    assert reports.row(ClientReport("c", "refused", 70.0, "k", "train: no", "c"))[5] == "train: no"
+    assert reports.row(ClientReport("d", "stale", 1.0, "k", stale=1, moves=1))[5] == "made one round before; moved once"
+
+
+def test_a_client_that_measured_says_where_its_time_went():
+    """The parts that are worth a word, for people; all of them by name, for programs."""
+    one = ClientReport("a", "counted", 3.0, "k", spent=Spent(wait_s=0.001, fetch_s=0.25, train_s=2.5, upload_s=0.0))
+    assert reports.row(one)[3] == "fetch 0.25 s, train 2.50 s"
+    (found,) = reports.as_json(report([one]))["clients"]
+    assert found["spent"] == {"wait_s": 0.001, "fetch_s": 0.25, "train_s": 2.5, "upload_s": 0.0}
 
 
 def test_the_round_is_told_above():
@@ -53,6 +62,6 @@ def test_programs_get_all_of_it(capsys):
     assert len(found["clients"]) == reports.CLIENTS_SHOWN + 5 and found["outcomes"] == {"counted": len(clients)}
     assert found["clients"][2] == {
         "client": "c-2", "outcome": "counted", "seconds": 2.0, "combiner": "k", "what": "", "by": "", "weight": 0.0,
-        "stale": 0, "moves": 0,
+        "stale": 0, "moves": 0, "nbytes": 0, "fetched": 0, "norm": None, "metrics": {}, "spent": None,
     }  # fmt: skip
     assert (found["why"], found["earlier"]) == ("closed at its deadline with 1 of 2 updates", [])

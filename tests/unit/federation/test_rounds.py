@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 
 from fedbus.config.session import SessionConfig
-from fedbus.federation.report import why
+from fedbus.federation.report import trace_of, why
 from fedbus.federation.rounds import Rounds
 from fedbus.federation.service import SessionInfo
 from fedbus.messages import records
+from fedbus.messages.ids import Spent
 
 DIGEST = "0" * 64
 
@@ -231,3 +232,26 @@ def test_a_sessions_rounds_say_why_they_closed(missing):
         f"closed at its deadline with 2 of 4 updates: {known}b was refused: not finite",
         "closed: 1 of 1 updates arrived",
     ]
+
+
+def test_a_client_is_reported_with_what_its_update_was():
+    """Bytes both ways, norm, metrics and where its time went are those of the verdict, whatever became of it."""
+    update = accepted("a").model_copy(
+        update={"nbytes": 70, "fetched": 80, "norm": 0.5, "metrics": {"loss": 0.1}, "spent": Spent(0.1, 0.2, 3.0, 0.4)}
+    )
+    for then in ([], [(150.0, closing("a"))]):
+        found = told((100.0, opened("ab")), (104.0, updates(update)), *then)
+        one = next(client for client in found.clients if client.client == "a")
+        assert (one.nbytes, one.fetched, one.norm, one.metrics, one.spent) == (
+            70, 80, 0.5, {"loss": 0.1}, Spent(0.1, 0.2, 3.0, 0.4),
+        )  # fmt: skip
+        other = next(client for client in found.clients if client.client == "b")
+        assert (other.nbytes, other.norm, other.spent) == (0, None, None)
+
+
+def test_a_round_names_its_trace():
+    """The id in the traceparent that its last attempt was opened with; none where there is none, or it is no id."""
+    traced = opened("a").model_copy(update={"traceparent": f"00-{'a' * 32}-{'b' * 16}-01"})
+    assert told((100.0, traced)).trace_id == "a" * 32
+    assert told((100.0, opened("a"))).trace_id == ""
+    assert [trace_of(text) for text in ("", "x", "00-ab-cd-01")] == ["", "", ""]
