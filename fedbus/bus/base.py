@@ -73,6 +73,16 @@ class StreamSpec:
     placement: Placement | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """How full a stream is; ``bytes_max`` -1: without a bound of its own."""
+
+    storage: Storage
+    messages: int
+    nbytes: int
+    bytes_max: int
+
+
 class Subscription(Protocol):
     """Messages as they come; iterate it, and close it when done.
 
@@ -121,6 +131,11 @@ class Bus(Protocol):
         """Most bytes that one message may carry."""
         ...
 
+    @property
+    def server(self) -> tuple[str, str]:
+        """Name and version of the broker that the connection is to, or was last; empty where it does not say."""
+        ...
+
     async def publish(self, subject: str, data: Payload, headers: Mapping[str, str] | None = None) -> None:
         """Send a plain message. Waits while the outgoing buffer is full (back-pressure), not for any receiver.
 
@@ -154,6 +169,10 @@ class Bus(Protocol):
 
         `ConfigError` where that is impossible.
         """
+        ...
+
+    async def usage(self, stream: str, *, deadline_s: float = 10.0) -> Usage | None:
+        """Return how full a stream is; None at once where there is none of that name."""
         ...
 
     async def append(

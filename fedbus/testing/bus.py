@@ -282,6 +282,11 @@ async def _boards(world: _World) -> None:
         for subject in ("x", "y"):
             await bus.append(world.stream, world.at(f"task.{subject}"), b"%d" % i)
     _same(await bus.pending(world.stream, world.at(">")), 2, "messages kept on a board")
+    usage = await other.usage(world.stream)
+    _same(usage and (usage.storage, usage.messages, usage.bytes_max), (Storage.MEMORY, 2, -1), "how full a board is")
+    assert usage is not None and 2 < usage.nbytes < 1000, f"bytes of a board: {usage}"
+    _same(await other.usage(f"{world.stream}-none"), None, "how full a stream is that is not there")
+    assert all(bus.server), f"name and version of the broker: {bus.server}"
     follow = await other.follow(world.stream, world.at("task.*"))
     found = await _take(follow, 2)
     wanted = [(world.at("task.x"), b"3", 7), (world.at("task.y"), b"3", 8)]

@@ -12,7 +12,7 @@ from functools import partial
 from types import TracebackType
 from typing import Self, TypeVar
 
-from fedbus.bus.base import Message, Payload, StreamSpec, Subscription
+from fedbus.bus.base import Message, Payload, StreamSpec, Subscription, Usage
 from fedbus.bus.checks import (
     check_message_id,
     check_sequence,
@@ -30,6 +30,7 @@ from fedbus.bus.memory.link import Link
 from fedbus.bus.memory.stream import MemoryStream
 from fedbus.bus.patterns import check_pattern, check_subject
 from fedbus.errors import BusClosed, BusFull, BusUnavailable, FedbusError
+from fedbus.version import __version__
 
 T = TypeVar("T")
 
@@ -93,6 +94,11 @@ class MemoryBus:
     def payload_max(self) -> int:
         """Most bytes that one message may carry."""
         return self._broker.payload_max
+
+    @property
+    def server(self) -> tuple[str, str]:
+        """Name and version of the broker."""
+        return "memory", __version__
 
     def lost(self) -> None:
         """Hear from the broker that the connection broke."""
@@ -194,6 +200,16 @@ class MemoryBus:
         check_spec(spec)
         await self._call(CALL_DEADLINE_S, lambda: self._broker.ensure(spec), f"ensure {spec.name}")
         self._ensured[spec.name] = spec
+
+    async def usage(self, stream: str, *, deadline_s: float = CALL_DEADLINE_S) -> Usage | None:
+        """Return how full a stream is."""
+        check_stream_name(stream)
+
+        def read() -> Usage | None:
+            held = self._broker.stream(stream)
+            return None if held is None else held.usage
+
+        return await self._call(deadline_s, read, f"usage of {stream}")
 
     async def append(
         self,

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 
-from fedbus.bus.base import Message, StreamSpec
+from fedbus.bus.base import Message, StreamSpec, Usage
 from fedbus.bus.checks import REPEAT_WINDOW_S
 from fedbus.bus.patterns import matcher
 from fedbus.errors import BusFull, ConfigError, Conflict
@@ -33,6 +33,11 @@ class MemoryStream:
         self._ids: OrderedDict[str, tuple[int, float]] = OrderedDict()
         self._bytes = 0
         self._takes = [matcher(pattern) for pattern in spec.subjects]
+
+    @property
+    def usage(self) -> Usage:
+        """How full it is."""
+        return Usage(self.spec.storage, len(self._messages), self._bytes, self.spec.bytes_max)
 
     def takes(self, subject: str) -> bool:
         """Whether this stream stores messages of a subject."""

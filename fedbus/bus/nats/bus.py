@@ -12,7 +12,7 @@ from uuid import uuid4
 
 from nats.aio.msg import Msg
 
-from fedbus.bus.base import Message, Payload, StreamSpec, Subscription
+from fedbus.bus.base import Message, Payload, StreamSpec, Subscription, Usage
 from fedbus.bus.checks import (
     BROKER_HEADERS_BYTES,
     HEADERS_BYTES_MAX,
@@ -119,6 +119,11 @@ class NatsBus:
         """Most bytes that one message may carry: the broker's limit less what headers may take."""
         return self._connection.payload_max - HEADERS_BYTES_MAX - BROKER_HEADERS_BYTES
 
+    @property
+    def server(self) -> tuple[str, str]:
+        """Name and version of the broker."""
+        return self._connection.server
+
     # ---- plain messages
 
     async def publish(self, subject: str, data: Payload, headers: Mapping[str, str] | None = None) -> None:
@@ -178,6 +183,11 @@ class NatsBus:
         check_spec(spec)
         await self._jetstream.ensure(spec, CALL_DEADLINE_S)
         self._ensured[spec.name] = spec
+
+    async def usage(self, stream: str, *, deadline_s: float = CALL_DEADLINE_S) -> Usage | None:
+        """Return how full a stream is."""
+        check_stream_name(stream)
+        return await self._jetstream.usage(stream, deadline_s)
 
     async def append(
         self,

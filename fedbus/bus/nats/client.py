@@ -79,6 +79,11 @@ class WireClient(Client):
         await self._flush_pending()
 
     @property
+    def server(self) -> tuple[str, str]:
+        """Name and version of the server, as it said when the connection was last made."""
+        return str(self._server_info.get("server_name", "")), str(self._server_info.get("version", ""))
+
+    @property
     def link(self) -> Link | None:
         """The socket, where it is ours (not a websocket's)."""
         return self._transport.link if isinstance(self._transport, WireTransport) else None

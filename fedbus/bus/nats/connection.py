@@ -260,6 +260,11 @@ class Connection:
         return self._client.max_payload
 
     @property
+    def server(self) -> tuple[str, str]:
+        """Name and version of the server that the connection is to, or was last."""
+        return self._client.server
+
+    @property
     def waiting_bytes(self) -> int:
         """Return what waits to go out."""
         link = self._client.link

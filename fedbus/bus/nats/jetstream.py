@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 from nats.aio.msg import Msg
 
-from fedbus.bus.base import Message, Storage, StreamSpec
+from fedbus.bus.base import Message, Storage, StreamSpec, Usage
 from fedbus.bus.checks import NO_HEADERS, REPEAT_WINDOW_S, patterns_text
 from fedbus.bus.nats.connection import Connection
 from fedbus.bus.nats.requests import NobodyListens, Requests, next_answer, status_of
@@ -118,6 +118,16 @@ class JetStream:
         """Return when a stream was made (as text), its last sequence and its subjects."""
         info = await self.api(f"STREAM.INFO.{stream}", None, deadline_s=deadline_s, what=f"look at {stream}")
         return str(info["created"]), int(info["state"]["last_seq"]), list(info["config"]["subjects"])
+
+    async def usage(self, stream: str, deadline_s: float) -> Usage | None:
+        """Return how full a stream is, None where there is none."""
+        try:
+            info = await self.api(f"STREAM.INFO.{stream}", None, deadline_s=deadline_s, what=f"usage of {stream}")
+        except NoStream:
+            return None
+        state, config = info["state"], info["config"]
+        storage = Storage(str(config["storage"]))
+        return Usage(storage, int(state["messages"]), int(state["bytes"]), int(config["max_bytes"]))
 
     async def count(self, stream: str, pattern: str, deadline_s: float) -> int:
         """Count the messages of a pattern; the broker gives subjects page by page."""
