@@ -1,8 +1,8 @@
-"""The operator's side on one machine: brokers, coordinators, combiners, kept alive until somebody stops them.
+"""The operator's side on one machine: brokers, coordinators, combiners, gateways, kept alive until somebody stops them.
 
 Each role is a process of its own by default, so that one may be killed and comes back; they leave before the broker
-does, so that they can say `Bye`. The ready file appears when the coordinator answers and knows every combiner, and is
-written anew whenever a pid changes.
+does, so that they can say `Bye`. The ready file appears when the coordinator answers and knows every combiner, and the
+gateways take requests; it is written anew whenever a pid changes.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ import orjson
 
 from fedbus.bus.base import Placement
 from fedbus.bus.embedded import BrokerSettings, EmbeddedBroker
+from fedbus.cli.gateways import HOST, Gateways
 from fedbus.cli.processes import Process
-from fedbus.cli.roles import Place, combine, coordinate
+from fedbus.cli.roles import Place, combine, coordinate, serve
 from fedbus.cli.supervisor import Supervisor
 from fedbus.errors import BrokerFailed, BusUnavailable, ConfigError, FedbusError
 from fedbus.federation.service import Federation, connect
@@ -65,7 +66,8 @@ class Up:
     """One operator's side.
 
     ``place.url`` empty: with an embedded broker on ``port``, or a cluster of ``brokers`` of them on that and the next
-    ports (``port`` 0: on free ones), which then keep every stream each, unless ``replicas`` says otherwise.
+    ports (``port`` 0: on free ones), which then keep every stream each, unless ``replicas`` says otherwise. So many
+    ``gateways`` listen on ``http_port`` and the next ones.
     """
 
     def __init__(
@@ -79,6 +81,8 @@ class Up:
         brokers: int = 1,
         replicas: int = 0,
         placement: Placement | None = None,
+        gateways: int = 0,
+        http_port: int = 0,
         ready_file: Path | None = None,
         log_level: str = "info",
         quiet: bool = False,
@@ -90,6 +94,7 @@ class Up:
         self._data_dir = data_dir
         self._coordinators = ["coordinator", *(f"coordinator-{index}" for index in range(2, coordinators + 1))]
         self._combiners = [f"combiner-{index + 1}" for index in range(combiners)]
+        self._gateways = Gateways(data_dir, count=gateways, port=http_port)
         self._port = port
         self._brokers = brokers
         self._replicas = replicas or (brokers if brokers > 1 and not place.url else 0)
@@ -98,6 +103,11 @@ class Up:
         self._log_level = log_level
         self._quiet = quiet
         self._ready = False
+
+    @property
+    def http_url(self) -> str | None:
+        """Where the first gateway answers; None where there is none."""
+        return self._gateways.url
 
     async def run(self, *, processes: bool = True) -> None:
         """Run until cancelled."""
@@ -160,6 +170,11 @@ class Up:
             starts[name] = ["combiner", "--name", name, "--data-dir", str(self._data_dir.resolve()), *common]
         for name, arguments in starts.items():
             yield self.supervisor.keep(name, partial(Process.start, arguments, env=env))
+        for name in self._gateways.names:
+            yield self.supervisor.keep(name, partial(self._start_gateway, name, common, env))
+
+    async def _start_gateway(self, name: str, common: list[str], env: dict[str, str]) -> Process:
+        return await Process.start([*self._gateways.arguments(name), *common], env=env)
 
     def _keeping(self) -> list[str]:
         options = ["--replicas", str(self._replicas)]
@@ -169,15 +184,20 @@ class Up:
         return options
 
     def _in_process(self) -> Iterator[Coroutine[Any, Any, None]]:
-        for name in (*self._coordinators, *self._combiners):
+        from fedbus.gateway.listening import Listening
+
+        for name in (*self._coordinators, *self._combiners, *self._gateways.names):
             self.supervisor.pids[name] = os.getpid()
         for name in self._coordinators:
             yield coordinate(self.place, name, replicas=self._replicas, placement=self._placement)
         for name in self._combiners:
             yield combine(self.place, name, self._data_dir)
+        for name in self._gateways.names:
+            listening = Listening(host=HOST, port=self._gateways.port(name))
+            yield serve(self.place, name, listening, self._gateways.file(name))
 
     async def _until_ready(self) -> None:
-        """Wait until the coordinator answers and knows every combiner."""
+        """Wait until the coordinator answers and knows every combiner, and every gateway takes requests."""
         missing = "the coordinator does not answer"
         try:
             async with (
@@ -198,7 +218,10 @@ class Up:
         except BusUnavailable:
             return "the coordinator does not answer"
         away = [name for name in self._combiners if name not in there]
-        return f"the coordinator does not know {', '.join(away)}" if away else ""
+        if away:
+            return f"the coordinator does not know {', '.join(away)}"
+        silent = self._gateways.missing()
+        return f"{', '.join(silent)} takes no requests" if silent else ""
 
     def _check_starts(self) -> None:
         for name, starts in self.supervisor.starts.items():
@@ -211,7 +234,7 @@ class Up:
             return
         told = {
             "nats_url": self.place.url,
-            "http_url": None,
+            "http_url": self._gateways.url,
             "pids": self.supervisor.pids,
             "credentials": self.place.credentials,
         }
@@ -227,6 +250,8 @@ class Up:
             f"ready at {self.place.url}: {leading}, {count} combiner{'s' if count > 1 else ''}{kept}; "
             f"data in {self._data_dir}"
         )
+        if self._gateways.url:
+            print(f"page:  {self._gateways.url}")
         print("next:  fedbus client run MODULE:APP --name site-1   (Ctrl-C here stops everything)", flush=True)
 
 

@@ -101,7 +101,7 @@ class Shell:
 
     def up(self, *arguments: str) -> subprocess.Popen[bytes]:
         """Start the operator's side on a free port and wait until it is ready; commands find it from then on."""
-        process = self.start("up", "--nats-port", "0", "--ready-file", "ready.json", *arguments)
+        process = self.start("up", "--nats-port", "0", "--http-port", "0", "--ready-file", "ready.json", *arguments)
         wait_until("ready file", lambda: (self.place / "ready.json").exists() or process.poll() is not None)
         assert process.poll() is None, self.said()
         self.env["FEDBUS_URL"] = self.ready()["nats_url"]

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import urllib.request
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ def test_from_up_to_a_downloaded_model(shell):
     up = shell.up("--combiners", "2", "--coordinators", "2")
     told = shell.ready()
     assert set(told) == {"nats_url", "http_url", "pids", "credentials"}
-    assert set(told["pids"]) == {"broker", "coordinator", "coordinator-2", "combiner-1", "combiner-2"}
+    assert set(told["pids"]) == {"broker", "coordinator", "coordinator-2", "combiner-1", "combiner-2", "gateway"}
     clients = shell.clients(3)
 
     doctor = shell.json("doctor")
@@ -52,6 +53,32 @@ def test_from_up_to_a_downloaded_model(shell):
     assert "Traceback" not in shell.said(), shell.said()
     assert not (shell.place / "ready.json").exists()
     assert not any(shell.alive(pid) for pid in pids.values())
+
+
+def test_a_gateway_that_is_killed_answers_again_where_it_was(shell):
+    """The ready file tells where the first of two gateways answers; after kill -9 it has a new pid, and the same page."""
+    shell.up("--gateways", "2")
+    before = shell.ready()
+    assert {"gateway", "gateway-2"} < set(before["pids"])
+    os.kill(before["pids"]["gateway"], signal.SIGKILL)
+    shell.until("pid", lambda: shell.ready()["pids"]["gateway"] != before["pids"]["gateway"])
+
+    def page():
+        try:
+            with urllib.request.urlopen(before["http_url"], timeout=5) as answer:
+                return answer.read()
+        except OSError:
+            return None
+
+    assert b"<html" in shell.until("page", page)
+    assert shell.ready()["http_url"] == before["http_url"]
+
+
+def test_no_http_is_no_gateway(shell):
+    """With --no-http nothing listens, and the ready file says null."""
+    shell.up("--no-http")
+    assert shell.ready()["http_url"] is None
+    assert set(shell.ready()["pids"]) == {"broker", "coordinator", "combiner-1"}
 
 
 @pytest.mark.parametrize("victim", ["combiner-1", "coordinator", "broker", "broker-1"])

@@ -13,6 +13,7 @@ from fedbus.cli.running import run
 
 DONE = 0
 PORT = 4222
+HTTP_PORT = 8080
 
 
 def up(
@@ -43,6 +44,14 @@ def up(
     replicas: Replicas = 0,
     placement_cluster: PlacementCluster = "",
     placement_tags: PlacementTags = "",
+    http_port: Annotated[
+        int,
+        typer.Option("--http-port", min=0, max=65535, help="Of the gateway and its page, on 127.0.0.1; 0 a free one."),
+    ] = HTTP_PORT,
+    gateways: Annotated[
+        int, typer.Option("--gateways", min=1, max=9, help="How many, on that port and those after it.")
+    ] = 1,
+    no_http: Annotated[bool, typer.Option("--no-http", help="No gateway: neither REST nor a page.")] = False,
     ready_file: Annotated[
         Path | None,
         typer.Option("--ready-file", metavar="FILE", help="Written when all is ready: JSON with addresses and pids."),
@@ -57,7 +66,7 @@ def up(
     credentials: Credentials = None,
     log_level: LogLevel = "info",
 ) -> None:
-    """Run broker, coordinator and combiners until Ctrl-C."""
+    """Run broker, coordinator, combiners and a gateway with its page until Ctrl-C."""
     from fedbus.cli.roles import Place
     from fedbus.cli.up import Up
 
@@ -72,6 +81,8 @@ def up(
         brokers=brokers,
         replicas=replicas,
         placement=placement_of(placement_cluster, placement_tags),
+        gateways=0 if no_http else gateways,
+        http_port=http_port,
         ready_file=ready_file,
         log_level=log_level,
     )

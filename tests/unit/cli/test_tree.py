@@ -55,8 +55,7 @@ def test_every_option_is_documented_and_no_other(command):
     named = set(OPTION.findall(sections()[command]))
     own = leaves()[command] - {"--help", "-h"}
     assert own - named == set()
-    excused = {"--http-port"} if command == "fedbus up" else set()
-    assert named - own == excused
+    assert named - own == set()
 
 
 def test_every_setting_of_a_session_is_an_option():
