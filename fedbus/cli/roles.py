@@ -12,6 +12,7 @@ from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import orjson
 
@@ -25,12 +26,13 @@ from fedbus.cli.output import size
 from fedbus.clock import SystemClock
 from fedbus.combiner.service import Combiner
 from fedbus.coordinator.service import Coordinator
-from fedbus.gateway.listening import Listening
-from fedbus.gateway.service import Gateway
 from fedbus.messages.ids import check_name
 from fedbus.store.spools import Spools
 from fedbus.telemetry import Telemetry
 from fedbus.workers import Threads
+
+if TYPE_CHECKING:
+    from fedbus.gateway.listening import Listening
 
 log = logging.getLogger("fedbus.cli")
 
@@ -118,6 +120,8 @@ async def combine(
 
 async def serve(place: Place, name: str, listening: Listening, ready_file: Path | None = None) -> None:
     """Run a gateway until cancelled; then it drains. ``ready_file``: is there while it takes requests."""
+    from fedbus.gateway.service import Gateway  # here: a client's machine need not have aiohttp
+
     check_name("gateway name", name)
     workers = Threads(4, name)  # reading models, validating, digesting: what would keep the loop from answering others
     async with _traced("gateway", name) as traces:

@@ -133,6 +133,12 @@ def test_usage(argv, code, capsys):
     assert tree.run(argv) == code
 
 
+def test_a_client_needs_no_web_server():
+    """Where only the extra `cli` is installed there is no aiohttp, and roles but the gateway run all the same."""
+    code = "import sys; sys.modules['aiohttp'] = None; import fedbus.cli.roles, fedbus.cli.up, fedbus.__main__"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
 @pytest.mark.parametrize("missing", ["typer", "rich", "orjson"])
 def test_the_bare_install_says_what_to_install(missing):
     """Without the extra, `fedbus` is one line that tells how to get it, and exit code 2."""
