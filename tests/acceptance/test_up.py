@@ -56,7 +56,7 @@ def test_from_up_to_a_downloaded_model(shell):
 
 
 def test_a_gateway_that_is_killed_answers_again_where_it_was(shell):
-    """The ready file tells where the first of two gateways answers; after kill -9 it has a new pid and the same page."""
+    """The ready file tells where the first of two gateways answers; after kill -9 its pid is new, its page the same."""
     shell.up("--gateways", "2")
     before = shell.ready()
     assert {"gateway", "gateway-2"} < set(before["pids"])
