@@ -12,8 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
 
@@ -26,20 +25,19 @@ from fedbus.bus.nats import connect as connect_nats
 from fedbus.clock import Clock, SystemClock
 from fedbus.codecs import Coding
 from fedbus.config.session import SessionConfig
-from fedbus.errors import BadMessage, BusFull, BusUnavailable, ConfigError, NotFound, SessionFailed
+from fedbus.errors import BadMessage, BusFull, BusUnavailable, ConfigError, SessionFailed
 from fedbus.federation import evaluating
 from fedbus.federation.analytics import Query
 from fedbus.federation.evaluating import GATHER_S, AnalysisResult, EvaluationMatrix, EvaluationResult, Where
+from fedbus.federation.info import RoundInfo, SessionEvent, SessionInfo, SessionResult
 from fedbus.federation.models import Models
-from fedbus.federation.report import RoundReport, why
-from fedbus.federation.rounds import Rounds
+from fedbus.federation.session import LOOK_S, Session
 from fedbus.messages import queries, records
-from fedbus.messages.commands import StartSession, StopSession
+from fedbus.messages.commands import StartSession
 from fedbus.messages.envelope import Body, Envelope, decode, encode
 from fedbus.messages.ids import Peer, check_name
 from fedbus.messages.plans import Plan
-from fedbus.messages.presence import members_of
-from fedbus.messages.records import Record
+from fedbus.messages.presence import Lease, members_of
 from fedbus.messages.subjects import Subjects
 from fedbus.planning import plan_of
 from fedbus.store.journal import Journal
@@ -47,6 +45,8 @@ from fedbus.store.models import ModelStore
 from fedbus.tensors import CHUNK_BYTES, Arrays, Layout, ModelSpec
 from fedbus.together import together
 from fedbus.workers import Threads, Workers
+
+__all__ = ["Federation", "RoundInfo", "Session", "SessionEvent", "SessionInfo", "SessionResult", "connect"]
 
 Answer = TypeVar("Answer", bound=Body)
 
@@ -60,268 +60,9 @@ ASK_S_MAX = 5.0
 """How long one asking waits: a leader that stands still takes questions and does not answer, the next one does."""
 
 ASK_PAUSE_S = 0.25
-LOOK_S = 1.0
-"""How often it is looked whether the bus was away while a start is waited for."""
-
-GONE_S = 60.0
-"""How long a session may be gone from the journal: a coordinator that has copies writes it again within seconds."""
 
 START_DEADLINE_S = 30.0
 """How long a start may take to be journalled before we say that no coordinator is there."""
-
-
-@dataclass(frozen=True, slots=True)
-class SessionEvent:
-    """Something that became true in a session.
-
-    ``kind``: name of the record; ``data``: the record; ``at``: seconds since the epoch.
-    """
-
-    session: str
-    sequence: int
-    at: float
-    kind: str
-    data: Record
-
-
-@dataclass(frozen=True, slots=True)
-class SessionResult:
-    """How a session ended: its newest model, and the metrics of its last evaluation.
-
-    ``best_version``: the one with the best ``best_metric``, which was ``best_value``; none where the session has none.
-    """
-
-    session: str
-    outcome: str
-    reason: str
-    model_version: str
-    digest: str
-    metrics: Mapping[str, float]
-    rounds: int
-    best_version: str = ""
-    best_value: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class RoundInfo:
-    """One closed round.
-
-    ``seconds``: from opening to closing; ``metrics``: of the evaluation, empty if there was none; ``why``: in a
-    sentence, why it closed when it did (`Session.report` says more).
-    """
-
-    round: int
-    version: str
-    counted: int
-    not_counted: Mapping[str, str]
-    seconds: float
-    bytes_up: int
-    bytes_down: int
-    train_metrics: Mapping[str, float]
-    metrics: Mapping[str, float]
-    why: str = ""
-
-
-@dataclass(slots=True)
-class SessionInfo:
-    """A session as its journal tells it: everything but the tensors."""
-
-    session: str
-    state: str = "starting"
-    reason: str = ""
-    by: str = ""
-    started_at: float = 0.0
-    ended_at: float = 0.0
-    config: SessionConfig = field(default_factory=SessionConfig)
-    version: str = ""
-    digest: str = ""
-    nbytes: int = 0
-    round: int = 0
-    rounds: list[RoundInfo] = field(default_factory=list)
-    refused: list[tuple[int, str, str]] = field(default_factory=list)
-    metrics: dict[str, float] = field(default_factory=dict)
-    best_version: str = ""
-    best_value: float | None = None
-    _refused: dict[str, str] = field(default_factory=dict)
-    _closing: records.RoundClosing | None = None
-
-    def apply(self, record: Record, at: float) -> None:  # noqa: C901 - one case a record, nothing nested
-        """Take note of a record."""
-        match record:
-            case records.SessionStarted():
-                self.config, self.by, self.started_at, self.state = record.config, record.by, at, "waiting for clients"
-                self.version, self.digest, self.nbytes = record.version, record.digest, record.nbytes
-            case records.RoundOpened():
-                self.round, self.state = record.round, f"round {record.round}: training"
-                self._refused, self._closing = {}, None
-            case records.UpdatesRecorded():
-                self._refused |= {refused.client: refused.reason for refused in record.refused}
-                for accepted in record.accepted if self._refused else ():
-                    self._refused.pop(accepted.client, None)
-                self.refused += [(record.round, refused.client, refused.reason) for refused in record.refused]
-            case records.RoundClosing():
-                self.state = f"round {record.round}: merging"
-                # Sent again, or merged along another way: why it was closed at all stood in the first.
-                reason = self._closing.reason if self._closing else record.reason
-                self._closing = record.model_copy(update={"reason": reason})
-            case records.RoundFailed():
-                self.state, self.reason = f"round {record.round} failed", record.reason
-            case records.ModelPublished():
-                self.version, self.digest, self.nbytes = record.version, record.digest, record.nbytes
-            case records.RoundClosed():
-                self._close(record, at)
-            case records.EvaluationOpened():
-                self.state = f"round {record.round}: evaluating" if self.config.rounds else "evaluating"
-            case records.RoundEvaluated():
-                self._evaluate(record)
-            case records.SessionEnded():
-                self.state, self.reason, self.ended_at = record.outcome, record.reason, at
-            case records.ClientsMoved():
-                pass
-
-    def _close(self, record: records.RoundClosed, at: float) -> None:
-        self.state = f"round {record.round} closed"
-        closing = self._closing
-        self.rounds.append(
-            RoundInfo(
-                round=record.round,
-                version=self.version,
-                counted=record.counted,
-                not_counted=record.not_counted,
-                seconds=at - record.opened_at,
-                bytes_up=record.bytes_up,
-                bytes_down=record.bytes_down,
-                train_metrics=record.metrics,
-                metrics={},
-                why=why("closed", closing.reason, closing.missing, self._refused) if closing else "",
-            )
-        )
-
-    def _evaluate(self, record: records.RoundEvaluated) -> None:
-        self.metrics, self.state = dict(record.metrics), f"round {record.round} evaluated"
-        value = self.config.best_value(record.metrics)
-        if value is not None and (self.best_value is None or self.config.is_better(value, self.best_value)):
-            self.best_version, self.best_value = record.version, value
-        if self.rounds and self.rounds[-1].round == record.round:
-            # The model that is evaluated is fetched for it, and is not fetched again for the round that follows.
-            fetched = sum(measured.fetched for measured in record.clients)
-            last = self.rounds[-1]
-            self.rounds[-1] = replace(last, metrics=record.metrics, bytes_down=last.bytes_down + fetched)
-
-    @property
-    def ended(self) -> bool:
-        """Whether nothing follows."""
-        return self.ended_at > 0
-
-
-class Session:
-    """One session of a federation."""
-
-    def __init__(self, federation: Federation, name: str) -> None:
-        self._federation = federation
-        self.name = name
-
-    async def events(self, from_sequence: int = 1) -> AsyncIterator[SessionEvent]:
-        """Everything that became true in the session, from the beginning, then as it comes; ends with the session."""
-        async for journalled in self._federation.journal.follow(self.name, from_sequence):
-            for record in journalled.entry.unpack():
-                yield SessionEvent(self.name, journalled.sequence, journalled.entry.at, record.kind, record)
-                if isinstance(record, records.SessionEnded):
-                    return
-
-    async def info(self) -> SessionInfo:
-        """Return the session as it stands; `NotFound` when there is no such session."""
-        info = SessionInfo(self.name)
-        entries = await self._federation.journal.read(self.name)
-        if not any(journalled.entry.records for journalled in entries):
-            raise NotFound(f"session {self.name}: no such session; `fedbus session list` shows those that exist")
-        for journalled in entries:
-            for record in journalled.entry.unpack():
-                info.apply(record, journalled.entry.at)
-        return info
-
-    async def report(self, round_: int | None = None) -> RoundReport:
-        """Return who was waited for in a round, how long, why, and what became of each update; None: the newest.
-
-        Also of a round that is open, or failed: as far as it is. `NotFound` where there is no such session or round.
-        """
-        found = Rounds(self.name, round_)
-        for journalled in await self._federation.journal.read(self.name):
-            for record in journalled.entry.unpack():
-                found.take(record, journalled.entry.at)
-        report = found.report()
-        if report is None:
-            await self.info()
-            which = "no round was opened yet" if round_ is None else f"round {round_} was not opened"
-            raise NotFound(f"session {self.name}: {which}; `fedbus session show {self.name}` tells which were")
-        return report
-
-    async def evaluations(self) -> list[EvaluationResult]:
-        """Return what clients found of its versions, evaluation by evaluation: their own metrics, and sums over them.
-
-        `NotFound` where there is no such session.
-        """
-        await self.info()
-        return [
-            EvaluationResult.of(self.name, record)
-            for journalled in await self._federation.journal.read(self.name)
-            for record in journalled.entry.unpack()
-            if isinstance(record, records.RoundEvaluated)
-        ]
-
-    async def wait(self) -> SessionResult:
-        """Wait for the end; returns the result, also of a session that was stopped.
-
-        `SessionFailed` when it failed or was refused.
-        """
-        async with together() as group:
-            watching = group.create_task(self._watch())
-            info = await self._end()
-            watching.cancel()
-        if info.state in ("failed", "refused"):
-            raise SessionFailed(f"session {self.name} {info.state}: {info.reason}")
-        return SessionResult(
-            self.name,
-            info.state,
-            info.reason,
-            info.version,
-            info.digest,
-            info.metrics,
-            rounds=len(info.rounds),
-            best_version=info.best_version,
-            best_value=info.best_value,
-        )
-
-    async def _end(self) -> SessionInfo:
-        info = SessionInfo(self.name)
-        async for event in self.events():
-            if isinstance(event.data, records.SessionStarted):
-                info = SessionInfo(self.name)  # the broker has lost the journal, and it was written again
-            info.apply(event.data, event.at)
-        return info
-
-    async def _watch(self) -> None:
-        """Raise `SessionFailed` where the broker came back without the session, and nobody writes it again."""
-        federation, now = self._federation, asyncio.get_running_loop().time
-        seen, gone_at = federation.bus.reconnects, 0.0
-        while True:
-            await asyncio.sleep(LOOK_S)
-            if federation.bus.reconnects == seen or not federation.bus.connected:
-                continue
-            if await federation.is_known(self.name):
-                seen, gone_at = federation.bus.reconnects, 0.0
-            elif not gone_at:
-                gone_at = now()
-            elif now() > gone_at + GONE_S:
-                what = f"session {self.name} is gone: the broker came back without it"
-                raise SessionFailed(
-                    f"{what}, and no coordinator has its journal; `fedbus restore DIR`, then wait again"
-                )
-
-    async def stop(self, reason: str = "stopped by request") -> None:
-        """Ask for the end of the session; `wait` tells when it has come."""
-        await self.info()
-        await self._federation.command(StopSession(session=self.name, reason=reason), f"stop-{self.name}")
 
 
 class Federation:
@@ -569,9 +310,29 @@ class Federation:
         """Return the combiners that are there now."""
         return list((await self._ask("combiners", queries.Roster)).peers)
 
-    async def waits(self) -> list[queries.Wait]:
+    async def coordinators(self) -> list[queries.Seen]:
+        """Return the coordinators that are there now: the one that leads, and those that stand by."""
+        return list((await self._ask("coordinators", queries.Roster)).peers)
+
+    async def gateways(self) -> list[queries.Seen]:
+        """Return the gateways that are there now."""
+        return list((await self._ask("gateways", queries.Roster)).peers)
+
+    async def peers(
+        self, what: Literal["clients", "combiners", "coordinators", "gateways"], *, deadline_s: float
+    ) -> list[queries.Seen]:
+        """Return who is there as the coordinator says it, a crowd as one; `BusUnavailable` after ``deadline_s``."""
+        return list((await self._ask(what, queries.Roster, deadline_s)).peers)
+
+    async def waits(self, *, deadline_s: float = ANSWER_DEADLINE_S) -> list[queries.Wait]:
         """Return what waits now: on whom, since when, until when, and what happens then."""
-        return list((await self._ask("waits", queries.Waits)).waits)
+        return list((await self._ask("waits", queries.Waits, deadline_s)).waits)
+
+    async def leader(self) -> str:
+        """Return the name of the coordinator that leads, by the lease on the board; empty where nobody holds it."""
+        message = await self.bus.last(self.subjects.stream("board"), self.subjects.lead())
+        body = decode(message.data, message.subject).body if message is not None else None
+        return body.holder if isinstance(body, Lease) else ""
 
     async def command(self, body: Body, id_: str) -> None:
         """Put a command where a coordinator takes it, now or when it comes."""
@@ -579,11 +340,11 @@ class Federation:
         envelope = Envelope(id_, self.subjects.workspace, self._peer.name, body)
         await self.bus.append(self.subjects.stream("command"), subject, encode(envelope), message_id=id_)
 
-    async def _ask(self, what: str, expected: type[Answer]) -> Answer:
+    async def _ask(self, what: str, expected: type[Answer], deadline_s: float = ANSWER_DEADLINE_S) -> Answer:
         self._said += 1
         envelope = Envelope(f"{self._peer.name}-{self._said}", self.subjects.workspace, self._peer.name, queries.Ask())
         try:
-            message = await self._answer(self.subjects.query(what), encode(envelope))
+            message = await self._answer(self.subjects.query(what), encode(envelope), deadline_s)
         except BusUnavailable as error:
             raise BusUnavailable(
                 f"no coordinator answers: is one running? (`fedbus up`, `fedbus doctor`): {error}"
@@ -593,10 +354,10 @@ class Federation:
             raise BadMessage(f"{message.subject}: expected {expected.kind}, got {body.kind}")
         return body
 
-    async def _answer(self, subject: str, question: bytes) -> Message:
+    async def _answer(self, subject: str, question: bytes, deadline_s: float) -> Message:
         """Ask until somebody answers: while one coordinator takes over from another, nobody does."""
         loop = asyncio.get_running_loop()
-        end = loop.time() + ANSWER_DEADLINE_S
+        end = loop.time() + deadline_s
         while True:
             try:
                 return await self.bus.request(subject, question, deadline_s=min(ASK_S_MAX, end - loop.time()))
