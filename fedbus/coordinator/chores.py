@@ -12,10 +12,12 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 
 from fedbus.bus.base import Bus
-from fedbus.errors import BusFull, BusUnavailable
+from fedbus.errors import BadMessage, BusFull, BusUnavailable, Conflict, NotFound
 from fedbus.messages.records import ModelPublished
 from fedbus.messages.subjects import Subjects
 from fedbus.store.models import ModelStore
+from fedbus.store.registry import RegistryStore
+from fedbus.store.removal import Collected, Removal
 
 log = logging.getLogger("fedbus.coordinator")
 
@@ -28,16 +30,31 @@ FINISH_S_MAX = 2.0
 FORGET_S = 600.0
 """How long the boards say that a session has ended, for clients that were away."""
 
+LOOK_S = 60.0
+"""How often it is looked whether the grace of something that was retired is over: a message is read each time."""
+
 Chore = Callable[[], Awaitable[None]]
 
 
 class Chores:
     """A line of chores, done one after the other, each until it is done."""
 
-    def __init__(self, bus: Bus, subjects: Subjects, models: ModelStore) -> None:
+    def __init__(
+        self,
+        bus: Bus,
+        subjects: Subjects,
+        models: ModelStore,
+        registry: RegistryStore,
+        is_used: Callable[[str], bool] = lambda _: False,
+    ) -> None:
+        """``is_used``: whether a session under way asks clients for a blob."""
         self._bus = bus
         self._subjects = subjects
         self._models = models
+        self._registry = registry
+        self._removal = Removal(bus, subjects, models, registry)
+        self._is_used = is_used
+        self._look_at = 0.0
         self._line: dict[str, Chore] = {}
         self._ended: OrderedDict[str, float] = OrderedDict()
         self._wake = asyncio.Event()
@@ -49,6 +66,29 @@ class Chores:
     def discard(self, blob: str) -> None:
         """Remove a blob that nobody needs any more."""
         self._put(f"blob {blob} is removed", lambda: self._models.remove(blob))
+
+    def expire(self, model: ModelPublished) -> None:
+        """Remove the arrays of a version that its session keeps no longer; what a stage has stays."""
+        self._put(f"version {model.version} expires", lambda: self._expire(model))
+
+    async def _expire(self, model: ModelPublished) -> None:
+        if self._is_used(model.blob):
+            log.info("version %s stays until it is collected: another session evaluates it", model.version)
+            return
+        try:
+            why = await self._removal.expire(model, "its session keeps the newest versions only")
+        except (Conflict, NotFound, BadMessage) as error:
+            log.warning("version %s stays until it is collected: %s", model.version, error)
+            return
+        if why:
+            log.info("version %s expires, and stays: %s", model.version, why)
+
+    async def _go_on(self) -> None:
+        """Remove what people have retired, when its grace is over."""
+        try:
+            await self._removal.go_on(Collected())
+        except (Conflict, NotFound, BadMessage) as error:
+            log.warning("what is retired stays until it is collected: %s", error)
 
     def forget(self, command: int) -> None:
         """Remove a command that was carried out, by its sequence."""
@@ -63,6 +103,11 @@ class Chores:
         now = asyncio.get_running_loop().time()
         while self._ended and next(iter(self._ended.values())) <= now:
             self._clear_boards(self._ended.popitem(last=False)[0])
+        if self._look_at <= now:
+            if not self._look_at:
+                self._put("the registry has room", self._registry.reserve)
+            self._look_at = now + LOOK_S
+            self._put("what is retired is removed", self._go_on)
 
     def forget_all(self) -> None:
         """Leave what is left to somebody else."""

@@ -27,6 +27,7 @@ from fedbus.coordinator.events import (
     Catalogue,
     Discard,
     Effect,
+    Expire,
     NotPosted,
     PostOrder,
     PostTask,
@@ -271,7 +272,7 @@ class Deciding:
 
     # --- acting ---
 
-    async def _act(self, name: str, effects: list[Effect]) -> None:
+    async def _act(self, name: str, effects: list[Effect]) -> None:  # noqa: C901 - one case an effect, nothing nested
         posts: list[Post] = []
         for effect in effects:
             match effect:
@@ -283,6 +284,8 @@ class Deciding:
                     self._chores.enter(model)
                 case Discard(blob):
                     self._chores.discard(blob)
+                case Expire(model):
+                    self._chores.expire(model)
                 case Acknowledge(receiver, ids):
                     await self._acknowledge(receiver, ids)
                 case ReadAgain():

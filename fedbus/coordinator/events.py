@@ -165,9 +165,16 @@ class Catalogue:
 
 @dataclass(frozen=True, slots=True)
 class Discard:
-    """Remove a blob that no version is made of, or that of a version which is kept no longer."""
+    """Remove a blob that no version is made of."""
 
     blob: str
+
+
+@dataclass(frozen=True, slots=True)
+class Expire:
+    """Remove the arrays of a version that its session keeps no longer, unless a stage has it."""
+
+    model: ModelPublished
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,4 +190,4 @@ class ReadAgain:
     """See whether the journal says more than we know: somebody speaks of it, or repeats what has no effect."""
 
 
-Effect = Append | PostTask | PostOrder | Catalogue | Discard | Acknowledge | ReadAgain
+Effect = Append | PostTask | PostOrder | Catalogue | Discard | Expire | Acknowledge | ReadAgain

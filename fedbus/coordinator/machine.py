@@ -47,6 +47,7 @@ from fedbus.coordinator.events import (
     Discard,
     Effect,
     Event,
+    Expire,
     LoadsChanged,
     ModelMissing,
     NotPosted,
@@ -234,11 +235,12 @@ class Machine:
             case records.RoundClosed():
                 return [Discard(blob) for blob in self.state.litter]
             case records.SessionEnded():
-                return [Discard(blob) for blob in (*self.state.litter, *self.state.expired, *_measured(self.state))]
+                litter = (*self.state.litter, *_measured(self.state))
+                return [*(Discard(blob) for blob in litter), *map(Expire, self.state.expired)]
             case records.RoundClosing():
                 self.known.stored = self.known.merge_failed = None
                 # Only now: the new version is written over the pages that the system has just got back.
-                return [Discard(blob) for blob in self.state.expired]
+                return [*map(Expire, self.state.expired)]
             case records.EvaluationOpened() | records.RoundEvaluated():
                 self.known.answers, self.known.totals = {}, Totals()
             case records.RoundOpened():

@@ -45,6 +45,7 @@ from fedbus.messages.presence import Hello, WhoIsThere
 from fedbus.messages.records import RESTORED
 from fedbus.store.journal import Journal, mark_of
 from fedbus.store.models import ModelStore
+from fedbus.store.registry import RegistryStore
 from fedbus.store.streams import ensure_streams
 from fedbus.telemetry import Telemetry
 from fedbus.together import together
@@ -94,7 +95,8 @@ class Coordinator:
         self._station.doing = self._doing
         self._journal = Journal(bus, self._subjects)
         self._models = ModelStore(bus, self._subjects, workers)
-        self._chores = Chores(bus, self._subjects, self._models)
+        registry = RegistryStore(bus, self._subjects, f"coordinator/{name}", clock)
+        self._chores = Chores(bus, self._subjects, self._models, registry, self._is_used)
         self._rounds = RoundTraces(traces or Telemetry.off(), workspace)
         self._sessions = Sessions(self._subjects, self._rounds)
         self._roster = Roster()
@@ -166,6 +168,10 @@ class Coordinator:
             for subscription in (presence, reported):
                 await subscription.close()
             self._rounds.close()
+
+    def _is_used(self, blob: str) -> bool:
+        """Whether a session that makes no version of its own asks clients for a blob."""
+        return any(not one.state.config.rounds and one.state.blob == blob for one in self.machines.values())
 
     def _doing(self) -> str:
         if not self._reigns:

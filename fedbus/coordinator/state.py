@@ -108,7 +108,7 @@ class SessionState:
     """Everything that the journal of a session says.
 
     ``plan``: what its strategy asks of the rounds. ``model``: the newest version, as the catalogue has it. ``kept``:
-    the blobs of versions that are kept, oldest first; ``expired``: those that need not be kept any longer. ``litter``:
+    the versions that are kept, oldest first; ``expired``: those that need not be kept any longer. ``litter``:
     blobs of the last round that no version is made of. ``evaluated``: the last round whose version was, which gave
     ``metrics`` of so many ``answered`` clients, or why there are none (``lacking``); -1: the session has no rounds, and
     its model is still to be evaluated. ``without_better``: evaluations since the ``best``.
@@ -136,8 +136,8 @@ class SessionState:
     without_better: int = 0
     failures: int = 0
     attempt: int = 0
-    kept: tuple[str, ...] = ()
-    expired: tuple[str, ...] = ()
+    kept: tuple[records.ModelPublished, ...] = ()
+    expired: tuple[records.ModelPublished, ...] = ()
     litter: tuple[str, ...] = ()
     receipts: dict[str, Receipt] = field(default_factory=dict)
     asked: dict[str, None] = field(default_factory=dict)
@@ -234,11 +234,11 @@ def _hold(state: SessionState, model: records.ModelPublished) -> None:
     state.model = model
     state.version, state.blob, state.digest, state.nbytes = model.version, model.blob, model.digest, model.nbytes
     if state.config.versions_kept is not None:
-        kept = (*state.kept, model.blob)
-        best = (state.best.blob,) if state.best else ()
+        kept = (*state.kept, model)
+        best = state.best.blob if state.best else ""
         older, newest = kept[: -state.config.versions_kept], kept[-state.config.versions_kept :]
-        state.kept = (*(blob for blob in older if blob in best), *newest)
-        state.expired = tuple(blob for blob in older if blob not in best)
+        state.kept = (*(one for one in older if one.blob == best), *newest)
+        state.expired = tuple(one for one in older if one.blob != best)
 
 
 def _opened(state: SessionState, record: records.RoundOpened, at: float) -> None:

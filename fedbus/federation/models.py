@@ -6,6 +6,7 @@ The catalogue names them; whatever is published and not in it yet stands in the 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,14 @@ class Models:
         return await self._store.list()
 
     async def find(self, version: str) -> ModelPublished:
-        """Return what is published as a version; `NotFound` when there is none."""
+        """Return what is published as a version; `NotFound` when there is none, or its arrays were removed."""
+        entry = await self.entry(version)
+        if entry.removed_at:
+            raise NotFound(removed_text(entry))
+        return entry
+
+    async def entry(self, version: str) -> ModelPublished:
+        """Return what the catalogue says of a version, also where its arrays were removed; otherwise as `find`."""
         try:
             return await self._store.find(check_name("model version", version))
         except NotFound:
@@ -68,3 +76,9 @@ class Models:
         manifest = await self._store.manifest(entry.blob)
         async for chunk in self._store.chunks(entry.blob, manifest):
             yield chunk
+
+
+def removed_text(entry: ModelPublished) -> str:
+    """Say when and why the arrays of a version were removed."""
+    at = datetime.fromtimestamp(entry.removed_at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    return f"model {entry.version}: its arrays were removed at {at}: {entry.removed_why or 'no reason is known'}"

@@ -65,7 +65,10 @@ class Stage(Body):
 
 
 class Retired(Body):
-    """A version that is being removed: from now on nobody may begin to use it; ``until_at``: then its arrays go."""
+    """A version that is being removed: from now on nobody may begin to use it; ``until_at``: then its arrays go.
+
+    ``purging``: they are going, and nobody can call it back.
+    """
 
     version: Name
     blob: Name
@@ -73,6 +76,7 @@ class Retired(Body):
     until_at: Number
     by: Author
     reason: ShortReason = ""
+    purging: bool = False
 
 
 class Importing(Body):

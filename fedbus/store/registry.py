@@ -43,6 +43,12 @@ STATE_BYTES_MAX = 768 * 1024
 """Of the state as it travels: below what a broker takes in one message, 1 MB. Histories of stages are cut before it
 grows larger."""
 
+RESERVED = 4
+RESERVE = "a new registry; a store that is full takes its next changes in place of these revisions".ljust(
+    REASON_CHARS_MAX
+)
+"""What the first revisions say: as long as one may be."""
+
 Decide = Callable[[RegistryState], Awaitable[RegistryState | None]]
 """Returns the state as it is to be, or None where nothing is to be changed; what it raises ends the change."""
 
@@ -124,6 +130,17 @@ class RegistryStore:
                 return written
             await asyncio.sleep(PAUSE_S_MAX * secrets.randbelow(1000) / 1000)
         raise Conflict(f"the registry was changed {TRIES_MAX} times by others while this waited: {what}; try again")
+
+    async def reserve(self) -> None:
+        """Write a first state, several times, where there is none: what can be forgotten when the store is full."""
+        if (await self.read()).sequence:
+            return
+
+        async def decide(state: RegistryState) -> RegistryState | None:
+            return state if state.what.strip() in ("", RESERVE.strip()) else None
+
+        for _ in range(RESERVED):
+            await self.change(RESERVE, decide)
 
     async def _written(self, state: RegistryState, behind: int) -> Registered | None:
         """Append a state; None where somebody else has written first."""

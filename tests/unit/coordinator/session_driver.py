@@ -111,6 +111,8 @@ class Driver:
                     self.catalogue.append(model)
                 case events.Discard(blob):
                     self.discarded.append(blob)
+                case events.Expire(model):
+                    self.discarded.append(model.blob)
                 case events.Acknowledge(peer, ids):
                     self.taken += [(peer.name, id_) for id_ in ids]
                 case events.ReadAgain():

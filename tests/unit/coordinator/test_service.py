@@ -144,7 +144,7 @@ def test_chores_are_done_until_they_are_done():
                 if blob == "stuck":
                     await asyncio.sleep(1e9)
 
-        chores = Chores(None, OURS, Models())
+        chores = Chores(None, OURS, Models(), None)
         task = asyncio.create_task(chores.run())
         model = records.SessionStarted(config=SessionConfig(), version="s-0", blob="b", digest="ab" * 32, nbytes=1)
         chores.enter(model.model("s", 1.0))

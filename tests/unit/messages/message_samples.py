@@ -148,7 +148,7 @@ MODEL = records.ModelPublished(
 )  # fmt: skip
 PROMOTED = registry.Promoted(version="s-1", blob="s-1-2", at=3.0, by="eve", reason="best so far")
 STAGE = registry.Stage(held=(PROMOTED,))
-RETIRED = registry.Retired(version="s-0", blob="s-0-x", at=1.0, until_at=601.0, by="eve", reason="too old")
+RETIRED = registry.Retired(version="s-0", blob="s-0-x", at=1.0, until_at=601.0, by="eve", reason="old", purging=True)
 IMPORTING = registry.Importing(version="bert", blob="import-1", at=1.0, by="eve")
 
 SAMPLES: list[envelope.Body] = [
