@@ -26,11 +26,13 @@ export function bytes(count) {
 }
 const short = (value) => String(Number(value.toPrecision(3)));
 
-/** 0.31 s, 14 s, 3 min 20 s, 2 h 5 min, 3 days. */
+/** 0.42 ms, 0.31 s, 14 s, 3 min 20 s, 2 h 5 min, 3 days. */
 export function duration(seconds) {
   if (seconds === null || seconds === undefined || !Number.isFinite(seconds)) return NONE;
   const s = Math.max(0, seconds);
-  if (s < 9.995) return `${s < 0.0005 ? 0 : s < 0.0995 ? s.toPrecision(2) : s.toFixed(2)} s`;
+  if (Number.isInteger(s) && s < 120) return `${s} s`;
+  if (s < 0.0995) return `${short(s * 1000)} ms`;
+  if (s < 9.995) return `${s.toFixed(2)} s`;
   if (s < 119.5) return `${Math.round(s)} s`;
   const whole = Math.round(s);
   if (whole < 3600) return `${Math.floor(whole / 60)} min${whole < 600 && whole % 60 ? ` ${whole % 60} s` : ""}`;
@@ -67,8 +69,10 @@ export function moment(at) {
     `${two(when.getHours())}:${two(when.getMinutes())}:${two(when.getSeconds())}`;
 }
 
+const rough = (s) => s < 119.5 ? `${Math.round(s)} s` : s < 7200 ? `${Math.round(s / 60)} min` : s < 172800 ? `${Math.round(s / 3600)} h` : `${Math.round(s / 86400)} days`;
+
 const says = {
-  ago: (at, now) => now - at < 1.5 ? "now" : `${duration(Math.round(now - at))} ago`,
+  ago: (at, now) => now - at < 1.5 ? "now" : `${rough(now - at)} ago`,
   since: (at, now) => duration(Math.max(0, Math.round(now - at))),
   left: (at, now) => at - now <= 0 ? "time is up" : `${duration(Math.ceil(at - now))} left`,
 };
