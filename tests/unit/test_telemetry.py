@@ -15,6 +15,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from fedbus import telemetry
 from fedbus.errors import ConfigError
 from fedbus.telemetry import Kind, Telemetry, setup
+from fedbus.telemetry.starting import endpoint_of
 
 PARENT = {"traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"}
 
@@ -201,10 +202,11 @@ def test_missing_exporter_is_named(monkeypatch):
 def test_endpoints_follow_the_standard():
     """A traces endpoint is taken as it is; a general one gets /v1/traces; the more specific wins."""
     general, exact = "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"
-    assert telemetry._endpoint({general: "http://h:1"}) == "http://h:1/v1/traces"
-    assert telemetry._endpoint({general: "http://h:1/base/"}) == "http://h:1/base/v1/traces"
-    assert telemetry._endpoint({general: "http://h:1", exact: "http://x:2/t"}) == "http://x:2/t"
-    assert telemetry._endpoint({}) is None
+    assert endpoint_of({general: "http://h:1"}, "TRACES") == "http://h:1/v1/traces"
+    assert endpoint_of({general: "http://h:1/base/"}, "TRACES") == "http://h:1/base/v1/traces"
+    assert endpoint_of({general: "http://h:1", exact: "http://x:2/t"}, "TRACES") == "http://x:2/t"
+    assert endpoint_of({}, "TRACES") is None
+    assert endpoint_of({general: "http://h:1"}, "METRICS") == "http://h:1/v1/metrics"
 
 
 def test_every_attribute_is_documented():

@@ -1,0 +1,62 @@
+"""What Prometheus asks for: the numbers of a role as text, and a port of its own where the role has no web server."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+from fedbus.errors import ConfigError
+
+if TYPE_CHECKING:
+    from wsgiref.simple_server import WSGIServer
+
+    from opentelemetry.sdk.metrics.export import MetricReader
+    from prometheus_client import CollectorRegistry
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+"""Of `Scrape.text`."""
+
+
+class Scrape:
+    """The numbers of one role. Each has a registry of its own: one process may hold several roles."""
+
+    def __init__(self) -> None:
+        try:
+            from opentelemetry.exporter.prometheus import PrometheusMetricReader
+            from prometheus_client import CollectorRegistry
+        except ImportError as error:
+            raise ConfigError(
+                "metrics for Prometheus are asked for, but what makes them is not installed: "
+                "pip install 'fedbus[server]'"
+            ) from error
+        self._registry: CollectorRegistry = CollectorRegistry(auto_describe=False)
+        self.reader: MetricReader = PrometheusMetricReader(registry=self._registry, scope_info_enabled=False)
+        self._server: WSGIServer | None = None
+        self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()
+
+    def text(self) -> bytes:
+        """Return the numbers as they are now, in Prometheus's text format; call it from any thread."""
+        from prometheus_client import generate_latest
+
+        with self._lock:  # the reader hands over what it has collected by a queue that two would share
+            return generate_latest(self._registry)
+
+    def listen(self, host: str, port: int) -> int:
+        """Answer ``GET /metrics`` in a thread; returns the port. `ConfigError` where it cannot listen there."""
+        from prometheus_client import start_http_server
+
+        try:
+            self._server, self._thread = start_http_server(port, host, self._registry)
+        except OSError as error:
+            raise ConfigError(f"metrics: cannot listen on {host} port {port}: {error.strerror or error}") from error
+        return int(self._server.server_port)
+
+    def close(self) -> None:
+        """Answer no more; idempotent."""
+        server, self._server = self._server, None
+        if server is not None:
+            server.shutdown()
+            server.server_close()
+            if self._thread is not None:
+                self._thread.join()
