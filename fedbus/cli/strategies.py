@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import inspect
 import sys
-from collections.abc import Callable, Mapping
 from typing import Any
 
-from pydantic import BaseModel
-
-from fedbus import aggregation, codecs, selection
 from fedbus.cli.output import print_json, print_table
-from fedbus.errors import ConfigError
-
-KINDS: Mapping[str, Any] = {"strategy": aggregation, "codec": codecs, "selection": selection}
-SETTINGS = {"strategy": "strategy_options", "codec": "codec_options", "selection": "selection_options"}
+from fedbus.config.session import SessionConfig
+from fedbus.errors import ConfigError, NotFound
+from fedbus.federation.catalogue import SETTINGS, Entry, Option, entries, find, options_of
 
 
 def list_all(*, json: bool) -> None:
     """Print all names; one that cannot be loaded is shown with the reason."""
-    rows = [_listed(kind, name) for kind, registry in KINDS.items() for name in registry.names()]
+    rows = [_row(entry) for entry in entries()]
     if json:
         print_json(rows)
         return
@@ -27,131 +21,88 @@ def list_all(*, json: bool) -> None:
     print_table(columns, [[row[column] or "-" for column in columns] for row in rows], empty="nothing is installed")
 
 
-def _listed(kind: str, name: str) -> dict[str, str]:
-    try:
-        found = KINDS[kind].find(name)
-    except ConfigError as error:  # a plug-in that is broken: the others are to be seen
-        return {"kind": kind, "name": name, "family": "", "options": "", "paper": f"cannot be loaded: {error}"}
-    options = ", ".join(found.options.model_fields)
-    return {"kind": kind, "name": name, "family": _family(found), "options": options, "paper": found.paper}
-
-
-def show(name: str, *, json: bool) -> None:
-    """Print everything of this name; `ConfigError` where there is nothing."""
-    kinds = [kind for kind, registry in KINDS.items() if name in registry.names()]
-    if "+" in name:
-        kinds = ["strategy"]
-    if not kinds:
-        raise ConfigError(f"{name!r:.80}: no strategy, codec or selection has this name; see: fedbus strategy list")
-    shown = [_described(kind, KINDS[kind].find(name)) for kind in kinds]
-    if json:
-        print_json(shown)
-        return
-    for index, one in enumerate(shown):
-        if index:
-            print()
-        _print(one)
-
-
-def _described(kind: str, found: Any) -> dict[str, Any]:  # noqa: ANN401 - of three kinds, with some fields alike
-    members = getattr(found, "members", ())
-    options = (
-        [{**row, "member": member.name} for member in members for row in options_of(member.options)]
-        if members
-        else options_of(found.options)
-    )
+def _row(entry: Entry) -> dict[str, str]:
+    options = ", ".join(option.name for option in entry.options)
     return {
-        "kind": kind,
-        "name": found.name,
-        "setting": SETTINGS[kind],
-        "about": _about(found),
-        "family": _family(found),
-        "needs": _needs(found),
-        "paper": found.paper,
+        "kind": entry.kind,
+        "name": entry.name,
+        "family": entry.family,
         "options": options,
+        "paper": entry.broken or entry.paper,
     }
 
 
-def _print(one: Mapping[str, Any]) -> None:
-    about = [("about", one["about"])] if one["about"] else []
-    family = [("family", one["family"])] if one["family"] else []
-    needs = [("needs", "; ".join(one["needs"]))] if one["needs"] else []
-    for label, value in ((one["kind"], one["name"]), *about, *family, *needs, ("paper", one["paper"] or "-")):
+def show(name: str, *, json: bool) -> None:
+    """Print everything of this name; `ConfigError` where there is nothing, or it cannot be loaded."""
+    try:
+        shown = find(name)
+    except NotFound as error:
+        raise ConfigError(str(error)) from error  # an argument that has to be corrected
+    for entry in shown:
+        if entry.broken:
+            raise ConfigError(f"{name}: {entry.broken}")
+    if json:
+        print_json([_told(entry) for entry in shown])
+        return
+    for index, entry in enumerate(shown):
+        if index:
+            print()
+        _print(entry)
+
+
+def _told(entry: Entry) -> dict[str, Any]:
+    return {
+        "kind": entry.kind,
+        "name": entry.name,
+        "setting": SETTINGS[entry.kind],
+        "about": entry.about,
+        "family": entry.family,
+        "needs": list(entry.needs),
+        "paper": entry.paper,
+        "options": [_option(option) for option in entry.options],
+    }
+
+
+def _option(option: Option) -> dict[str, Any]:
+    told = {
+        "name": option.name,
+        "default": "required" if option.required else option.default,
+        "range": option.allowed,
+        "about": option.about,
+    }
+    return told | ({"member": option.member} if option.member else {})
+
+
+def _print(entry: Entry) -> None:
+    about = [("about", entry.about)] if entry.about else []
+    family = [("family", entry.family)] if entry.family else []
+    needs = [("needs", "; ".join(entry.needs))] if entry.needs else []
+    for label, value in ((entry.kind, entry.name), *about, *family, *needs, ("paper", entry.paper or "-")):
         print(f"{label:10s} {value}")
     print()
+    print_options(entry.options, SETTINGS[entry.kind])
+
+
+def print_options(options: tuple[Option, ...], title: str) -> None:
+    """Print options, or settings, with their defaults, what is allowed, and what they are."""
     rows = [
         (
-            f"{row['member']}.{row['name']}" if "member" in row else row["name"],
-            "-" if row["default"] is None else row["default"],
-            row["range"] or "-",
-            row["about"],
+            f"{option.member}.{option.name}" if option.member else option.name,
+            "required" if option.required else "-" if option.default is None else option.default,
+            option.allowed or "-",
+            option.about,
         )
-        for row in one["options"]
+        for option in options
     ]
     if rows:
-        print_table((one["setting"], "default", "allowed", ""), rows, empty="")
+        print_table((title, "default", "allowed", ""), rows, empty="")
     else:
         print("no options", file=sys.stderr)
 
 
-def options_of(kind: type[BaseModel]) -> list[dict[str, Any]]:
-    """Return the options of a kind: name, default, what is allowed, what it is."""
-    properties = kind.model_json_schema().get("properties", {})
-    return [
-        {
-            "name": name,
-            "default": field.get_default(call_default_factory=True) if not field.is_required() else "required",
-            "range": allowed(properties.get(name, {})),
-            "about": " ".join((field.description or "").split()),
-        }
-        for name, field in kind.model_fields.items()
-    ]
-
-
-def allowed(schema: Mapping[str, Any]) -> str:
-    """Say what a JSON schema allows: ``number, > 0, <= 1000``."""
-    if "anyOf" in schema:
-        return " or ".join(filter(None, (allowed(one) for one in schema["anyOf"])))
-    if "enum" in schema or "const" in schema:
-        return ", ".join(map(str, schema.get("enum", [schema.get("const")])))
-    words = [{"null": "none"}.get(schema.get("type", ""), schema.get("type", ""))]
-    for key, sign in (("exclusiveMinimum", ">"), ("minimum", ">="), ("exclusiveMaximum", "<"), ("maximum", "<=")):
-        if key in schema:
-            words.append(f"{sign} {schema[key]:g}")
-    return ", ".join(filter(None, words))
-
-
-def _family(found: object) -> str:
-    family = getattr(found, "family", None)
-    return family.value.replace("_", " ") if family is not None else ""
-
-
-def _about(found: Any) -> str:  # noqa: ANN401 - as above
-    """Return the first paragraph of the module that it is from."""
-    function: Callable[..., object] | None = getattr(found, "choose", None) or getattr(found, "encode", None)
-    if getattr(found, "members", ()):
-        return ""  # a chain's members are shown by themselves
-    module = inspect.getmodule(found.options)
-    if not hasattr(found, "family") and function is not None:
-        module = inspect.getmodule(function) or module
-    text = (inspect.getdoc(module) or "") if module is not None else ""
-    name = getattr(module, "__name__", "")
-    return "" if name.endswith(".base") or name == "pydantic" else text.split("\n\n")[0].replace("\n", " ")
-
-
-def _needs(found: Any) -> list[str]:  # noqa: ANN401 - as above
-    """Say what a strategy asks of clients and rounds beyond what all do."""
-    needs = []
-    if getattr(found, "metrics", ()):
-        needs.append(f"each update carries the metrics {', '.join(found.metrics)}")
-    if getattr(found, "uniform", False):
-        needs.append("the weights that clients give do not count")
-    if getattr(found, "companions", ()):
-        needs.append(f"arrays that travel with the model: {', '.join(found.companions)}")
-    if getattr(found, "buffer", None) is not None:
-        needs.append("asynchronous: nobody waits for a round")
-    if getattr(found, "feedback", False):
-        needs.append("clients add what was lost to their next update")
-    if getattr(found, "everyone", False):
-        needs.append("asks all that are there")
-    return needs
+def show_settings(*, json: bool) -> None:
+    """Print every setting of a session; as JSON its JSON Schema, as the gateway gives it."""
+    if json:
+        print_json(SessionConfig.model_json_schema())
+    else:
+        print_options(options_of(SessionConfig), "setting")

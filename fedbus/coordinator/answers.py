@@ -11,7 +11,12 @@ from fedbus.exchange.station import Station
 from fedbus.messages import queries
 from fedbus.messages.envelope import Body, encode
 
-ROLES = {"clients": ("client", "crowd"), "combiners": ("combiner",), "coordinators": ("coordinator",)}
+ROLES = {
+    "clients": ("client", "crowd"),
+    "combiners": ("combiner",),
+    "coordinators": ("coordinator",),
+    "gateways": ("gateway",),
+}
 """What may be asked for, and which roles it shows: a crowd is one answer, whoever asks expands it."""
 
 AllWaits = Callable[[], list[queries.Wait]]

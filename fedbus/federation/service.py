@@ -50,6 +50,9 @@ __all__ = ["Federation", "RoundInfo", "Session", "SessionEvent", "SessionInfo", 
 
 Answer = TypeVar("Answer", bound=Body)
 
+Kind = Literal["clients", "combiners", "coordinators", "gateways"]
+"""Whom the coordinator can be asked for."""
+
 SESSION_CHARS_MAX = 40
 """Longest name of a session: versions and blobs are named after it and have 64."""
 
@@ -318,9 +321,7 @@ class Federation:
         """Return the gateways that are there now."""
         return list((await self._ask("gateways", queries.Roster)).peers)
 
-    async def peers(
-        self, what: Literal["clients", "combiners", "coordinators", "gateways"], *, deadline_s: float
-    ) -> list[queries.Seen]:
+    async def peers(self, what: Kind, *, deadline_s: float) -> list[queries.Seen]:
         """Return who is there as the coordinator says it, a crowd as one; `BusUnavailable` after ``deadline_s``."""
         return list((await self._ask(what, queries.Roster, deadline_s)).peers)
 

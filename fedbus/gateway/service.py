@@ -24,6 +24,7 @@ from fedbus.exchange.station import Station
 from fedbus.federation.service import Federation
 from fedbus.gateway.http import application
 from fedbus.gateway.listening import Listening
+from fedbus.gateway.presence import Presence
 from fedbus.gateway.table import OPERATIONS
 from fedbus.messages.ids import Peer
 from fedbus.telemetry import Telemetry
@@ -41,6 +42,7 @@ class Gateway:
 
     ``listened``: called with its URL when it takes requests. ``draining``: set when it is to end; a stream that sees it
     ends. ``federation``: what it knows of the bus, entered while it runs. ``app``: its web application.
+    ``presence``: who is there, what waits.
     """
 
     def __init__(
@@ -64,13 +66,14 @@ class Gateway:
         self.station = Station(bus, workspace, Peer("gateway", name), incarnation, clock, heartbeat_s=HEARTBEAT_S)
         self.station.doing = self._doing
         self.draining = asyncio.Event()
+        self.presence = Presence(self.federation, clock)
         self._listened = listened
         self._requests = 0
         self.app = application(self, OPERATIONS, self.listening)
 
     def _parts(self) -> tuple[Coroutine[Any, Any, None], ...]:
         """What runs as long as the gateway does; what one of them raises ends it."""
-        return (self.station.present(),)
+        return (self.station.present(), self.presence.run())
 
     async def run(self) -> None:
         """Serve until cancelled; then drain and say `Bye`. `ConfigError` where it cannot listen there."""

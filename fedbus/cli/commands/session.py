@@ -1,4 +1,4 @@
-"""`fedbus session start|list|show|report|watch|stop`."""
+"""`fedbus session start|list|show|report|watch|stop|settings`."""
 
 from __future__ import annotations
 
@@ -180,3 +180,11 @@ def stop(
     from fedbus.cli.sessions import stop_session
 
     run(stop_session(Place(nats, workspace, credentials), name, reason, json=json))
+
+
+@app.command("settings")
+def settings(json: Json = False) -> None:
+    """Show every setting that a session has, with its default and what is allowed."""
+    from fedbus.cli.strategies import show_settings
+
+    show_settings(json=json)

@@ -10,7 +10,6 @@ import pytest
 from fedbus.cli import tree
 from fedbus.cli.analyses import lines_of, queries_of
 from fedbus.cli.evaluations import model_of
-from fedbus.cli.strategies import KINDS, allowed, options_of
 from fedbus.errors import ConfigError
 from fedbus.federation.analytics import (
     Answer,
@@ -26,6 +25,7 @@ from fedbus.federation.analytics import (
     Variance,
     VarianceAnswer,
 )
+from fedbus.federation.catalogue import REGISTRIES, allowed, options_of
 from fedbus.selection.oort import OortOptions
 
 NONE = dict.fromkeys(("count", "mean", "variance", "histogram", "quantile", "bounds", "categories"), ())
@@ -104,14 +104,14 @@ def test_all_that_can_be_chosen_is_listed(capsys):
     assert tree.run(["strategy", "list", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
     assert {(row["kind"], row["name"]) for row in rows} == {
-        (kind, name) for kind, registry in KINDS.items() for name in registry.names()
+        (kind, name) for kind, registry in REGISTRIES.items() for name in registry.names()
     }
     (oort,) = [row for row in rows if row["name"] == "oort"]
     assert oort["options"].startswith("asked_max, metric, alpha")
 
 
 @pytest.mark.parametrize(
-    ("kind", "name"), [(kind, name) for kind, registry in KINDS.items() for name in registry.names()]
+    ("kind", "name"), [(kind, name) for kind, registry in REGISTRIES.items() for name in registry.names()]
 )
 def test_each_is_shown_with_its_options(capsys, kind, name):
     """Each option with what it is; a selection, strategy or codec without words about an option is not finished."""
@@ -138,7 +138,7 @@ def test_an_unknown_name_is_a_usage_error(capsys):
 
 def test_an_option_says_its_default_and_range():
     """From its declaration, so it cannot differ from what is checked."""
-    (alpha,) = [row for row in options_of(OortOptions) if row["name"] == "alpha"]
-    assert (alpha["default"], alpha["range"]) == (2.0, "number, >= 0, <= 100")
+    (alpha,) = [option for option in options_of(OortOptions) if option.name == "alpha"]
+    assert (alpha.default, alpha.allowed) == (2.0, "number, >= 0, <= 100")
     assert allowed({"anyOf": [{"type": "integer", "minimum": 1}, {"type": "null"}]}) == "integer, >= 1 or none"
     assert allowed({"enum": ["a", "b"]}) == "a, b"
