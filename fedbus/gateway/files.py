@@ -1,4 +1,4 @@
-"""The page's files: what stands under `page/` when the gateway starts, and nothing else, from memory.
+"""The files of the page and of the viewer of the document: what stands there when the gateway starts, from memory.
 
 All of it is less than a few hundred KB. An address is looked up in a table, so no path can lead anywhere else. Each
 file has a strong ETag; a browser asks whether it has changed and is told 304.
@@ -17,7 +17,6 @@ from aiohttp import web
 
 from fedbus.gateway.answers import is_known
 
-PAGE = "page"
 INDEX = "index.html"
 
 MEDIA = {
@@ -63,18 +62,19 @@ def _file(entry: Traversable) -> File:
 
 
 class Files:
-    """Answers with the files of a directory: ``/`` with its index, ``/page/<path>`` with the others."""
+    """Answers with the files of a directory beside this module: its index at an address, the others below another."""
 
-    def __init__(self, files: Mapping[str, File] | None = None) -> None:
-        self._files = files_under(resources.files("fedbus.gateway") / PAGE) if files is None else files
+    def __init__(self, directory: str, index: str, below: str, files: Mapping[str, File] | None = None) -> None:
+        found = files_under(resources.files("fedbus.gateway") / directory) if files is None else files
+        self._files = {index if path == INDEX else f"{below}/{path}": file for path, file in found.items()}
 
     def add_to(self, app: web.Application) -> None:
         """Give the files their addresses."""
-        for path in self._files:
-            app.router.add_get("/" if path == INDEX else f"/{PAGE}/{path}", self._answer)
+        for address in self._files:
+            app.router.add_get(address, self._answer)
 
     async def _answer(self, request: web.Request) -> web.Response:
-        file = self._files[INDEX if request.path == "/" else request.path.removeprefix(f"/{PAGE}/")]
+        file = self._files[request.path]
         headers = {"ETag": file.tag, "Cache-Control": "no-cache"}
         if is_known(request, file.tag):
             return web.Response(status=304, headers=headers)

@@ -66,7 +66,8 @@ def application(gateway: Gateway, operations: Iterable[Operation], listening: Li
         app.router.add_route(operation.method, operation.path, _handler(gateway, operation))
         if operation.method == "GET":
             app.router.add_route("HEAD", operation.path, _handler(gateway, operation))
-    Files().add_to(app)
+    Files("page", index="/", below="/page").add_to(app)
+    Files("viewer", index="/docs", below="/docs").add_to(app)
     app.on_response_prepare.append(_headers_of(listening))
     return app
 

@@ -86,9 +86,10 @@ class Operation:
 
     ``id``: in camelCase, unique. ``command``, ``python``: who does the same on the command line and in Python, '' where
     it is of HTTP only (health, the document itself). ``answer``: a view, or a page of views; None: ``media`` says what
-    comes. ``problems``: statuses of problems that it may answer with, besides those of every operation (400, 413, 414,
+    comes. ``problems``: statuses of problems that it may answer with, besides those of every operation (400, 413, 422,
     429, 503). ``idempotent``: whether a repeat under the same `Idempotency-Key` gives the first answer again.
-    ``headers``: those that its answer has besides, each with what it says.
+    ``headers``: those that its answer has besides, each with what it says. ``also``: other statuses that are no
+    problems, such as 206, each with what it means.
     """
 
     id: str
@@ -107,3 +108,4 @@ class Operation:
     body_media: str = "application/json"
     idempotent: bool = False
     headers: Mapping[str, str] = field(default_factory=dict)
+    also: Mapping[int, str] = field(default_factory=dict)

@@ -6,15 +6,18 @@ that are not finite become null.
 
 from __future__ import annotations
 
-from typing import Any, Generic, Literal, TypeVar
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, WithJsonSchema
 
 from fedbus.config.session import SessionConfig
 
 T = TypeVar("T")
 
-Metrics = dict[str, float]
+Value = Annotated[float, WithJsonSchema({"type": ["number", "null"]}, mode="serialization")]
+"""A number that may be NaN or infinite, which JSON has no word for: null."""
+
+Metrics = dict[str, Value]
 Status = Literal["starting", "waiting", "running", "completed", "stopped", "failed", "refused"]
 """Where a session stands; ``waiting``: for clients, before a round; ``running``: training, merging, evaluating."""
 

@@ -1,0 +1,70 @@
+"""The web server below the application: aiohttp's, whose own errors are problems too.
+
+What is not HTTP never reaches the application: aiohttp answers it with a text, and logs a traceback for each stranger
+that sends garbage. Here it is a problem of status 400 and a line for whoever looks for it.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+
+from aiohttp import web
+
+from fedbus.gateway.listening import Listening
+from fedbus.gateway.problems import Refused, problem_of
+
+log = logging.getLogger("fedbus.gateway")
+
+KEEPALIVE_S = 75.0
+"""How long an idle connection is kept: longer than a proxy in front of us keeps its own."""
+
+
+class _Requests(web.RequestHandler):
+    """One connection."""
+
+    __slots__ = ()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Answer what never became a request of ours."""
+        id_ = secrets.token_hex(8)
+        log.log(logging.DEBUG if status < 500 else logging.ERROR, "%s: %d %s", id_, status, message, exc_info=exc)
+        if request.writer.output_size > 0:
+            raise ConnectionError("an answer was begun: there can be no other")
+        text = (message or "").strip().splitlines()[0][:200] if status < 500 and message else "see the gateway's log"
+        response = problem_of(Refused(status, text), id_)
+        response.headers["X-Request-Id"] = id_
+        response.headers["Server"] = "fedbus"
+        response.force_close()
+        return response
+
+
+class _Server(web.Server):
+    """Makes a handler of ours for each connection."""
+
+    def __call__(self) -> web.RequestHandler:
+        """Return the handler of a new connection."""
+        return _Requests(self, loop=self._loop, **self._kwargs)
+
+
+class Runner(web.AppRunner):
+    """Runs the application of a gateway."""
+
+    def __init__(self, app: web.Application, listening: Listening) -> None:
+        super().__init__(app, handle_signals=False, shutdown_timeout=listening.drain_s)
+
+    async def _make_server(self) -> web.Server:
+        made = await super()._make_server()
+        return _Server(
+            made.request_handler,
+            request_factory=made.request_factory,
+            handler_cancellation=True,  # whoever has gone needs no answer: a stream ends with its reader
+            keepalive_timeout=KEEPALIVE_S,
+            access_log=None,
+        )
