@@ -54,6 +54,18 @@ class Conflict(BusError):
         self.state = state
 
 
+class StoreError(FedbusError):
+    """The store behind the bus, where models are kept for good, did not do what was asked."""
+
+
+class StoreUnavailable(StoreError):
+    """The store does not answer, or has no room: nothing is known about the outcome; the same call may be repeated."""
+
+
+class StoreDenied(StoreError):
+    """The store refused for lack of permission, or the credentials are not valid: ask whoever runs it."""
+
+
 class BrokerMissing(FedbusError):
     """No usable nats-server binary was found.
 

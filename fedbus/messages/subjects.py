@@ -14,7 +14,9 @@ subject                                         carried  who publishes         w
 ``registry.state``                              FILE     engineers,            `registry.RegistryState`
                                                          coordinator
 ``registry.note.<version>``                     FILE     engineers             `registry.VersionNote`
+``object.<id>.head``, and below                 FILE     stores                an object of a store, and its pieces
 ``lead``                                        MEMORY   coordinators          `presence.Lease` (board)
+``span.<role>.<name>``                          MEMORY   everybody             `spans.SpansEnded` (oldest dropped)
 ``presence.<role>.<name>``                      plain    everybody             `presence.Hello`, ``Bye``
 ``whois``                                       plain    coordinator           `presence.WhoIsThere`
 ``up.<combiner>.<role>.<name>``                 plain    clients, combiners    `uploads.UploadBegin`
@@ -26,8 +28,9 @@ subject                                         carried  who publishes         w
 ``query.<what>``                                plain    anybody (request)     `queries.*`
 ==============================================  =======  ====================  ========================================
 
-Behind a chunk's sender stand ``<session>.<round>.<attempt>.<index>.<xxh3>``. A client's name stands at a fixed place in
-every subject it may publish on or listen to, so that a broker's permissions can be written as patterns.
+Pieces of an object stand at ``object.<id>.<generation>.<i>``. Behind a chunk's sender stand
+``<session>.<round>.<attempt>.<index>.<xxh3>``. A client's name stands at a fixed place in every subject it may publish
+on or listen to, so that a broker's permissions can be written as patterns.
 """
 
 from __future__ import annotations
@@ -92,6 +95,14 @@ class Subjects:
         """One chunk of a blob, or its ``manifest``."""
         return self._of("blob", blob, part)
 
+    def objects(self) -> str:
+        """Pattern of all that a store keeps on the bus (`fedbus.store.objects.jetstream`)."""
+        return self._of("object", ">")
+
+    def object(self, id_: str, *part: str | int) -> str:
+        """Return the head of an object, or a piece of a generation of it."""
+        return self._of("object", id_, *part)
+
     def model(self, version: str = "*") -> str:
         """The catalogue's entry of a version."""
         return self._of("model", version)
@@ -111,6 +122,10 @@ class Subjects:
     def lead(self) -> str:
         """Which coordinator leads."""
         return self._of("lead")
+
+    def span(self, peer: Peer = Peer("*", "*")) -> str:
+        """Where a role puts the spans that it has ended."""
+        return self._of("span", *peer)
 
     def presence(self, peer: Peer = Peer("*", "*")) -> str:
         """Where a role says that it lives."""

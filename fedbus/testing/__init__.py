@@ -2,7 +2,8 @@
 
 `simulate(seed)` lives through a whole federation under misfortune, in this process and in virtual time (docs/how-to/
 simulate-faults.md); what it is made of is a `Plan`, which `shrink` makes smaller while it goes wrong in the same way.
-`fedbus.testing.bus`, `fedbus.testing.aggregator` and `fedbus.testing.codec` are the contracts of plug-ins.
+`fedbus.testing.bus`, `fedbus.testing.aggregator`, `fedbus.testing.codec` and `fedbus.testing.store` are the contracts
+of plug-ins.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ if TYPE_CHECKING:
     from fedbus.testing.misfortune import Misfortune
     from fedbus.testing.plan import Plan
     from fedbus.testing.shrinking import Shrunk, expression, shrink
+    from fedbus.testing.store import check_store
     from fedbus.testing.world import simulate
 
-__all__ = ["Misfortune", "Plan", "Report", "Shrunk", "Violation", "expression", "shrink", "simulate"]
+__all__ = ["Misfortune", "Plan", "Report", "Shrunk", "Violation", "check_store", "expression", "shrink", "simulate"]
 
 _WHERE = {
     "Misfortune": "misfortune",
@@ -25,6 +27,7 @@ _WHERE = {
     "Report": "lives",
     "Shrunk": "shrinking",
     "Violation": "lives",
+    "check_store": "store",
     "expression": "shrinking",
     "shrink": "shrinking",
     "simulate": "world",

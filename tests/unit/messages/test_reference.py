@@ -26,7 +26,8 @@ def test_every_subject_stands_in_the_page():
     peer = Peer("client", "c")
     patterns = [
         built.journal(), built.command(), built.task(), built.order(), built.blob(), built.model(), built.lead(),
-        built.registry(), built.presence(), built.whois(), built.up("k"), built.chunks("k"), built.down(peer),
+        built.registry(), built.objects(), built.span(),
+        built.presence(), built.whois(), built.up("k"), built.chunks("k"), built.down(peer),
         built.report(), built.ack(peer), built.query(),
     ]  # fmt: skip
     families = {pattern.split(".")[2] for pattern in patterns}
