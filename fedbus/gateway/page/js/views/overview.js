@@ -81,14 +81,14 @@ function combined(now) {
 /** The boxes of one role, over the bus; a link is as thick as there are clients that send to it. */
 function role(name, peers, says, now, flows = false) {
   const most = Math.max(1, ...peers.map((peer) => peer.clients));
-  const boxes = peers.slice(0, BOXES_MAX).map((peer) => h("li.box", { key: peer.name, class: peer.leads ? "leads" : null,
+  const boxes = peers.slice(0, BOXES_MAX).map((peer) => h("li.peer", { key: peer.name, class: peer.leads ? "leads" : null,
     css: { "--thick": `${peer.clients ? 2 + Math.round(6 * peer.clients / most) : 1}px` }, "data-flow": flows && peer.clients > peer.updates ? "up" : null },
-    h("p.box-name", h("bdi", { title: `${peer.name}, fedbus ${peer.version}` }, peer.name), peer.leads && [" ", badge("leads", "run")]),
-    h("div.box-says", says(peer)),
+    h("p.peer-name", h("bdi", { title: `${peer.name}, fedbus ${peer.version}` }, peer.name), peer.leads && [" ", badge("leads", "run")]),
+    h("div.peer-says", says(peer)),
     Object.keys(peer.attributes).length > 0 && h("p.muted.small", Object.entries(peer.attributes).map(([key, value]) => `${key} ${value}`).join(", "))));
   return h("div.role", { key: name, class: name.toLowerCase() }, h("h3", `${name} `, h("span.muted", number(peers.length))),
-    h("ul.boxes", boxes, peers.length > BOXES_MAX && h("li.box.more", `and ${number(peers.length - BOXES_MAX)} more`),
-      !peers.length && h("li.box.none", "none")));
+    h("ul.peers", boxes, peers.length > BOXES_MAX && h("li.peer.more", `and ${number(peers.length - BOXES_MAX)} more`),
+      !peers.length && h("li.peer.none", "none")));
 }
 
 function broker({ broker: found }) {
@@ -125,7 +125,7 @@ function clients(now, found) {
     h("h3", h("a", { href: "#/clients" }, "Clients"), " ", h("span.muted", number(now.clients))),
     now.clients === 0 ? h("p.muted", "None is there. On a data owner's machine: ", h("code", "fedbus client run MODULE:APP")) : [
       h("div.squares", { class: squares.length <= 48 ? "few" : null, "aria-hidden": true }, squares.map((key) => h("i", { class: `is-${key}` }))),
-      h("ul.legend", there.map((key) => h("li", { key, title: MEANS[key] }, h("i", { class: `is-${key}`, "aria-hidden": true }),
+      h("ul.marks", there.map((key) => h("li", { key, title: MEANS[key] }, h("i", { class: `is-${key}`, "aria-hidden": true }),
         `${number(found[key])} ${key}`)), per > 1 && h("li.muted", `a square: ${per} clients`))]);
 }
 
