@@ -59,7 +59,8 @@ class StreamSpec:
     """A stream described as data; created, or compared with what is there, by `Bus.ensure`.
 
     ``per_subject_max`` 1 makes a board: only the newest message of each subject is kept. 0 means no limit.
-    ``age_max_s`` 0 means for ever. When ``bytes_max`` is reached appends fail with `BusFull`; nothing old is dropped.
+    ``age_max_s`` 0 means for ever. When ``bytes_max`` is reached appends fail with `BusFull`; nothing old is dropped,
+    unless ``drop_oldest``: then what is oldest goes, of any subject, for what only the newest of is looked at.
     ``replicas`` 0 and ``placement`` None leave an existing stream as it is; a new one has 1 replica, anywhere.
     """
 
@@ -71,6 +72,7 @@ class StreamSpec:
     age_max_s: float = 0.0
     replicas: int = 0
     placement: Placement | None = None
+    drop_oldest: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -99,6 +99,8 @@ def check_spec(spec: StreamSpec) -> None:
         check_pattern(pattern)
     if spec.per_subject_max < 0 or spec.age_max_s < 0 or not 0 <= spec.replicas <= 5 or spec.bytes_max == 0:
         raise ConfigError(f"stream {spec.name!r}: a limit is out of range: {spec}")
+    if spec.drop_oldest and spec.bytes_max < 0:
+        raise ConfigError(f"stream {spec.name!r}: drop_oldest needs bytes_max, or nothing would ever be dropped")
 
 
 def check_sequence(sequence: int) -> None:

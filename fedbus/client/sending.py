@@ -39,7 +39,7 @@ REFUSALS_SHOWN = 100
 
 @dataclass(slots=True, eq=False)
 class Sending:
-    """An update on its way; ``train`` says where to."""
+    """An update on its way; ``train`` says where to; ``since``: by the time of the loop."""
 
     client: str
     session: str
@@ -48,6 +48,7 @@ class Sending:
     headers: Mapping[str, str]
     uploads: list[Upload] = field(default_factory=list)
     task: asyncio.Task[None] | None = None
+    since: float = 0.0
 
     @property
     def stale(self) -> int:
@@ -101,6 +102,7 @@ class Courier:
 
     def start(self, group: asyncio.TaskGroup, sending: Sending) -> None:
         """Begin to send."""
+        sending.since = asyncio.get_running_loop().time()
         self._under_way.setdefault(sending.session, set()).add(sending)
         sending.task = group.create_task(self._run(sending))
         sending.task.add_done_callback(lambda _: self._over(sending))  # also of one that is cancelled before it ran

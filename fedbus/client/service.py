@@ -43,6 +43,7 @@ from fedbus.client.machine import (
     TaskSeen,
 )
 from fedbus.client.newest import NewestModel
+from fedbus.client.numbers import Numbers
 from fedbus.client.sending import Courier, Sending
 from fedbus.client.shelf import MEMORY_BYTES_MAX, Shelf
 from fedbus.client.state import Found, State
@@ -51,6 +52,7 @@ from fedbus.clock import Clock
 from fedbus.crash import Crash
 from fedbus.errors import FedbusError
 from fedbus.exchange.outbox import Outbox
+from fedbus.exchange.spans import carry
 from fedbus.exchange.station import Station, hash_of
 from fedbus.messages.ids import Peer
 from fedbus.messages.presence import NameIsTaken
@@ -195,15 +197,18 @@ class Hub:
         self._inbox: asyncio.Queue[_Told | None] = asyncio.Queue()
         self._clients: dict[str, dict[str, _Session]] = {name: {} for name in setup.clients}
         self._ended: dict[str, tuple[float, int]] = {}
+        self._numbers = Numbers(setup.traces.meters)
 
     async def run(self) -> None:
         """Take part until cancelled. Raises `NameTaken` where another process lives under the name."""
+        self._numbers.watch(self._bus, self._outbox, self._inbox.qsize)
         try:
             if self._keeper is not None:
                 self._adopt(await self._keeper.open())
                 self._keepsakes.adopt(self._keeper.keepsakes, self._keeper.settle, self._keeper.end)
             await self._take_part()
         finally:
+            self._numbers.forget()
             self._shelf.close()
             if self._keeper is not None:
                 self._keeper.close()
@@ -223,6 +228,7 @@ class Hub:
             async with together() as group:
                 for work in (
                     self._station.present(),
+                    carry(self._station, self._setup.traces),
                     self._outbox.run(),
                     self._hear(heard),
                     self._station.read_board(boards, self._take_from_board, every_s),
@@ -304,8 +310,12 @@ class Hub:
     def _made(self, made: Made | None) -> None:
         told = None if made is None else _Told(made.job.client, made.job.session, made.event, by=made)
         self._inbox.put_nowait(told)
+        if made is not None and self._numbers.wanted:
+            self._numbers.made(made)
 
     def _settled(self, sending: Sending, event: Settled | Foreign) -> None:
+        if self._numbers.wanted:
+            self._numbers.settled(sending, event, asyncio.get_running_loop().time())
         self._inbox.put_nowait(_Told(sending.client, sending.session, event, by=sending))
 
     # --- deciding ---

@@ -10,11 +10,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple, assert_never
 
+from fedbus import telemetry
 from fedbus.bus.base import Bus, Message, Subscription
 from fedbus.clock import Clock
 from fedbus.combiner.budget import Budget
@@ -49,14 +50,17 @@ from fedbus.combiner.spans import Spans
 from fedbus.combiner.work import Means, Work
 from fedbus.crash import Crash, Point, never
 from fedbus.errors import BadMessage, FedbusError
+from fedbus.exchange.numbers import watch_bus, watch_outbox
 from fedbus.exchange.outbox import Outbox
+from fedbus.exchange.spans import carry
 from fedbus.exchange.station import Station
+from fedbus.messages import reports
 from fedbus.messages.ids import Peer
 from fedbus.messages.orders import Order
 from fedbus.messages.uploads import UploadBegin, UploadState
 from fedbus.store.models import ModelStore
 from fedbus.store.spool import Spool, SpoolFull
-from fedbus.telemetry import Telemetry
+from fedbus.telemetry import Telemetry, metrics
 from fedbus.together import together
 from fedbus.workers import Workers
 
@@ -175,6 +179,7 @@ class Combiner:
         orders = await self._station.listen(self._subjects.order(name))
         acks = await self._station.listen(self._subjects.ack(me))
         down = await self._station.listen(self._subjects.down(me))
+        self._watch()
         try:
             async with together() as group:
                 self._group = group
@@ -182,6 +187,7 @@ class Combiner:
                     self._open(former).machine.resting_since = self._clock.now()
                 for work in (
                     self._station.present(),
+                    carry(self._station, self._traces),
                     self._outbox.run(),
                     self._hear_orders(orders),
                     self._hear_begins(up),
@@ -200,6 +206,32 @@ class Combiner:
                 await subscription.close()
             for session in self._sessions.values():
                 session.work.folder.close()
+
+    def _watch(self) -> None:
+        """Tell who counts what is under way here."""
+        meters, room = self._traces.meters, self._room
+        watch_bus(meters, self._station.bus)
+        watch_outbox(meters, self._outbox)
+        meters.watch(metrics.QUEUE_LENGTH, lambda: [(len(self._inbox), {telemetry.QUEUE: "inbox"})])
+        meters.watch(metrics.CREDIT, lambda: [(sum(list(room.held.values())), {})])
+        meters.watch(metrics.CREDIT_LIMIT, lambda: [(room.bytes_max, {})])
+
+    def _count(self, verdicts: Iterable[reports.Verdict]) -> None:
+        """Count verdicts, together as they are reported."""
+        meters, accepted, refused, nbytes = self._traces.meters, 0, 0, 0
+        for verdict in verdicts:
+            if not verdict.accepted:
+                refused += 1
+                continue
+            accepted += 1
+            nbytes += verdict.nbytes
+            if verdict.spent is not None:
+                meters.record(metrics.UPLOAD_DURATION, verdict.spent.upload_s)
+        if accepted:
+            meters.add(metrics.FOLDS, accepted, {telemetry.OUTCOME: "accepted"})
+            meters.add(metrics.FOLD_BYTES, nbytes)
+        if refused:
+            meters.add(metrics.FOLDS, refused, {telemetry.OUTCOME: "refused"})
 
     def _doing(self) -> str:
         full = [name for name, session in self._sessions.items() if session.work.is_full]
@@ -308,8 +340,10 @@ class Combiner:
             for name in sorted(self._judged):
                 self._act(self._sessions[name], self._sessions[name].machine.flush())
             self._judged.clear()
-        reports, self._reports = self._reports, []
-        for report, headers in reports:
+        taken, self._reports = self._reports, []
+        for report, headers in taken:
+            if self._traces.meters.enabled and isinstance(report.body, reports.UpdatesJudged):
+                self._count(report.body.verdicts)
             await self._outbox.put(report.body, headers)
 
     def _feed(self, told: _Told) -> bool:
@@ -343,7 +377,9 @@ class Combiner:
         machine = Machine(name, self._station.peer.name, self._station.incarnation, self._room)
         machine.is_news = self._station.life > 1
         work = Work(name, self._means, Folder(self._make_spool(name), self._crash, name, self._budget), tell)
-        session = self._sessions[name] = _Session(machine, work, Spans(self._traces, self._station, machine))
+        spans = Spans(self._traces, self._station, machine)
+        work.folded = spans.folded
+        session = self._sessions[name] = _Session(machine, work, spans)
         assert self._group is not None
         self._group.create_task(work.run(self._group))
         return session

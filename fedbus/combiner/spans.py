@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from fedbus import telemetry
@@ -10,14 +11,21 @@ from fedbus.combiner.machine import Machine
 from fedbus.exchange.station import Station
 from fedbus.telemetry import Kind, Span, Telemetry
 
+LINKS_MAX = 64
+"""Uploads to which the span of a merge is linked; more say nothing more, and each costs a hundred bytes."""
+
 
 @dataclass(slots=True)
 class Spans:
-    """The spans of one session's uploads; does nothing where nobody traces."""
+    """The spans of one session's uploads; does nothing where nobody traces.
+
+    ``folded``: the headers of those that were accepted in the newest round, for the span of what is made of them.
+    """
 
     traces: Telemetry
     station: Station
     machine: Machine
+    folded: dict[Key, Mapping[str, str]] = field(default_factory=dict)
     spans: dict[Key, Span] = field(default_factory=dict)
     begun: dict[Key, Begun] = field(default_factory=dict)
 
@@ -52,6 +60,12 @@ class Spans:
         name = "fold partial" if partial else "fold update"
         return self.traces.start_span(name, parent=event.headers, attributes=attributes, kind=Kind.CONSUMER)
 
+    def _keep(self, key: Key, headers: Mapping[str, str]) -> None:
+        if self.folded and next(iter(self.folded)).round != key.round:
+            self.folded.clear()
+        if len(self.folded) < LINKS_MAX:
+            self.folded[key] = headers
+
     def _is_over(self, key: Key) -> bool:
         upload = self.machine.uploads.get(key)
         return upload is None or upload.is_settled
@@ -62,4 +76,6 @@ class Spans:
             span.set(telemetry.VERDICT, upload.standing.value)
             if upload.reason:
                 span.fail(upload.reason)
+            elif span.headers:
+                self._keep(key, span.headers)
         span.end()

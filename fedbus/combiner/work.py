@@ -20,6 +20,7 @@ from fedbus.combiner.events import (
     Event,
     Fold,
     FoldWhole,
+    Key,
     PartialSent,
     Prepare,
     PrepareFailed,
@@ -45,7 +46,7 @@ from fedbus.exchange.upload.service import Parcel, Upload
 from fedbus.messages.orders import Order
 from fedbus.messages.uploads import UploadBegin
 from fedbus.store.models import ModelStore
-from fedbus.telemetry import Kind, Span, Telemetry
+from fedbus.telemetry import Kind, Span, Telemetry, metrics
 from fedbus.tensors import Manifest
 from fedbus.workers import Workers
 
@@ -93,6 +94,7 @@ class Work:
     folder: Folder
     tell: Callable[[Event], None]
     headers: Mapping[str, str] = field(default_factory=dict)
+    folded: Mapping[Key, Mapping[str, str]] = field(default_factory=dict)
     is_busy: bool = False
     is_full: bool = False
     _jobs: deque[Job | None] = field(default_factory=deque)
@@ -186,7 +188,7 @@ class Work:
 
     async def _store(self, job: Store | StorePart, order: Order, group: asyncio.TaskGroup) -> None:
         """Make and store what is folded here; the root of a model that is shared out goes on beside the work."""
-        seen = self.means.store.reconnects
+        seen, begun = self.means.store.reconnects, asyncio.get_running_loop().time()
         with self._span("merge", order) as span:
             try:
                 if await self._found(job, order):
@@ -197,10 +199,16 @@ class Work:
             except BusClosed:
                 raise
             except (FedbusError, MemoryError, OSError) as error:
+                self._count_publishing("failed", begun)
                 await self._store_failed(order, error, span)
                 return
+        self._count_publishing("stored", begun)
         if isinstance(job, Store) and order.parts > 1 and job is self._wanted:
             self._beside = group.create_task(self._finish_beside(order, making, seen))
+
+    def _count_publishing(self, outcome: str, begun: float) -> None:
+        seconds = asyncio.get_running_loop().time() - begun
+        self.means.traces.meters.record(metrics.PUBLISH_DURATION, seconds, {telemetry.OUTCOME: outcome})
 
     async def _made(self, job: Store | StorePart, order: Order, span: Span) -> Making:
         """Make and store; where the broker's store is full, again and again for as long as the order stands."""
@@ -331,7 +339,9 @@ class Work:
             telemetry.COMBINER: self.means.station.peer.name,
             telemetry.WEIGHT: order.merge.weight_sum,
         }
-        return self.means.traces.span(name, parent=self.headers, attributes=attributes)
+        counted = order.merge.counted if self.means.traces.enabled else {}
+        links = [headers for key, headers in self.folded.items() if key.sender.name in counted]
+        return self.means.traces.span(name, parent=self.headers, attributes=attributes, links=links)
 
     async def _send_partial(self, order: Order, partial: Partial) -> None:
         """Send what is folded to our parent in the tree, or to the root."""

@@ -17,6 +17,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from dataclasses import dataclass
+from functools import partial
 
 from fedbus.clock import Clock
 from fedbus.coordinator.chores import Chores
@@ -43,6 +44,7 @@ from fedbus.coordinator.leading import Leading
 from fedbus.coordinator.lines import log_record
 from fedbus.coordinator.loads import tell_loads
 from fedbus.coordinator.machine import Machine
+from fedbus.coordinator.numbers import Numbers
 from fedbus.coordinator.posting import Post, Poster
 from fedbus.coordinator.roster import Roster
 from fedbus.coordinator.rounds import RoundTraces
@@ -96,6 +98,7 @@ class Deciding:
         leading: Leading,
         chores: Chores,
         rounds: RoundTraces,
+        numbers: Numbers,
         crash: Crash,
         restore: Callable[[], Awaitable[Collection[str]]],
     ) -> None:
@@ -114,6 +117,7 @@ class Deciding:
         self._chores = chores
         self._poster = Poster(station, lambda: leading.valid_s)
         self._rounds = rounds
+        self._numbers = numbers
         self._crash = crash
         self._strays = Strays(station.bus, station.subjects)
         self._commands: dict[str, list[int]] = {}
@@ -291,7 +295,7 @@ class Deciding:
                 case ReadAgain():
                     self._strays.doubt(name)
         if posts:
-            left = await self._poster.post(name, posts, self._rounds.headers(name))
+            left = await self._poster.post(name, posts, partial(self._rounds.headers, name))
             if left is not None:
                 before = self._unposted.get(name, left)
                 self._unposted[name] = NotPosted(
@@ -348,6 +352,7 @@ class Deciding:
         await self._act(name, effects)
         self._crash(Point.POSTED)
         self._rounds.journalled(machine, decided)
+        self._numbers.noted(machine, decided, appended.at)
 
     # --- no room ---
 

@@ -54,6 +54,9 @@ class Inbox:
             log.warning("reports come faster than they are dealt with; %d were left to be said again", self.dropped + 1)
         self.dropped += 1
 
+    def __len__(self) -> int:
+        return len(self._told)
+
     def tick(self) -> None:
         """Say that time has passed, or that something else is to be looked at."""
         self._ticked = True

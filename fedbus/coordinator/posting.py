@@ -38,8 +38,12 @@ class Poster:
         self._left_s = left_s
         self._board = station.subjects.stream("board")
 
-    async def post(self, session: str, posts: list[Post], headers: Mapping[str, str] | None) -> NotPosted | None:
+    async def post(
+        self, session: str, posts: list[Post], headers: Callable[[str], Mapping[str, str] | None] | None
+    ) -> NotPosted | None:
         """Post what a session's machine asks for; returns what the bus did not take.
+
+        ``headers(client)``: of a task; of an order those of no client, ''.
 
         After the first silence of the bus nothing more is tried: each try would wait for its deadline.
         """
@@ -54,7 +58,9 @@ class Poster:
                     unposted.append(post)
                     continue
                 try:
-                    await self._append(session, post, headers, min(POST_DEADLINE_S, left_s))
+                    client = post.client if isinstance(post, PostTask) else ""
+                    about = headers(client) if headers is not None else None
+                    await self._append(session, post, about, min(POST_DEADLINE_S, left_s))
                 except (BusUnavailable, BusFull) as error:
                     log.debug("%s: not posted: %s", session, error)
                     unposted.append(post)

@@ -1,12 +1,18 @@
 """The trace of each round: one span from its opening to its end, whose context is journalled and travels in posts.
 
+Whether a round is traced is decided here, once, and carried in the *sampled* flag; everybody follows. Rounds that come
+faster than `Sampling` allows are not, and of a round of thousands only some clients' tasks say that it is.
+
 One entry of the journal may end a round and open the next: the next one's span begins before the entry is written, as
 its context stands in it, and takes its place when the entry is there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from time import monotonic
+from zlib import crc32
 
 from fedbus import telemetry
 from fedbus.coordinator.machine import Machine
@@ -15,25 +21,74 @@ from fedbus.messages.records import Record
 from fedbus.telemetry import Span, Telemetry
 
 
-class RoundTraces:
-    """The spans of the rounds under way."""
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How much is traced.
 
-    def __init__(self, traces: Telemetry, workspace: str) -> None:
+    ``rounds_per_s``: rounds of all sessions together, and twice as many at once; nobody looks at more, and a federation
+    of tiny rounds would spend its time on pictures. ``clients_max``: about so many clients of a round have spans, drawn
+    anew for each: ten thousand would be thirty thousand bars.
+    """
+
+    rounds_per_s: float = 10.0
+    clients_max: int = 200
+
+
+class _Bucket:
+    """Lets through so many a second, and twice as many at once."""
+
+    def __init__(self, per_s: float, now: Callable[[], float]) -> None:
+        self._per_s = per_s
+        self._now = now
+        self._left = self._most = max(1.0, 2 * per_s)
+        self._at = now()
+
+    def take(self) -> bool:
+        """Whether one more may pass."""
+        now = self._now()
+        self._left = min(self._most, self._left + max(0.0, now - self._at) * self._per_s)
+        self._at = now
+        if self._per_s <= 0 or self._left < 1:
+            return False
+        self._left -= 1
+        return True
+
+
+class RoundTraces:
+    """The spans of the rounds under way; ``now``: seconds of a clock that never goes back."""
+
+    def __init__(
+        self,
+        traces: Telemetry,
+        workspace: str,
+        sampling: Sampling | None = None,
+        now: Callable[[], float] = monotonic,
+    ) -> None:
         self._traces = traces
+        self._sampling = sampling or Sampling()
+        self._bucket = _Bucket(self._sampling.rounds_per_s, now)
+        self._shares: dict[str, float] = {}
         self._workspace = workspace
         self._spans: dict[str, Span] = {}
         self._next: dict[str, list[Span]] = {}
         self._parents: dict[str, str] = {}
 
-    def headers(self, session: str) -> Mapping[str, str] | None:
-        """Return what posts of a session carry."""
+    def headers(self, session: str, client: str = "") -> Mapping[str, str] | None:
+        """Return what posts of a session carry; to a ``client`` that is not among those traced, that it is not."""
         parent = self._parents.get(session)
-        return {"traceparent": parent} if parent else None
+        if not parent:
+            return None
+        share = self._shares.get(session, 1.0)
+        if client and share < 1.0 and crc32(f"{parent}{client}".encode()) >= share * 2**32:
+            return telemetry.unsampled({"traceparent": parent})
+        return {"traceparent": parent}
 
     def found(self, session: str, record: Record) -> None:
         """Take note of a record that stood in the journal: whoever goes on with a round stays in its trace."""
         if isinstance(record, records.RoundOpened):
             self._parents[session] = record.traceparent
+        if isinstance(record, records.RoundOpened | records.EvaluationOpened):
+            self._shares[session] = self._sampling.clients_max / max(len(record.clients), 1)
 
     def begun(self, machine: Machine, decided: Iterable[Record]) -> tuple[Record, ...]:
         """Begin the span of each round that is to be opened; returns the records with their contexts.
@@ -58,7 +113,8 @@ class RoundTraces:
             telemetry.CODEC: machine.state.config.codec,
             telemetry.UPDATES_TARGET: record.target,
         }
-        span = self._traces.start_span("round", attributes=attributes)
+        sampled = self._traces.enabled and self._bucket.take()
+        span = self._traces.start_span("round", attributes=attributes, sampled=sampled)
         self._next.setdefault(machine.session, []).append(span)
         parent = span.headers.get("traceparent", "")
         return record.model_copy(update={"traceparent": parent}) if parent else record
@@ -113,6 +169,7 @@ class RoundTraces:
         self.given_up(session)
         self._end(session)
         self._parents.pop(session, None)
+        self._shares.pop(session, None)
 
     def stand_by(self) -> None:
         """End every span: somebody else goes on with the rounds, in their traces."""

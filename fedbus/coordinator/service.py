@@ -33,12 +33,15 @@ from fedbus.coordinator.hearing import Hearing
 from fedbus.coordinator.inbox import Inbox, Told
 from fedbus.coordinator.leading import Leading
 from fedbus.coordinator.machine import Machine
+from fedbus.coordinator.numbers import Numbers
 from fedbus.coordinator.recovery import missing_models, put_back
 from fedbus.coordinator.roster import Roster
-from fedbus.coordinator.rounds import RoundTraces
+from fedbus.coordinator.rounds import RoundTraces, Sampling
 from fedbus.coordinator.sessions import Sessions
 from fedbus.crash import Crash, never
 from fedbus.errors import BusFull, BusUnavailable, FedbusError
+from fedbus.exchange.numbers import watch_bus
+from fedbus.exchange.spans import carry
 from fedbus.exchange.station import Station
 from fedbus.messages.ids import Peer
 from fedbus.messages.presence import Hello, WhoIsThere
@@ -83,8 +86,12 @@ class Coordinator:
         placement: Placement | None = None,
         traces: Telemetry | None = None,
         crash: Crash = never,
+        sampling: Sampling | None = None,
     ) -> None:
-        """``replicas`` and ``placement`` are of the workspace's streams; 0 and None leave existing ones as they are."""
+        """``replicas`` and ``placement`` are of the workspace's streams; 0 and None leave existing ones as they are.
+
+        ``sampling``: how much is traced, where traces go anywhere.
+        """
         me = Peer("coordinator", name)
         self._replicas, self._placement = replicas, placement
         self._bus = bus
@@ -97,7 +104,9 @@ class Coordinator:
         self._models = ModelStore(bus, self._subjects, workers)
         registry = RegistryStore(bus, self._subjects, f"coordinator/{name}", clock)
         self._chores = Chores(bus, self._subjects, self._models, registry, self._is_used)
-        self._rounds = RoundTraces(traces or Telemetry.off(), workspace)
+        self._traces = traces or Telemetry.off()
+        self._rounds = RoundTraces(self._traces, workspace, sampling)
+        self._numbers = Numbers(self._traces.meters)
         self._sessions = Sessions(self._subjects, self._rounds)
         self._roster = Roster()
         self._inbox = Inbox()
@@ -121,6 +130,7 @@ class Coordinator:
             leading=self._leading,
             chores=self._chores,
             rounds=self._rounds,
+            numbers=self._numbers,
             crash=crash,
             restore=self._restore,
         )
@@ -145,6 +155,8 @@ class Coordinator:
 
     async def run(self) -> None:
         """Coordinate, or stand by, until cancelled; then give the lease back and say `Bye`."""
+        self._numbers.watch(leads=lambda: self.leads, inbox=lambda: len(self._inbox))
+        watch_bus(self._traces.meters, self._bus)
         await self._ensure()
         presence = await self._station.listen(self._subjects.presence())
         reported = await self._station.listen(self._subjects.report())
@@ -153,6 +165,7 @@ class Coordinator:
             async with together() as group:
                 for work in (
                     self._station.present(),
+                    carry(self._station, self._traces),
                     self._hearing.presence(presence),
                     self._hearing.reports(reported),
                     self._follow(),
@@ -207,6 +220,7 @@ class Coordinator:
                     await self._copy_again(message)
                 if not message.pending:
                     self._has_read.set()
+                self._numbers.lag = message.pending
         finally:
             await follow.close()
 
@@ -229,6 +243,9 @@ class Coordinator:
         seen = self._bus.reconnects
         while True:
             await asyncio.sleep(TICK_S)
+            if self._numbers.wanted:
+                waits = self._deciding.waits if self._reigns else list
+                self._numbers.look(self._roster, waits, self._station.clock.now())
             if not self._bus.connected:
                 continue
             if self._bus.reconnects != seen:

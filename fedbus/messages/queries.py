@@ -67,6 +67,23 @@ class Waits(Body):
     waits: Annotated[tuple[Wait, ...], Field(fail_fast=True)]
 
 
+_WAITS = (
+    ("evaluation", "metrics of"),
+    ("merge", "merge and store"),
+    ("journal", "its journal"),
+    ("model", "to be restored"),
+    ("updates", "updates"),
+    ("updates", "send again"),
+    ("clients", "clients"),
+    ("combiner", "a combiner"),
+)
+
+
+def kind_of(wait: Wait) -> str:
+    """Return what it waits for in one word, of few: clients, combiner, updates, merge, evaluation, model, journal."""
+    return next((kind for kind, words in _WAITS if words in wait.what), "other")
+
+
 class Refused(Body):
     """The question cannot be answered."""
 

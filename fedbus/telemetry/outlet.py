@@ -14,15 +14,13 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from fedbus.telemetry.names import AttributeValue
-
 if TYPE_CHECKING:
     from opentelemetry.context import Context
     from opentelemetry.sdk.trace import ReadableSpan
     from opentelemetry.sdk.trace import Span as SdkSpan
 
 SPANS_WAITING_MAX: Final = 4096
-"""Spans that wait for the bus: five rounds of 200 clients, some 4 MB; of what comes while it is away the rest is lost."""
+"""Spans that wait for the bus: five rounds of 200 clients, some 4 MB; while it is away the oldest of more are lost."""
 
 TEXT_CHARS_MAX: Final = 1000
 """Of an attribute, a reason, a name."""
@@ -33,7 +31,8 @@ EVENTS_MAX: Final = 64
 ITEMS_MAX: Final = 64
 """Attributes of a span or an event, items of an attribute, and links of a span."""
 
-Told = dict[str, AttributeValue]
+Value = bool | int | float | str | list[str]
+Told = dict[str, Value]
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +167,7 @@ def _attributes(attributes: object) -> Told:
     return {str(key)[:TEXT_CHARS_MAX]: _value(value) for key, value in list(items)[:ITEMS_MAX]}
 
 
-def _value(value: object) -> AttributeValue:
+def _value(value: object) -> Value:
     if isinstance(value, bool | int | float):
         return value
     if isinstance(value, list | tuple):

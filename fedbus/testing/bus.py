@@ -439,6 +439,22 @@ async def _full_streams(world: _World) -> None:
     await bus.append(world.stream, world.at("a"), bytes(40_000))
 
 
+async def _forgetful_streams(world: _World) -> None:
+    bus = await world.bus()
+    async with _refused(ConfigError):
+        await bus.ensure(world.spec(drop_oldest=True))
+    await bus.ensure(world.spec(storage=Storage.MEMORY, bytes_max=100_000, drop_oldest=True))
+    for number in range(8):
+        await bus.append(world.stream, world.at("ab"[number % 2]), bytes([number]) * 20_000)
+    left = await bus.pending(world.stream, world.at(">"))
+    assert 1 <= left <= 4, f"expected at most 100,000 bytes to be kept, found {left} messages of 20,000"
+    following = await bus.follow(world.stream, world.at(">"))
+    kept = [(await anext(following)).data[0] for _ in range(left)]
+    _same(kept, list(range(8 - left, 8)), "the newest are kept, whatever their subject")
+    async with _refused(BusFull):
+        await bus.append(world.stream, world.at("a"), bytes(bus.payload_max + 1))
+
+
 async def _missing_streams(world: _World) -> None:
     bus, owner = await world.pair()
     async with _refused(BusUnavailable):
@@ -574,6 +590,7 @@ CHECKS: tuple[Callable[[_World], Awaitable[None]], ...] = (
     _advancing,
     _descriptions,
     _full_streams,
+    _forgetful_streams,
     _missing_streams,
     _large_payloads,
     _bad_arguments,

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 import fedbus
@@ -73,11 +74,25 @@ class Collector:
     def spans(self):
         """Return (resource attributes, span) of every span that came."""
         found = []
-        for _, _, body in self.requests:
+        for path, _, body in self.requests:
+            if path.endswith("/v1/metrics"):
+                continue
             for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
                 about = {pair.key: pair.value.string_value for pair in resource.resource.attributes}
                 for scope in resource.scope_spans:
                     found += [(about, span) for span in scope.spans]
+        return found
+
+    def metrics(self):
+        """Return (resource attributes, metric) of every metric that came."""
+        found = []
+        for path, _, body in self.requests:
+            if not path.endswith("/v1/metrics"):
+                continue
+            for resource in ExportMetricsServiceRequest.FromString(body).resource_metrics:
+                about = {pair.key: pair.value.string_value for pair in resource.resource.attributes}
+                for scope in resource.scope_metrics:
+                    found += [(about, metric) for metric in scope.metrics]
         return found
 
     def decoded(self):

@@ -82,7 +82,10 @@ class MemoryStream:
             return
         replaces = 0 < spec.per_subject_max <= len(held)
         freed = _size(self._messages[next(iter(held))]) if replaces else 0
-        if self._bytes - freed + _size(message) > spec.bytes_max:
+        if spec.drop_oldest:
+            while self._messages and self._bytes + _size(message) > spec.bytes_max:
+                self.remove(next(iter(self._stored_at)))
+        elif self._bytes - freed + _size(message) > spec.bytes_max:
             held_bytes = f"{self._bytes} of at most {spec.bytes_max} bytes"
             raise BusFull(f"stream {spec.name!r} holds {held_bytes}: free room or raise bytes_max")
 

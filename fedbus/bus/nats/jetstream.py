@@ -362,7 +362,8 @@ def _config(spec: StreamSpec) -> dict[str, Any]:
         "subjects": list(spec.subjects),
         "storage": "file" if spec.storage is Storage.FILE else "memory",
         "retention": "limits",
-        "discard": "new",  # a full stream refuses: dropping the oldest of a journal in silence would be a lie
+        # a full stream refuses, unless it says otherwise: to drop the oldest of a journal in silence would be a lie
+        "discard": "old" if spec.drop_oldest else "new",
         "max_bytes": spec.bytes_max,
         "max_msgs_per_subject": spec.per_subject_max or -1,
         "max_age": age_ns,

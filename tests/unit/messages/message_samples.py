@@ -19,6 +19,7 @@ from fedbus.messages import (
     records,
     registry,
     reports,
+    spans,
     tasks,
     uploads,
 )
@@ -45,6 +46,20 @@ PLAN = plans.Plan(
     downlink=ENCODING,
 )
 SUMS = {"confusion": (1.0, 0.0, 2.0, 3.0)}
+
+SPAN_EVENT = spans.SpanEvent(name="RoundOpened", at=1.5, attributes={"fedbus.wait": "waiting for 3"})
+SPAN = spans.SpanEnded(
+    span_id=DIGEST[:16],
+    parent_id=DIGEST[1:17],
+    name="train",
+    span_kind="producer",
+    start_at=1.5,
+    end_at=2.5,
+    error="no data",
+    attributes={"fedbus.round": 3, "weight": 0.5, "is": True, "who": "ü", "all": ["a", "b"]},
+    events=(SPAN_EVENT,),
+    links=(f"{DIGEST[:32]}-{DIGEST[:16]}",),
+)
 
 TRAIN = tasks.Train(
     round=3,
@@ -291,4 +306,7 @@ SAMPLES: list[envelope.Body] = [
         verdict="refused",
         reason="NaN",
     ),
+    SPAN_EVENT,
+    SPAN,
+    spans.SpansEnded(trace_id=DIGEST[:32], spans=(SPAN,), dropped=3),
 ]

@@ -87,7 +87,7 @@ def test_a_workspace_is_a_name(name):
         check_name("client name", name)
 
 
-FAMILIES = "journal command task order blob model presence whois up chunk down report ack query registry".split()  # noqa: SIM905
+FAMILIES = "journal command task order blob model presence whois up chunk down report ack query registry span".split()  # noqa: SIM905
 ARGUMENTS = {"up": ["k"], "chunks": ["k"], "down": [Peer("*", "*")], "ack": [Peer("*", "*")]}
 
 
