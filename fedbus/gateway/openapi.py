@@ -17,7 +17,7 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode
 
 from fedbus.gateway import problems
 from fedbus.gateway.asking import is_optional
-from fedbus.gateway.operations import NAMES, Operation
+from fedbus.gateway.operations import API, NAMES, Operation
 from fedbus.gateway.views import Problem
 from fedbus.version import __version__
 
@@ -92,15 +92,21 @@ TAGS: Mapping[str, str] = {
     "strategies": "What sessions can be made of.",
     "gateway": "The gateway itself.",
 }
-"""By the module that an operation stands in, several of them under one."""
+"""Headings, and what stands below them."""
 
-_TAG_OF = {"events": "sessions", "compare": "sessions", "traces": "sessions", "system": "gateway"}
+_TAG_OF = {
+    **dict.fromkeys(("overview", "waits", "combiners", "coordinators"), "overview"),
+    **dict.fromkeys(("sessions", "events", "compare"), "sessions"),
+    **dict.fromkeys(("models", "stages", "retention"), "models"),
+    **dict.fromkeys(("strategies", "settings"), "strategies"),
+    "clients": "clients",
+}
 
 
 def tag_of(operation: Operation) -> str:
     """Return under which heading an operation stands."""
-    module = operation.handler.__module__.rpartition(".")[2]
-    return _TAG_OF.get(module, module)
+    first = operation.path.removeprefix(API).strip("/").split("/")[0]
+    return _TAG_OF[first] if operation.path.startswith(API) else "gateway"
 
 
 def about(operation: Operation) -> str:

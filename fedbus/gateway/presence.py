@@ -92,7 +92,8 @@ class Presence:
                 usages = group.create_task(self._look_at_streams())
                 self.known = await self._ask()
             self.streams = usages.result()
-            self._due_at = loop.time() + max(EVERY_S, (loop.time() - began) * (SHARE - 1))
+            rest_s = (loop.time() - began) * (SHARE - 1) if self.known.answers else 0.0
+            self._due_at = loop.time() + max(EVERY_S, rest_s)
             self._wanted.clear()
             asking, self._asking = self._asking, None
             if asking is not None and not asking.done():

@@ -1,31 +1,124 @@
-"""What holds for every request: problems, headers, limits, origins, names, queries, bodies."""
+"""What holds for every request: problems, headers, limits, origins, names, queries, bodies, keys, ETags."""
 
 from __future__ import annotations
 
-from asker import ask, gateway_in
+import json
+import logging
+from typing import Annotated
+
+import pytest
+from asker import ask, gateway_in, make_gateway
+from pydantic import BaseModel, ConfigDict, Field
 from whole_house import House
 
+from fedbus.errors import (
+    BadMessage,
+    BusClosed,
+    BusDenied,
+    BusFull,
+    BusUnavailable,
+    ConfigError,
+    Conflict,
+    NameTaken,
+    NotFound,
+    SessionFailed,
+)
+from fedbus.gateway.http import application
+from fedbus.gateway.operations import API, Operation
+from fedbus.gateway.problems import Refused
+from fedbus.gateway.views import Metrics, View
 from fedbus.testing.loop import run_virtual
 
 
+class Wanted(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    rounds: Annotated[int, Field(ge=1, le=9)] = 3
+    name: tuple[str, ...] = ()
+
+
+class Given(View):
+    rounds: Annotated[int, Field(ge=1, le=9)]
+    inner: dict[str, float] = Field(default_factory=dict)
+
+
+class Optional(View):
+    reason: str = "none"
+
+
+class Echo(View):
+    path: dict[str, str] = Field(default_factory=dict)
+    rounds: int = 0
+    names: tuple[str, ...] = ()
+    key: str = ""
+    made: str = ""
+    metrics: Metrics = Field(default_factory=dict)
+
+
+RAISED: dict[str, Exception] = {}
+
+
+async def echo(call):
+    """Say what was asked."""
+    query = call.query or Wanted()
+    return Echo(
+        path=dict(call.path),
+        rounds=query.rounds,
+        names=query.name,
+        key=call.key,
+        made=call.name_from_key("session"),
+        metrics={"loss": float("nan"), "accuracy": 0.5},
+    )
+
+
+async def take(call):
+    """Take a body."""
+    return Echo(rounds=call.given(Given).rounds, key=call.key, made=call.name_from_key("session")), {"Location": "/x"}
+
+
+async def take_optional(call):
+    """Take a body that may be left out."""
+    return Echo(made=call.given(Optional).reason)
+
+
+async def fail(call):
+    """Raise what the test has put there."""
+    raise RAISED["now"]
+
+
+OURS = (
+    Operation("echo", "GET", f"{API}/sessions/{{session}}/rounds/{{round}}", "", echo, query=Wanted, answer=Echo),
+    Operation("take", "POST", f"{API}/sessions", "", take, body=Given, answer=Echo, status=201, idempotent=True),
+    Operation("stop", "POST", f"{API}/sessions/{{session}}/stop", "", take_optional, body=Optional, answer=Echo),
+    Operation("fail", "GET", f"{API}/fail", "", fail, answer=Echo),
+)
+ECHO = f"{API}/sessions/s1/rounds/newest"
+
+
 def asked(method, target, *, listening=None, **how):
-    """Ask a gateway that has nothing; return its answer."""
+    """Ask a gateway that has these operations and nothing else; return its answer."""
 
     async def scene():
-        async with gateway_in(House(), **(listening or {})) as gateway:
-            return await ask(gateway, method, target, **how)
+        gateway = make_gateway(House(), **(listening or {}))
+        gateway.app = application(gateway, OURS, gateway.listening)
+        return await ask(gateway, method, target, **how)
 
     return run_virtual(scene())
 
 
 def test_health_and_headers():
     """A gateway that lives says so, and its answer carries what keeps a browser from harm."""
-    answer = asked("GET", "/healthz")
+
+    async def scene():
+        async with gateway_in(House()) as gateway:
+            return await ask(gateway, "GET", "/healthz")
+
+    answer = run_virtual(scene())
     assert answer.status == 200
     assert answer.json["status"] == "ok"
-    assert "default-src 'self'" in answer.headers["Content-Security-Policy"]
+    policy = answer.headers["Content-Security-Policy"]
+    assert "default-src 'self'" in policy and "unsafe" not in policy and "frame-ancestors 'none'" in policy
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
-    assert answer.headers["ETag"].startswith('W/"')
+    assert answer.headers["Server"] == "fedbus"
 
 
 def test_unknown_address_and_method():
@@ -33,6 +126,229 @@ def test_unknown_address_and_method():
     nothing = asked("GET", "/api/v1/nothing")
     assert (nothing.status, nothing.headers["Content-Type"]) == (404, "application/problem+json")
     assert nothing.json["instance"].endswith(nothing.headers["X-Request-Id"])
-    other = asked("DELETE", "/healthz")
+    assert "default-src 'self'" in nothing.headers["Content-Security-Policy"]
+    other = asked("DELETE", ECHO)
     assert other.status == 405
     assert set(other.headers["Allow"].split(",")) == {"GET", "HEAD"}
+
+
+def test_the_request_keeps_its_own_id_where_it_is_one():
+    """An id that a proxy gave goes on; one that could forge lines of the log is replaced."""
+    assert asked("GET", ECHO, headers={"X-Request-Id": "abc-1.2"}).headers["X-Request-Id"] == "abc-1.2"
+    for forged in ("a b", "x" * 65, "é"):
+        assert asked("GET", ECHO, headers={"X-Request-Id": forged}).headers["X-Request-Id"] != forged
+
+
+# --- names, queries ---
+
+
+@pytest.mark.parametrize("name", ["a.b", "x" * 65, "%2e%2e", "%00", "a%0A", "ä"])
+def test_a_name_that_cannot_be_is_not_found(name):
+    """Nothing of such a name can exist: 404, and the handler is not asked."""
+    assert asked("GET", f"{API}/sessions/{name}/rounds/1").status == 404
+
+
+@pytest.mark.parametrize("number", ["0x1", "-1", "1.0", "last", "1" * 10])
+def test_a_round_is_a_number_or_newest(number):
+    """What is neither is 404."""
+    assert asked("GET", f"{API}/sessions/s1/rounds/{number}").status == 404
+    assert asked("GET", f"{API}/sessions/s1/rounds/007").json["path"] == {"session": "s1", "round": "007"}
+
+
+def test_a_query_is_checked():
+    """Values are read by their type and bounds; what repeats where it may not, or is unknown, is refused by name."""
+    assert asked("GET", f"{ECHO}?rounds=9").json["rounds"] == 9
+    assert asked("GET", f"{ECHO}?name=a&name=b").json["names"] == ["a", "b"]
+    for query, where in (
+        ("rounds=10", "query.rounds"),
+        ("rounds=x", "query.rounds"),
+        ("rounds=1&rounds=2", "query.rounds"),
+        ("round=1", "query.round"),
+    ):
+        answer = asked("GET", f"{ECHO}?{query}")
+        assert answer.status == 422
+        assert [error["where"] for error in answer.json["errors"]] == [where]
+    (error,) = asked("GET", f"{ECHO}?rounds=10").json["errors"]
+    assert "9" in error["problem"] and error["got"] == "10"
+
+
+# --- bodies ---
+
+
+def test_a_body_is_taken_and_answered_with_its_status():
+    """The declared status, and headers that the handler adds."""
+    answer = asked("POST", f"{API}/sessions", json={"rounds": 2})
+    assert (answer.status, answer.headers["Location"], answer.json["rounds"]) == (201, "/x", 2)
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b"{", 400),
+        (b"\xff", 400),
+        (b'{"rounds": NaN}', 400),
+        (b"[" * 100_000, 400),
+        (b'{"rounds": 1, "inner": ' + b'{"a":' * 80 + b"1" + b"}" * 81, 400),
+        (b'{"rounds": "2"}', 422),
+        (b'{"rounds": true}', 422),
+        (b'{"rounds": 10}', 422),
+        (b'{"rounds": 1, "more": 1}', 422),
+        (b"[]", 422),
+        (b"{}", 422),
+    ],
+)
+def test_a_body_that_is_not_as_it_should_be(body, status):
+    """Not JSON: 400; JSON that cannot be meant so: 422, with the field."""
+    answer = asked("POST", f"{API}/sessions", body=body, headers={"Content-Type": "application/json"})
+    assert answer.status == status
+    assert bool(answer.json["errors"]) is (status == 422)
+    assert all(error["where"].startswith("body") for error in answer.json["errors"])
+
+
+def test_a_body_of_another_media_type():
+    """A form is not JSON: 415, so that no page can send one without being asked for CORS."""
+    for media in ("text/plain", "application/x-www-form-urlencoded", "application/json; charset=latin-1"):
+        headers = {"Content-Type": media}
+        assert asked("POST", f"{API}/sessions", body=b'{"rounds": 1}', headers=headers).status == 415
+
+
+def test_a_body_that_is_too_large():
+    """413, and what the bound is."""
+    body = json.dumps({"rounds": 1, "inner": {"a" * 2000: 1.0}}).encode()
+    headers = {"Content-Type": "application/json"}
+    answer = asked("POST", f"{API}/sessions", body=body, headers=headers, listening={"body_bytes_max": 1000})
+    assert answer.status == 413
+    assert "1000 bytes" in answer.json["detail"]
+
+
+def test_a_body_whose_fields_have_defaults_may_be_left_out():
+    """An empty request is one with all defaults; one with a field is read."""
+    assert asked("POST", f"{API}/sessions/s/stop").json["made"] == "none"
+    assert asked("POST", f"{API}/sessions/s/stop", json={"reason": "why"}).json["made"] == "why"
+
+
+def test_an_idempotency_key_makes_a_name():
+    """The same key gives the same name, another one another; a key that is none is refused."""
+    names = [
+        asked("POST", f"{API}/sessions", json={"rounds": 1}, headers={"Idempotency-Key": key}).json["made"]
+        for key in ("k1", "k1", "k2")
+    ]
+    assert names[0] == names[1] != names[2]
+    assert names[0].startswith("session-") and len(names[0]) == 20
+    assert asked("POST", f"{API}/sessions", json={"rounds": 1}).json["made"] == ""
+    for key in ("x" * 256, "a b"):
+        assert asked("POST", f"{API}/sessions", json={"rounds": 1}, headers={"Idempotency-Key": key}).status == 400
+
+
+# --- answers ---
+
+
+def test_what_has_not_changed_is_not_sent_again():
+    """An ETag that is sent back, alone, among others, or as *, is answered with 304 and no body."""
+    first = asked("GET", ECHO)
+    tag = first.headers["ETag"]
+    assert tag.startswith('W/"')
+    for known in (tag, tag.removeprefix("W/"), f'"x", {tag}', "*"):
+        again = asked("GET", ECHO, headers={"If-None-Match": known})
+        assert (again.status, again.body, again.headers["ETag"]) == (304, b"", tag)
+    assert asked("GET", ECHO, headers={"If-None-Match": '"other"'}).status == 200
+
+
+def test_numbers_that_json_has_no_word_for_are_null():
+    """NaN becomes null, and the document says so."""
+    assert asked("GET", ECHO).json["metrics"] == {"loss": None, "accuracy": 0.5}
+
+
+# --- errors ---
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (NotFound("no such session"), 404),
+        (Conflict("it ended", state="completed"), 409),
+        (NameTaken("taken"), 409),
+        (SessionFailed("refused"), 409),
+        (ConfigError("rounds: too many"), 422),
+        (BadMessage("bad"), 422),
+        (BusUnavailable("away"), 503),
+        (BusFull("full"), 503),
+        (BusClosed("closed"), 503),
+        (BusDenied("denied"), 503),
+        (Refused(416, "no such bytes", headers={"Content-Range": "bytes */3"}), 416),
+    ],
+)
+def test_errors_of_fedbus_are_problems(error, status):
+    """Each by what the receiver should do; who may ask again is told when."""
+    RAISED["now"] = error
+    answer = asked("GET", f"{API}/fail")
+    assert (answer.status, answer.json["status"], answer.json["detail"]) == (status, status, str(error))
+    assert answer.json.get("state") == (error.state if isinstance(error, Conflict) else None)
+    assert ("Retry-After" in answer.headers) is (status == 503)
+    assert ("Content-Range" in answer.headers) is (status == 416)
+
+
+def test_an_unforeseen_error_tells_nothing_but_where_to_look(caplog):
+    """500, with the id under which the log has the traceback; not a word of what went wrong."""
+    RAISED["now"] = KeyError("secret")
+    with caplog.at_level(logging.ERROR, "fedbus.gateway"):
+        answer = asked("GET", f"{API}/fail")
+    assert answer.status == 500
+    assert b"secret" not in answer.body
+    (record,) = caplog.records
+    assert answer.headers["X-Request-Id"] in record.getMessage()
+    assert record.exc_info[0] is KeyError
+
+
+# --- who may ask ---
+
+
+@pytest.mark.parametrize(
+    ("origin", "allowed"),
+    [
+        ("http://gateway.example:8080", True),
+        ("https://lab.example", True),
+        ("http://evil.example", False),
+        ("http://gateway.example:9999", False),
+        ("http://gateway.example", False),
+        ("null", False),
+        ("http://[", False),
+    ],
+)
+def test_a_foreign_page_changes_nothing(origin, allowed):
+    """A request that changes something, from a page elsewhere, is refused unless its origin was allowed."""
+    listening = {"cors_origins": ("https://lab.example",)}
+    answer = asked("POST", f"{API}/sessions", json={"rounds": 1}, headers={"Origin": origin}, listening=listening)
+    assert answer.status == (201 if allowed else 403)
+
+
+def test_cors_is_off_unless_an_origin_is_allowed():
+    """Without it no header lets another page read; with it the one origin may, and is told what it may send."""
+    there = {"Origin": "https://lab.example"}
+    assert "Access-Control-Allow-Origin" not in asked("GET", ECHO, headers=there).headers
+    listening = {"cors_origins": ("https://lab.example",)}
+    answer = asked("GET", ECHO, headers=there, listening=listening)
+    assert answer.headers["Access-Control-Allow-Origin"] == "https://lab.example"
+    assert "Origin" in answer.headers["Vary"]
+    other = asked("GET", ECHO, headers={"Origin": "https://other.example"}, listening=listening)
+    assert "Access-Control-Allow-Origin" not in other.headers
+    ask_first = {"Access-Control-Request-Method": "POST"}
+    allowed = asked("OPTIONS", f"{API}/sessions", headers=there | ask_first, listening=listening)
+    assert allowed.status == 204
+    assert "Idempotency-Key" in allowed.headers["Access-Control-Allow-Headers"]
+    assert asked("OPTIONS", f"{API}/sessions", headers=there | ask_first).status == 403
+
+
+def test_one_address_cannot_ask_for_everything():
+    """Beyond its burst an address is told when to come back; another address is answered meanwhile."""
+
+    async def scene():
+        gateway = make_gateway(House(), rate_per_s=0.5, burst=3)
+        gateway.app = application(gateway, OURS, gateway.listening)
+        first = [await ask(gateway, "GET", ECHO, remote="10.0.0.1") for _ in range(4)]
+        return first, await ask(gateway, "GET", ECHO, remote="10.0.0.2")
+
+    first, other = run_virtual(scene())
+    assert [answer.status for answer in first] == [200, 200, 200, 429]
+    assert first[-1].headers["Retry-After"] == "2"
+    assert other.status == 200
