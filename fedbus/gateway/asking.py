@@ -38,7 +38,7 @@ def names_in(operation: Operation, given: Mapping[str, str]) -> Mapping[str, str
 
 def query_of(kind: type[BaseModel] | None, given: MultiMapping[str]) -> BaseModel | None:
     """Return the query as the operation declares it; `Refused` with 422 where it is not so."""
-    fields = kind.model_fields if kind is not None else {}
+    fields = {one.alias or name: one for name, one in kind.model_fields.items()} if kind is not None else {}
     found: dict[str, Any] = {}
     for name in dict.fromkeys(given):
         field = fields.get(name)
