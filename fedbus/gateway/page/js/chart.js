@@ -1,203 +1,169 @@
-// Lines over rounds, time or bytes: uPlot draws, this adds what it leaves out - a legend with values, a cursor for the
+// Lines over rounds, time or bytes: uPlot draws; added is what it leaves out - a legend with values, a cursor for the
 // keyboard, a table for those who cannot see lines, the theme's colours, dashes as a second channel beside colour.
 
 import { h, s } from "./dom.js";
+import { bytes, duration, moment, number } from "./format.js";
+import { theme } from "./theme.js";
 
 const DASHES = [[], [7, 4], [2, 3], [10, 3, 2, 3], [4, 2], [12, 4], [1, 4], [8, 2, 2, 2, 2, 2], [5, 5], [14, 3, 3, 3]];
+const SAYS = { round: (x) => number(x), time: (x) => moment(x).slice(11), duration: (x) => duration(x), bytes: (x) => bytes(x) };
+const INCREMENTS = { round: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000],
+  time: [1, 5, 15, 30, 60, 300, 900, 1800, 3600, 7200, 14400, 43200, 86400, 604800, 2592000] };
+const ROWS_MAX = 1000; // of the table: more would hold up the page
 let serial = 0;
 
-// Numbers as people read them: four digits that count, no noise behind them.
-export function plain(value) {
-  if (value === null || value === undefined || !Number.isFinite(value)) return "–";
-  const size = Math.abs(value);
-  if (size !== 0 && (size < 1e-3 || size >= 1e7)) return value.toExponential(2);
-  return String(Number(value.toPrecision(size >= 1000 ? 6 : 4)));
-}
-
-function span(value) {
-  if (value < 120) return `${plain(value)} s`;
-  const minutes = Math.round(value / 60);
-  return minutes < 120 ? `${minutes} min` : `${plain(value / 3600)} h`;
-}
-
-function size(value) {
-  const units = ["B", "kB", "MB", "GB", "TB"];
-  let at = 0;
-  while (Math.abs(value) >= 1000 && at < units.length - 1) { value /= 1000; at += 1; }
-  return `${Number(value.toPrecision(3))} ${units[at]}`;
-}
-
-const AXES = {
-  round: { name: "round", say: String },
-  time: { name: "time", say: (value) => new Date(value * 1000).toLocaleTimeString() },
-  seconds: { name: "since its start", say: span },
-  bytes: { name: "bytes moved", say: size },
-};
-
-// A spike (a loss that left the rails once) may be in it; nothing is cut, but one value alone still gets an axis around it.
+// Nothing is cut off; one value alone still gets an axis around it.
 function range(_, low, high) {
   if (low === null || high === null) return [0, 1];
   const edge = (high - low) * 0.06 || Math.abs(high) * 0.1 || 0.5;
-  return [low >= 0 && low - edge < 0 ? 0 : low - edge, high + edge];
+  return [low >= 0 && low < edge ? 0 : low - edge, high + edge];
 }
 
-function points(series) {
-  const pairs = new Map();
-  series.x.forEach((x, index) => { if (Number.isFinite(x)) pairs.set(x, Number.isFinite(series.y[index]) ? series.y[index] : null); });
-  return { label: series.label, colour: series.colour, pairs };
+const known = (value) => value !== null && value !== undefined;
+
+function line({ name, points, color, dashed, nth }, index) {
+  const look = nth ?? index;
+  const values = new Map();
+  for (const [x, y] of points) if (Number.isFinite(x)) values.set(x, Number.isFinite(y) ? y : null);
+  return { name, values, color: color ?? `--c${look % 8 + 1}`, dash: dashed === undefined ? DASHES[look % DASHES.length] : DASHES[Number(dashed)] };
 }
 
-// Draw a chart into `host` and return its handle {set, append, destroy}; see use-the-page for what its keys do.
-export function chart(host, options) {
-  const axis = AXES[options.x ?? "round"];
-  const say = options.format ?? plain;
+/**
+ * Draw lines into an empty element: chart(node, {title, x: {label, kind}, height, format, series}, signal).
+ *
+ * `x.kind`: "round" (default), "time" (since the epoch), "duration", "bytes"; series: [{name, points: [[x, y], ...], color:
+ * "--c1", dashed, nth}]; y null is a gap; `nth`: of which look (colour and dashes), where it is not that of its place. Returns {update({series}), append(name, x, y)}; ends with the signal.
+ */
+export function chart(node, { title, unit = "", x: { label = "round", kind = "round" } = {}, height = 220, format, series: first = [] }, signal) {
   const id = `chart-${++serial}`;
-  const plot = h("div.plot", { tabindex: 0, role: "slider", "aria-labelledby": id, "aria-valuemin": 0 });
-  const where = h("span.where");
+  const tell = SAYS[kind];
+  const say = format ?? ((value) => (known(value) && unit ? `${number(value)} ${unit}` : number(value)));
+  const plot = h("div.plot", { tabindex: 0, role: "slider", "aria-labelledby": id, "aria-valuemin": 0, onkeydown: key });
+  const where = h("span.note");
   const legend = h("div.legend");
-  const table = h("div.scroll", { tabindex: 0, role: "region", "aria-label": `${options.title}: values` });
-  const details = h("details", { ontoggle: list }, h("summary", "Values as a table"), table);
-  const empty = h("p.empty", "No values yet.");
-  const figure = h("figure.chart", h("figcaption", { id }, options.title), plot, empty, legend, details);
-  host.replaceChildren(figure);
-  let kept = [];
+  const table = h("div.scroll", { tabindex: 0, role: "region", "aria-label": `${title}: values` });
+  const details = h("details.small", { ontoggle: list }, h("summary", "as a table"), table);
+  const nothing = h("p.empty-line", "no values yet");
+  const figure = h("figure.chart", h("figcaption", { id }, title), plot, nothing, legend, details);
+  const hidden = new Set();
+  const [line1, muted] = ["--line", "--muted"].map((name) => () => theme.color(name));
+  let lines = [];
   let data = [[]];
-  let drawing;
+  let drawn;
   let shape = "";
   let frame = 0;
-  const hidden = new Set();
-  const colour = (name, fallback) => getComputedStyle(figure).getPropertyValue(name).trim() || fallback;
-  const tint = (series, index) => `--c${(series.colour ?? index) % 10}`;
+  node.replaceChildren(figure);
 
-  function build(Plot) {
-    drawing?.destroy();
-    const grid = () => colour("--line", "#8884");
-    const ink = () => colour("--muted", "#777");
-    const common = { stroke: ink, font: "12px system-ui, sans-serif", ticks: { show: false } };
-    drawing = new Plot({
-      width: Math.max(plot.clientWidth, 120), height: options.height ?? 220,
-      legend: { show: false }, padding: [8, 12, 0, 0],
-      cursor: { points: { size: 8 }, drag: { x: true, y: false }, focus: { prox: 24 } },
-      scales: { x: { time: options.x === "time", range: (_, low, high) => (low === high ? [low - 1, high + 1] : [low, high]) }, y: { range } },
+  function build() {
+    drawn?.destroy();
+    const axis = { stroke: muted, font: "12px system-ui, sans-serif", ticks: { show: false }, grid: { stroke: line1, width: 1 } };
+    drawn = new globalThis.uPlot({
+      width: Math.max(plot.clientWidth, 120), height, legend: { show: false }, padding: [8, 14, 0, 0],
+      cursor: { points: { size: 8 }, drag: { x: true, y: false } },
+      scales: { x: { time: false, range: (_, low, high) => (low === high ? [low - 1, high + 1] : [low, high]) }, y: { range } },
       axes: [
-        { ...common, grid: { stroke: grid, width: 1 }, size: 30, space: 64,
-          ...(options.x === "time" ? {} : { values: (_, marks) => marks.map(axis.say) }),
-          ...((options.x ?? "round") === "round" ? { incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000] } : {}) },
-        { ...common, grid: { stroke: grid, width: 1 }, size: 58, values: (_, marks) => marks.map(say) },
-      ],
-      series: [{}, ...kept.map((series, index) => ({
-        label: series.label, show: !hidden.has(series.label), width: 2,
-        stroke: () => colour(tint(series, index), "#0072b2"), dash: DASHES[(series.colour ?? index) % DASHES.length],
-        points: { show: (u, _, first, last) => last - first < 2 || (u.data[0].length <= 60 && u.width > 300), size: 5, fill: () => colour(tint(series, index), "#0072b2") },
-      }))],
+        { ...axis, size: 28, space: 72, values: (_, marks) => marks.map(tell), ...(INCREMENTS[kind] && { incrs: INCREMENTS[kind] }) },
+        { ...axis, size: 56, values: (_, marks) => marks.map(say) }],
+      series: [{}, ...lines.map((each) => ({ show: !hidden.has(each.name), width: 2, stroke: () => theme.color(each.color), dash: each.dash,
+        points: { show: data[0].length <= 60, size: 5, fill: () => theme.color(each.color) } }))],
       hooks: { setCursor: [values] },
     }, data, plot);
-    drawing.over.setAttribute("aria-hidden", "true");
   }
 
-  // One row for each series: a switch with its line's look, and its value under the cursor, else its last one.
+  // For each line a switch with its look, and its value under the cursor, else its newest.
   function legends() {
-    legend.replaceChildren(where, ...kept.map((series, index) => {
-      const line = s("svg", { width: 26, height: 10, "aria-hidden": "true" }, s("line", { x2: 26, y1: 5, y2: 5, "stroke-width": 2.5,
-        "stroke-dasharray": DASHES[(series.colour ?? index) % DASHES.length].join(" ") || null, css: { stroke: `var(${tint(series, index)})` } }));
-      const shown = h("button", { type: "button", "aria-pressed": String(!hidden.has(series.label)), title: `${series.label}: show or hide` }, line, h("bdi", series.label), h("output", { "aria-live": "off" }));
-      shown.onclick = () => {
-        hidden.has(series.label) ? hidden.delete(series.label) : hidden.add(series.label);
-        shown.setAttribute("aria-pressed", String(!hidden.has(series.label)));
-        drawing?.setSeries(index + 1, { show: !hidden.has(series.label) });
-      };
-      return shown;
-    }));
+    legend.replaceChildren(...lines.map((each, index) => h("button", { type: "button", "aria-pressed": !hidden.has(each.name) ? "true" : "false", title: `${each.name}: show or hide`,
+      onclick: (event) => {
+        hidden.has(each.name) ? hidden.delete(each.name) : hidden.add(each.name);
+        event.currentTarget.setAttribute("aria-pressed", String(!hidden.has(each.name)));
+        drawn.setSeries(index + 1, { show: !hidden.has(each.name) });
+      } }, s("svg", { width: 26, height: 10, "aria-hidden": "true" }, s("line", { x2: 26, y1: 5, y2: 5, "stroke-width": 2.5, "stroke-dasharray": each.dash.join(" ") || null,
+      css: { stroke: `var(${each.color})` } })), h("bdi", each.name), h("span.value"))), where);
     values();
   }
 
   function values() {
-    const index = drawing?.cursor.idx ?? null;
-    const told = kept.map((series, nth) => {
-      const column = data[nth + 1] ?? [];
-      const value = index === null ? column.findLast((each) => each !== null && each !== undefined) : column[index];
-      const output = legend.querySelectorAll("output")[nth];
-      if (output) output.textContent = say(value);
-      return [series.label, value];
+    const at = drawn?.cursor.idx ?? null;
+    const now = at ?? data[0].length - 1;
+    const told = lines.map((each, nth) => {
+      const value = at === null ? data[nth + 1].findLast(known) : data[nth + 1][at];
+      legend.children[nth]?.lastChild.replaceChildren(say(value));
+      return known(value) && !hidden.has(each.name) && `${each.name} ${say(value)}`;
     });
-    where.textContent = index === null ? "newest" : `${axis.name} ${axis.say(data[0][index])}`;
-    const now = index ?? data[0].length - 1;
-    plot.setAttribute("aria-valuemax", String(Math.max(0, data[0].length - 1)));
-    plot.setAttribute("aria-valuenow", String(Math.max(0, now)));
-    const known = told.filter(([label, value]) => value !== undefined && !hidden.has(label));
-    plot.setAttribute("aria-valuetext", now < 0 ? "no values" : `${axis.name} ${axis.say(data[0][now])}: ${known.map(([label, value]) => `${label} ${say(value)}`).join(", ")}`);
+    where.textContent = at === null ? "newest" : `${label} ${tell(data[0][at])}`;
+    for (const [name, value] of Object.entries({ max: data[0].length - 1, now, text: `${label} ${tell(data[0][now])}: ${told.filter(Boolean).join(", ")}` })) plot.setAttribute(`aria-value${name}`, value);
   }
 
   function list() {
     if (!details.open) return;
-    const head = h("tr", h("th", { scope: "col" }, axis.name), kept.map((series) => h("th", { scope: "col" }, series.label)));
-    const from = Math.max(0, data[0].length - 1000); // a table of more would hold up the page
-    const rows = data[0].slice(from).map((x, nth) => [x, nth + from]).map(([x, index]) => h("tr", h("th", { scope: "row" }, axis.say(x)), kept.map((_, nth) => h("td", data[nth + 1][index] === undefined ? "" : say(data[nth + 1][index])))));
-    table.replaceChildren(h("table", h("thead", head), h("tbody", rows)));
+    const from = Math.max(0, data[0].length - ROWS_MAX);
+    table.replaceChildren(h("table.dense", h("thead", h("tr", [label, ...lines.map((each) => each.name)].map((text, nth) => h("th", { scope: "col", class: nth ? "num" : null }, text)))),
+      h("tbody", data[0].slice(from).map((x, nth) => h("tr", h("th", { scope: "row" }, tell(x)), lines.map((_, of) => h("td.num", known(data[of + 1][from + nth]) ? say(data[of + 1][from + nth]) : "")))))));
   }
+
+  const zoomed = () => Boolean(drawn) && (drawn.scales.x.min > data[0][0] || drawn.scales.x.max < data[0].at(-1));
 
   function draw() {
     frame = 0;
-    const some = kept.some((series) => series.pairs.size);
+    const some = lines.some((each) => each.values.size);
     plot.hidden = legend.hidden = details.hidden = !some;
-    empty.hidden = some;
-    if (!some) return;
-    if (!figure.isConnected) return;
-    const Plot = globalThis.uPlot;
-    const tables = kept.map((series) => {
-      const sorted = [...series.pairs].sort(([a], [b]) => a - b);
-      return [sorted.map(([x]) => x), sorted.map(([, y]) => y)];
-    });
+    nothing.hidden = some;
+    if (!some || !figure.isConnected) return;
     const held = zoomed();
-    data = Plot.join(tables);
-    const next = JSON.stringify(kept.map((series) => [series.label, series.colour]));
-    if (!drawing || next !== shape) { shape = next; build(Plot); legends(); } else { drawing.setData(data, !held); if (held) drawing.redraw(); values(); }
+    data = globalThis.uPlot.join(lines.map((each) => {
+      const pairs = [...each.values].sort(([a], [b]) => a - b);
+      return [pairs.map(([x]) => x), pairs.map(([, y]) => y)];
+    }));
+    const next = JSON.stringify([lines.map((each) => [each.name, each.color, each.dash]), data[0].length <= 60]);
+    if (next !== shape) {
+      shape = next;
+      build();
+      legends();
+    } else {
+      drawn.setData(data, !held);
+      if (held) drawn.redraw();
+      values();
+    }
     list();
   }
 
-  const zoomed = () => Boolean(drawing) && (drawing.scales.x.min > data[0][0] || drawing.scales.x.max < data[0].at(-1));
   const later = () => { frame ||= requestAnimationFrame(draw); };
 
-  function move(index) {
-    const to = Math.min(Math.max(index, 0), data[0].length - 1);
-    drawing.setCursor({ left: drawing.valToPos(data[0][to], "x"), top: drawing.over.clientHeight / 2 });
+  function key(event) {
+    if (!drawn || event.ctrlKey || event.metaKey || event.altKey) return;
+    const now = drawn.cursor.idx ?? data[0].length - 1;
+    const to = { ArrowLeft: now - 1, ArrowDown: now - 1, ArrowRight: now + 1, ArrowUp: now + 1, PageUp: now + 10, PageDown: now - 10, Home: 0, End: data[0].length - 1 }[event.key];
+    if (event.key === "Escape") {
+      drawn.setCursor({ left: -10, top: -10 });
+      drawn.setData(data);
+    } else if (to !== undefined) {
+      drawn.setCursor({ left: drawn.valToPos(data[0][Math.min(Math.max(to, 0), data[0].length - 1)], "x"), top: height / 2 });
+    } else return;
+    event.preventDefault();
   }
 
-  plot.addEventListener("keydown", (event) => {
-    if (!drawing || event.ctrlKey || event.metaKey || event.altKey) return;
-    const now = drawing.cursor.idx ?? data[0].length - 1;
-    const steps = { ArrowLeft: now - 1, ArrowDown: now - 1, ArrowRight: now + 1, ArrowUp: now + 1, Home: 0, End: data[0].length - 1, PageUp: now + 10, PageDown: now - 10 };
-    if (event.key in steps) move(steps[event.key]);
-    else if (event.key === "Escape") { drawing.setCursor({ left: -10, top: -10 }); drawing.setData(data); } else return;
-    event.preventDefault();
-  });
   const resized = new ResizeObserver(() => {
-    if (!drawing) later();
-    else if (plot.clientWidth && plot.clientWidth !== drawing.width) drawing.setSize({ width: plot.clientWidth, height: options.height ?? 220 });
+    if (!drawn) later();
+    else if (plot.clientWidth && plot.clientWidth !== drawn.width) drawn.setSize({ width: plot.clientWidth, height });
   });
-  resized.observe(plot);
-  const repaint = () => drawing?.redraw(false, true);
-  const themes = new MutationObserver(repaint);
-  themes.observe(document.documentElement, { attributes: true });
-  const dark = matchMedia("(prefers-color-scheme: dark)");
-  dark.addEventListener("change", repaint);
+  resized.observe(figure);
+  theme.onChange(() => drawn?.redraw(false, true), signal);
+  signal?.addEventListener("abort", () => {
+    cancelAnimationFrame(frame);
+    resized.disconnect();
+    drawn?.destroy();
+  }, { once: true });
 
-  const handle = {
-    set(series) { kept = series.map(points); later(); },
-    append(label, x, y) {
-      let series = kept.find((each) => each.label === label);
-      if (!series) kept = [...kept, series = points({ label, x: [], y: [] })];
-      series.pairs.set(x, Number.isFinite(y) ? y : null);
-      later();
-    },
-    destroy() {
-      cancelAnimationFrame(frame);
-      resized.disconnect();
-      themes.disconnect();
-      dark.removeEventListener("change", repaint);
-      drawing?.destroy();
-    },
+  const update = ({ series }) => {
+    lines = series.map(line);
+    later();
   };
-  handle.set(options.series ?? []);
-  return handle;
+  update({ series: first });
+  return { update,
+    append(name, x, y) {
+      let one = lines.find((each) => each.name === name);
+      if (!one) lines = [...lines, one = line({ name, points: [] }, lines.length)];
+      one.values.set(x, Number.isFinite(y) ? y : null);
+      later();
+    } };
 }
