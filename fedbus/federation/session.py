@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 from fedbus.errors import NotFound, SessionFailed
+from fedbus.federation.cloning import config_of_clone, model_of_clone
 from fedbus.federation.evaluating import EvaluationResult
+from fedbus.federation.exporting import Format, What, exported
 from fedbus.federation.info import RoundInfo, SessionEvent, SessionInfo, SessionResult
 from fedbus.federation.report import RoundReport
 from fedbus.federation.rounds import Rounds
@@ -39,6 +41,31 @@ class Session:
                 yield SessionEvent(self.name, journalled.sequence, journalled.entry.at, record.kind, record, index)
                 if isinstance(record, records.SessionEnded):
                     return
+
+    async def recorded(self) -> AsyncIterator[SessionEvent]:
+        """Everything that stands in the session's journal now; waits for nothing more."""
+        async for journalled in self._federation.journal.entries(self.name):
+            for index, record in enumerate(journalled.entry.unpack()):
+                yield SessionEvent(self.name, journalled.sequence, journalled.entry.at, record.kind, record, index)
+
+    def export(self, format_: Format = "json", what: What = "rounds") -> AsyncIterator[str]:
+        """Return it as text, part by part: JSON with all of it, or CSV of its rounds, its clients' rounds, its curves.
+
+        `NotFound` where there is no such session.
+        """
+        return exported(self, format_, what)
+
+    async def clone(
+        self, *, config: Mapping[str, Any] | None = None, model: str | None = None, name: str | None = None
+    ) -> Session:
+        """Start a session like this one, with some settings changed; ``model`` None: the version that it began with.
+
+        Raises `ConfigError` for settings that cannot be, `NotFound` where this session or the version is not there
+        (any more), and what `Federation.start_session` raises.
+        """
+        info = await self.info()
+        settings = config_of_clone(info, config or {})
+        return await self._federation.start_session(settings, model=model or model_of_clone(info), name=name)
 
     async def info(self) -> SessionInfo:
         """Return the session as it stands; `NotFound` when there is no such session."""

@@ -9,7 +9,7 @@ without records.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 
 from fedbus.bus.base import Bus, Message, Payload
@@ -29,13 +29,17 @@ MARK_BYTES_MAX = 1000
 
 @dataclass(frozen=True, slots=True)
 class Journalled:
-    """An entry as it stands in the journal; ``pending``: how many are known to stand behind it. ``data``: as stored."""
+    """An entry as it stands in the journal; ``pending``: how many are known to stand behind it. ``data``: as stored.
+
+    ``anew``: of a follow, how often the journal was lost and begun anew meanwhile (`fedbus.bus.base.Message`).
+    """
 
     session: str
     entry: Entry
     sequence: int
     pending: int
     data: Payload = field(default=b"", repr=False)
+    anew: int = 0
 
 
 class Journal:
@@ -86,13 +90,22 @@ class Journal:
         """Return what stands in the journal of a session (or of all) now."""
         return [self._journalled(message) for message in await self.messages(session)]
 
+    async def at(self, sequence: int) -> Journalled | None:
+        """Return the entry with a sequence; None where there is none."""
+        message = await patiently(self._bus, lambda: self._bus.at(self._stream, sequence), tries_max=None)
+        return self._journalled(message) if message else None
+
+    async def count(self, session: str = "*") -> int:
+        """How many entries the journal of a session (or of all) has now."""
+        pattern = self._subjects.journal(session)
+        return await patiently(self._bus, lambda: self._bus.pending(self._stream, pattern), tries_max=None)
+
     async def messages(self, session: str = "*") -> list[Message]:
         """Return what stands in the journal of a session (or of all) now, as it is stored."""
-        pattern = self._subjects.journal(session)
-        if not await patiently(self._bus, lambda: self._bus.pending(self._stream, pattern), tries_max=None):
+        if not await self.count(session):
             return []
         found = []
-        subscription = await self._bus.follow(self._stream, pattern)
+        subscription = await self._bus.follow(self._stream, self._subjects.journal(session))
         try:
             async for message in subscription:
                 found.append(message)
@@ -102,7 +115,20 @@ class Journal:
             await subscription.close()
         return found
 
-    async def follow(self, session: str = "*", from_sequence: int = 1) -> AsyncIterator[Journalled]:
+    async def entries(self, session: str = "*") -> AsyncGenerator[Journalled, None]:
+        """Yield what stands in the journal of a session (or of all) now, one by one, however much it is."""
+        if not await self.count(session):
+            return
+        follow = self.follow(session)
+        try:
+            async for journalled in follow:
+                yield journalled
+                if not journalled.pending:
+                    return
+        finally:
+            await follow.aclose()
+
+    async def follow(self, session: str = "*", from_sequence: int = 1) -> AsyncGenerator[Journalled, None]:
         """Every entry of a session (or of all) from a sequence on, then new ones as they come."""
         subscription = await self._bus.follow(
             self._stream, self._subjects.journal(session), from_sequence=from_sequence
@@ -115,7 +141,7 @@ class Journal:
 
     def _journalled(self, message: Message) -> Journalled:
         (name,) = self._subjects.tokens(message.subject, "journal", 1)
-        return Journalled(name, entry_of(message), message.sequence, message.pending, message.data)
+        return Journalled(name, entry_of(message), message.sequence, message.pending, message.data, message.anew)
 
 
 def entry_of(message: Message) -> Entry:
