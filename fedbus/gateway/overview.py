@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from fedbus.federation.contributions import Load
 from fedbus.gateway.presence import Known
 from fedbus.gateway.views import BrokerView, OverviewView, PeerView, Status, StreamView, WaitView
 from fedbus.messages.queries import Seen, Wait
@@ -16,15 +16,6 @@ if TYPE_CHECKING:
 
 WAITS_MAX = 100
 """Waits that the overview tells; `/waits` tells all."""
-
-
-@dataclass(frozen=True, slots=True)
-class Load:
-    """What a combiner has to do in the rounds that are open: clients, updates that it has accepted, their bytes."""
-
-    clients: int = 0
-    updates: int = 0
-    nbytes: int = 0
 
 
 async def overview_of(gateway: Gateway) -> OverviewView:
@@ -129,9 +120,9 @@ def waits_of(waits: Iterable[Wait]) -> tuple[WaitView, ...]:
 
 def loads_of(gateway: Gateway) -> Mapping[str, Load]:
     """Return what each combiner has to do in the rounds that are open."""
-    return {}
+    return gateway.sessions.loads()
 
 
 def statuses_of(gateway: Gateway) -> dict[Status, int]:
     """Return how many sessions stand where."""
-    return {}
+    return gateway.sessions.statuses(gateway.clock.now())

@@ -10,9 +10,11 @@ behind the last event that it has), lets running requests finish for a bounded t
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
+from functools import cached_property
 from typing import Any
 
 from aiohttp import web
@@ -20,11 +22,18 @@ from aiohttp import web
 from fedbus.bus.base import Bus
 from fedbus.clock import Clock
 from fedbus.errors import ConfigError, FedbusError
+from fedbus.exchange.spans import carry
 from fedbus.exchange.station import Station
 from fedbus.federation.service import Federation
+from fedbus.gateway.entries import Entries
 from fedbus.gateway.http import application
+from fedbus.gateway.hub import Hub
 from fedbus.gateway.listening import Listening
+from fedbus.gateway.openapi import document
 from fedbus.gateway.presence import Presence
+from fedbus.gateway.projection import Projection
+from fedbus.gateway.pulse import pulse
+from fedbus.gateway.server import Runner
 from fedbus.gateway.table import OPERATIONS
 from fedbus.messages.ids import Peer
 from fedbus.telemetry import Telemetry
@@ -42,7 +51,8 @@ class Gateway:
 
     ``listened``: called with its URL when it takes requests. ``draining``: set when it is to end; a stream that sees it
     ends. ``federation``: what it knows of the bus, entered while it runs. ``app``: its web application.
-    ``presence``: who is there, what waits.
+    ``presence``: who is there, what waits. ``sessions``: what the journals say; ``hub``: events to those who read them
+    live.
     """
 
     def __init__(
@@ -67,13 +77,17 @@ class Gateway:
         self.station.doing = self._doing
         self.draining = asyncio.Event()
         self.presence = Presence(self.federation, clock)
+        self.hub = Hub(lambda: self.federation.journal, lambda session: self.sessions.folded.sequences.get(session, 0))
+        self.sessions = Projection(self.federation, self.hub)
+        self.entries = Entries(lambda: self.federation.journal)
         self._listened = listened
         self._requests = 0
         self.app = application(self, OPERATIONS, self.listening)
 
     def _parts(self) -> tuple[Coroutine[Any, Any, None], ...]:
         """What runs as long as the gateway does; what one of them raises ends it."""
-        return (self.station.present(), self.presence.run())
+        live = (self.sessions.run(), self.sessions.watch(), pulse(self))
+        return (self.station.present(), carry(self.station, self.traces), self.presence.run(), *live)
 
     async def run(self) -> None:
         """Serve until cancelled; then drain and say `Bye`. `ConfigError` where it cannot listen there."""
@@ -93,9 +107,7 @@ class Gateway:
 
     async def _listen(self) -> web.AppRunner:
         where = self.listening
-        runner = web.AppRunner(
-            self.app, access_log=None, handle_signals=False, handler_cancellation=True, shutdown_timeout=where.drain_s
-        )
+        runner = Runner(self.app, where)
         await runner.setup()
         try:
             await web.TCPSite(runner, where.host, where.port).start()
@@ -114,6 +126,19 @@ class Gateway:
         if self._requests:
             log.info("waiting for %d requests, at most %g s", self._requests, self.listening.drain_s)
         await runner.cleanup()
+
+    @cached_property
+    def document(self) -> bytes:
+        """The document of REST (OpenAPI 3.1), as JSON."""
+        return json.dumps(document(OPERATIONS)).encode()
+
+    def unready(self) -> str:
+        """Return why no requests should come here now; empty where they should."""
+        if self.draining.is_set():
+            return "the gateway is about to end"
+        if not self.federation.bus.connected:
+            return "the broker is not connected"
+        return "" if self.sessions.caught_up else "the journal is still being read"
 
     @contextmanager
     def running(self) -> Iterator[None]:

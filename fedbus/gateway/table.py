@@ -8,7 +8,18 @@ import importlib.util
 from fedbus.gateway.operations import Operation
 
 # For a while: modules that are being written are taken as they come.
-_MODULES = ("overview", "sessions", "events", "compare", "clients", "models", "strategies", "traces", "system")
+_MODULES = (
+    "overview",
+    "sessions",
+    "rounds",
+    "events",
+    "compare",
+    "clients",
+    "models",
+    "strategies",
+    "traces",
+    "system",
+)
 
 
 def _found(name: str) -> tuple[Operation, ...]:

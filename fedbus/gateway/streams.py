@@ -1,0 +1,129 @@
+"""Events as a stream to one reader: server-sent events (HTML standard, 9.2) over one answer that does not end.
+
+    retry: 1000                     how soon to come again when the stream breaks
+    id: 17.0                        where it begins: also who has heard nothing yet resumes exactly there
+    id: 18.0 / event: RoundOpened / data: {...}
+    : beat                          a comment whenever nothing was to be said for a while
+    event: reset                    what was told no longer holds; all of it follows from the beginning
+    event: end                      of a session's stream: nothing follows; come no more
+
+A reader that comes again with `Last-Event-ID` gets what is behind it, from whichever gateway. One whose line is so slow
+that nothing could be written for `WRITE_S_MAX` is cut off, and resumes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from contextlib import aclosing, suppress
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+from fedbus.errors import FedbusError
+from fedbus.federation.info import SessionEvent
+from fedbus.gateway.events import BEGINNING, frame, plain, position_of
+from fedbus.gateway.hub import ALL, Quiet, Reset, Said, Told
+from fedbus.gateway.index import Position, Wanted
+from fedbus.gateway.problems import Refused
+from fedbus.messages.records import SessionEnded
+
+if TYPE_CHECKING:
+    from fedbus.gateway.service import Gateway
+
+BEAT_S = 15.0
+"""After so long without a word a comment is sent: proxies cut what is silent for half a minute."""
+
+RETRY_MS = 1000
+
+WRITE_S_MAX = 20.0
+"""How long one event may take onto the line; the system's buffers have been full for as long."""
+
+READERS_MAX = 5000
+"""Streams at once: each has a connection and its buffers, some 100 KB."""
+
+RESET = frame(b"{}", event="reset")
+
+Meets = Callable[[SessionEvent], bool]
+
+
+def start_of(request: web.Request, after: str | None, beginning: bool) -> Position | None:  # noqa: FBT001 - as asked
+    """Return behind which event a reader begins; None: from now on. `ConfigError` where it names none."""
+    given = request.headers.get("Last-Event-ID", "") or after or ""
+    if given:
+        return position_of(given)
+    return BEGINNING if beginning else None
+
+
+async def stream(
+    gateway: Gateway, request: web.Request, start: Position | None, meets: Meets, session: str = ALL
+) -> web.StreamResponse:
+    """Answer a request with events, until its reader goes, the session ends, or the gateway does."""
+    if gateway.hub.readers >= READERS_MAX:
+        raise Refused(
+            503, f"{READERS_MAX} streams are open; ask again, or another gateway", headers={"Retry-After": "5"}
+        )
+    if session and _is_over(gateway, session, start):
+        return web.Response(status=204)  # what makes an EventSource stop coming again
+    response = web.StreamResponse(
+        headers={
+            "Content-Type": "text/event-stream; charset=utf-8",
+            "Cache-Control": "no-store",
+            "X-Accel-Buffering": "no",  # nginx would keep it until there is more
+        }
+    )
+    await response.prepare(request)
+    if request.method == "HEAD":
+        return response
+    first = start or gateway.hub.position
+    is_place = BEGINNING < first <= gateway.hub.position
+    head = f"retry: {RETRY_MS}\n" + (f"id: {first}\n\n" if is_place else "\n")
+    with suppress(ConnectionError, TimeoutError, FedbusError):  # it has gone, or resumes: its place is in its id
+        await _write(response, head.encode())
+        async with aclosing(gateway.hub.read(session, first, quiet_s=BEAT_S)) as told:
+            await _until_drained(gateway, _tell(response, told, meets, session))
+    return response
+
+
+def _is_over(gateway: Gateway, session: str, start: Position | None) -> bool:
+    """Whether a session has ended, and its reader has heard of it, or asks for what comes from now on."""
+    if not gateway.sessions.summary(session).ended:
+        return False
+    newest, _ = gateway.sessions.folded.index.find(Wanted(session), newest=True, limit=1)
+    return start is None or bool(newest and newest[0] <= start <= gateway.hub.position)
+
+
+async def _tell(response: web.StreamResponse, told: AsyncGenerator[Told, None], meets: Meets, session: str) -> None:
+    async for one in told:
+        match one:
+            case Quiet():
+                await _write(response, b": beat\n\n")
+            case Reset():
+                await _write(response, RESET)
+            case Said():
+                await _write(response, one.frame)
+            case _ if meets(plain(one)):
+                await _write(response, one.frame)
+                if session and isinstance(one.record, SessionEnded):
+                    await _write(response, frame(b"{}", event="end"))
+                    return
+            case _:
+                pass
+
+
+async def _until_drained(gateway: Gateway, telling: Coroutine[None, None, None]) -> None:
+    """Let it tell until the gateway is to end; what is told is told whole."""
+    parts = (asyncio.ensure_future(telling), asyncio.ensure_future(gateway.draining.wait()))
+    try:
+        await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
+        if parts[0].done():
+            parts[0].result()
+    finally:
+        for part in parts:
+            part.cancel()
+        await asyncio.gather(*parts, return_exceptions=True)
+
+
+async def _write(response: web.StreamResponse, data: bytes) -> None:
+    async with asyncio.timeout(WRITE_S_MAX):
+        await response.write(data)
