@@ -1,4 +1,4 @@
-"""`fedbus demo`: a real broker, a coordinator, combiners and clients with their own digits; then the figures.
+"""`fedbus demo`: a real broker, a coordinator, combiners, a page and clients with their own digits; then the figures.
 
 The roles are coroutines of this process, each with a connection of its own: nothing passes between them but by the
 broker. Each client trains on its own share only. The held-out digits are dealt out among the clients for evaluation, so
@@ -11,6 +11,8 @@ from __future__ import annotations
 import asyncio
 import tempfile
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import fedbus
@@ -33,7 +35,7 @@ def client_app(train_on: digits.Examples, test_on: digits.Examples) -> fedbus.Cl
             model,
             train_on.x,
             train_on.y,
-            epochs=digits.EPOCHS_PER_ROUND,
+            epochs=int(task.config.get("epochs", digits.EPOCHS_PER_ROUND)),
             batch_size=digits.BATCH_SIZE,
             learning_rate=digits.LEARNING_RATE,
             seed=task.seed,
@@ -52,26 +54,38 @@ def client_app(train_on: digits.Examples, test_on: digits.Examples) -> fedbus.Cl
 class Demo:
     """One run of the demo, with as many clients as the settings' ``clients_min``."""
 
-    def __init__(self, config: SessionConfig, *, combiners: int, json: bool) -> None:
+    def __init__(
+        self, config: SessionConfig, *, combiners: int, json: bool, http_port: int = 0, stay: bool = False
+    ) -> None:
         self._config = config
         self._clients = config.clients_min
         self._combiners = combiners
         self._seed = config.seed
         self._json = json
+        self._http_port = http_port
+        self._stay = stay
 
     async def run(self) -> None:
-        """Run it to its end, and print what came of it."""
+        """Run it to its end, and print what came of it; where it is to stay, all is there until it is cancelled."""
         began = time.perf_counter()
         data = await asyncio.to_thread(lambda: digits.load(clients=self._clients, seed=self._seed))
         self._introduce(data)
         with tempfile.TemporaryDirectory(prefix="fedbus-demo-") as place:
-            result, info, model = await self._federate(Path(place), data)
-        federated = digits.accuracy(model, data.test.x, data.test.y)
-        reached = await asyncio.to_thread(lambda: digits.baselines(data, rounds=self._config.rounds, seed=self._seed))
-        self._conclude(result, info, federated, reached, time.perf_counter() - began, data)
+            async with self._running(Path(place), data) as up:
+                result, info, model = await self._federate(up)
+                if self._stay:
+                    await self._figures(data, result, info, model, began)
+                    print(
+                        f"\nall of it stays: the page {up.http_url}, the broker {up.place.url}; Ctrl-C ends it",
+                        flush=True,
+                    )
+                    await asyncio.Event().wait()
+        await self._figures(data, result, info, model, began)
 
-    async def _federate(self, place: Path, data: digits.Digits) -> tuple[SessionResult, SessionInfo, digits.Arrays]:
-        up = Up(Place(""), place, combiners=self._combiners, quiet=True)
+    @asynccontextmanager
+    async def _running(self, place: Path, data: digits.Digits) -> AsyncIterator[Up]:
+        """The operator's side with its page, and every owner of digits, inside the block."""
+        up = Up(Place(""), place, combiners=self._combiners, gateways=1, http_port=self._http_port, quiet=True)
         async with up.running(processes=False), asyncio.TaskGroup() as group:
             clients = [
                 group.create_task(
@@ -79,15 +93,25 @@ class Demo:
                 )
                 for i, share in enumerate(data.clients)
             ]
-            async with connect(up.place.url) as federation:
-                session = await federation.start_session(self._config, model=digits.initial(self._seed), name="digits")
-                progress = Progress(SessionInfo(session.name))
-                await show(federation, session, progress)
-                result = await session.wait()
-                model = await federation.models.get(result.model_version)
+            print(f"page   {up.http_url}", flush=True)
+            yield up
             for client in clients:
                 client.cancel()
-        return result, progress.info, model
+
+    async def _federate(self, up: Up) -> tuple[SessionResult, SessionInfo, digits.Arrays]:
+        async with connect(up.place.url) as federation:
+            session = await federation.start_session(self._config, model=digits.initial(self._seed), name="digits")
+            progress = Progress(SessionInfo(session.name))
+            await show(federation, session, progress)
+            result = await session.wait()
+            return result, progress.info, await federation.models.get(result.model_version)
+
+    async def _figures(
+        self, data: digits.Digits, result: SessionResult, info: SessionInfo, model: digits.Arrays, began: float
+    ) -> None:
+        federated = digits.accuracy(model, data.test.x, data.test.y)
+        reached = await asyncio.to_thread(lambda: digits.baselines(data, rounds=self._config.rounds, seed=self._seed))
+        self._conclude(result, info, federated, reached, time.perf_counter() - began, data)
 
     def _introduce(self, data: digits.Digits) -> None:
         shares = [len(share) for share in data.clients]

@@ -61,8 +61,9 @@ def _doing(wait: Wait, name: str, now: Callable[[], float]) -> str:
 class Progress:
     """What is known of a session, and the words for it."""
 
-    def __init__(self, info: SessionInfo) -> None:
+    def __init__(self, info: SessionInfo, now: Callable[[], float] = time.time) -> None:
         self.info = info
+        self._now = now
         self.waits: list[Wait] = []
         self.asked = 0
         self._told = 0
@@ -79,6 +80,9 @@ class Progress:
         lines = list(self._refusals())
         if isinstance(record, records.RoundEvaluated | records.RoundOpened | records.SessionEnded):
             lines += list(self._rounds())
+            # what is replayed from the journal is over: how long it took then is no news
+            if lines and self._now() - event.at < QUIET_S and self.left_s() >= QUIET_S:
+                lines[-1] += f"; {self._left()}"
         match record:
             case records.RoundFailed():
                 lines.append(f"round {record.round} failed: {record.reason}")
@@ -89,6 +93,13 @@ class Progress:
             case _:
                 pass
         return lines
+
+    def left_s(self) -> float:
+        """Return about how many seconds its other rounds take; 0 where that is not known."""
+        return self.info.left_s(self._now()) or 0.0
+
+    def _left(self) -> str:
+        return f"about {duration(max(1.0, round(self.left_s())))} left"
 
     def _rounds(self) -> Iterator[str]:
         """Yield each closed round once, as soon as nothing more will be known of it."""
@@ -136,7 +147,8 @@ class Progress:
                 *(f"{values[name]:.4g}" if name in values else "" for name in names),
             )
         head = f"{info.session}: {info.state}, {len(info.rounds)} of {info.config.rounds} rounds"
-        parts: list[RenderableType] = [Text(head, style="bold")]
+        left = f", {self._left()}" if self.left_s() >= 1 else ""
+        parts: list[RenderableType] = [Text(head + left, style="bold")]
         if info.rounds:
             parts.append(table)
         parts += [Text(wait_text(wait), style="dim") for wait in self.waits if not info.ended]

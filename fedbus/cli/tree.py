@@ -31,6 +31,7 @@ from fedbus.cli.commands import (
     session,
     simulate,
     strategy,
+    top,
     up,
 )
 from fedbus.cli.running import INTERRUPTED
@@ -83,6 +84,7 @@ bench.app.command("plan")(plan.plan)
 app.add_typer(bench.app, name="bench")
 app.command("backup")(backup.backup)
 app.command("restore")(backup.restore)
+app.command("top")(top.top)
 app.command("doctor")(doctor.doctor)
 
 

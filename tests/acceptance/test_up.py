@@ -1,11 +1,18 @@
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import pty
 import signal
+import struct
+import subprocess
+import sys
+import termios
 import urllib.request
 
 import numpy as np
+import pyte
 import pytest
 
 from fedbus.tensors import files, model_digest
@@ -72,6 +79,36 @@ def test_a_gateway_that_is_killed_answers_again_where_it_was(shell):
 
     assert b"<html" in shell.until("page", page)
     assert shell.ready()["http_url"] == before["http_url"]
+
+
+def test_top_draws_and_leaves_the_terminal_as_it_was(shell):
+    """In a terminal of 80x24 who leads and what waits is drawn; Ctrl-C ends it, and the screen of before is back."""
+    shell.up("--no-http")
+    shell.run(*START, "--name", "alone", "--no-watch")
+    outside, inside = pty.openpty()
+    fcntl.ioctl(inside, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    screen, said = pyte.Screen(80, 24), b""
+    stream = pyte.ByteStream(screen)
+    command = [sys.executable, "-m", "fedbus", "top", "--every-s", "0.2"]
+    env = shell.env | {"TERM": "xterm"}
+    with subprocess.Popen(command, cwd=shell.place, env=env, stdin=inside, stdout=inside, stderr=inside) as top:
+        os.close(inside)
+        while not any("alone round 1: waiting for" in line for line in screen.display):
+            got = os.read(outside, 65536)
+            said += got
+            stream.feed(got)
+        assert any("coordinator leads" in line for line in screen.display)
+        assert any(line.startswith("combiner-1") for line in screen.display)
+        top.send_signal(signal.SIGINT)
+        while True:
+            try:
+                said += os.read(outside, 65536)
+            except OSError:  # Linux says so when the other end is closed
+                break
+    os.close(outside)
+    assert top.returncode == 130
+    assert said.count(b"\x1b[?1049h") == said.count(b"\x1b[?1049l") == 1
+    assert b"Traceback" not in said
 
 
 def test_no_http_is_no_gateway(shell):

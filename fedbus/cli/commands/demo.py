@@ -26,6 +26,10 @@ def demo(
     codec_option: Annotated[
         list[str] | None, typer.Option("--codec-option", metavar="KEY=VALUE", help="For the codec; repeatable.")
     ] = None,
+    http_port: Annotated[
+        int, typer.Option("--http-port", min=0, max=65535, help="Of the page, on 127.0.0.1; 0 takes a free one.")
+    ] = 0,
+    stay: Annotated[bool, typer.Option("--stay", help="Keep page, broker and clients until Ctrl-C.")] = False,
     json: Annotated[bool, typer.Option("--json", help="The last line is one JSON object.")] = False,
 ) -> None:
     """Run a whole federation on handwritten digits, on this machine, and see what it gains."""
@@ -35,4 +39,4 @@ def demo(
 
     setup_log("error", "demo")
     settings = load_config(None, given | {"clients_min": clients, "quorum": clients})
-    run(Demo(settings, combiners=combiners, json=json).run())
+    run(Demo(settings, combiners=combiners, json=json, http_port=http_port, stay=stay).run())

@@ -76,6 +76,48 @@ def test_each_round_is_one_line_when_all_is_known_of_it():
     ]
 
 
+def rounds_of_a_minute(progress, count):
+    """Play the first rounds of a session of five that take a minute each; returns the plain lines."""
+    lines = []
+    started = records.SessionStarted(config=SessionConfig(rounds=5), version="s-0", blob="b", digest=DIGEST, nbytes=8)
+    facts = [(started, 0.0)]
+    for number in range(1, count + 1):
+        facts.append((opened(number), 60.0 * (number - 1)))
+        facts.append((records.RoundClosed(round=number, counted=2, opened_at=60.0 * (number - 1)), 60.0 * number))
+        facts.append((records.RoundEvaluated(round=number, version=f"s-{number}", metrics={}), 60.0 * number))
+    for i, (fact, at) in enumerate(facts):
+        lines += progress.take(SessionEvent("s", i, at, fact.kind, fact))
+    return lines
+
+
+def test_the_line_of_a_round_says_how_long_the_rest_takes():
+    """By the rounds that were: three of five minutes are left after the second, said in words that do not pretend."""
+    progress = Progress(SessionInfo("s"), now=lambda: 120.0)
+    assert rounds_of_a_minute(progress, 2)[-1].endswith("; about 3 min left")
+
+
+def test_what_is_replayed_says_nothing_of_time_left():
+    """Rounds of an hour ago are told without it: what was left then is no news."""
+    assert not any("left" in line for line in rounds_of_a_minute(Progress(SessionInfo("s"), now=lambda: 3600.0), 2))
+
+
+def test_the_live_head_counts_down():
+    """The live table says how long the rest takes, and less as time goes by."""
+    now = [120.0]
+    progress = Progress(SessionInfo("s"), now=lambda: now[0])
+    rounds_of_a_minute(progress, 2)
+
+    def head():
+        console = Console(width=100, record=True)
+        with console.capture() as capture:
+            console.print(progress.render())
+        return capture.get().splitlines()[0]
+
+    assert "2 of 5 rounds, about 3 min left" in head()
+    now[0] = 200.0
+    assert "2 of 5 rounds, about 100 s left" in head()
+
+
 def test_misfortunes_are_told():
     """A round that fails, and clients that have to send again, are lines."""
     moved = records.ClientsMoved(round=1, attempt=2, moves={"a": "k2"}, incarnations={"k2": "i"}, reason="k is gone")
