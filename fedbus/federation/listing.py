@@ -15,9 +15,9 @@ Order = Literal["newest", "oldest"]
 
 @dataclass(frozen=True, slots=True)
 class SessionFilter:
-    """Which sessions; None: whatever it is. ``text``: in the name, the reason, who started it, or the strategy."""
+    """Which sessions; None, and none: whatever it is. ``text``: in name, reason, strategy, or who started it."""
 
-    status: Status | None = None
+    statuses: tuple[Status, ...] = ()
     strategy: str | None = None
     text: str | None = None
 
@@ -25,7 +25,7 @@ class SessionFilter:
         """Whether a session is meant."""
         if self.strategy is not None and info.config.strategy != self.strategy:
             return False
-        if self.status is not None and info.status(now) != self.status:
+        if self.statuses and info.status(now) not in self.statuses:
             return False
         if self.text is None:
             return True

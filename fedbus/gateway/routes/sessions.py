@@ -35,8 +35,8 @@ END_S_MAX = 5.0
 class SessionsAsked(Paged):
     """Which sessions."""
 
-    status: Status | None = None
-    """Only those that stand so."""
+    status: Annotated[tuple[Status, ...], Field(max_length=7)] = ()
+    """Only those that stand so, in one of these ways."""
 
     strategy: Annotated[str, Field(min_length=1, max_length=600)] | None = None
     """Only those of this strategy."""
