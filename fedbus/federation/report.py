@@ -12,6 +12,7 @@ from typing import Literal
 
 from fedbus.messages.ids import Spent
 from fedbus.messages.records import Missing
+from fedbus.telemetry import context_of
 
 Outcome = Literal["counted", "stale", "late", "refused", "lost", "missed", "accepted", "waiting"]
 """What became of a client's update.
@@ -89,9 +90,9 @@ class RoundReport:
 
 
 def trace_of(traceparent: str) -> str:
-    """Return the id of the trace that a W3C ``traceparent`` names; '' where it names none."""
-    parts = traceparent.split("-")
-    return parts[1] if len(parts) == 4 and len(parts[1]) == 32 else ""
+    """Return the id of the trace that a W3C ``traceparent`` names; '' where it names none, or one that is not kept."""
+    found = context_of(traceparent)
+    return found.trace_id if found is not None and found.sampled else ""
 
 
 def why(verb: str, reason: str, missing: Missing | None, refused: Mapping[str, str]) -> str:

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from fedbus.errors import NotFound, SessionFailed
 from fedbus.federation.cloning import config_of_clone, model_of_clone
+from fedbus.federation.comparing import Curve, curves_of
 from fedbus.federation.evaluating import EvaluationResult
 from fedbus.federation.exporting import Format, What, exported
 from fedbus.federation.info import RoundInfo, SessionEvent, SessionInfo, SessionResult
 from fedbus.federation.report import RoundReport
 from fedbus.federation.rounds import Rounds
+from fedbus.federation.traces import RoundTrace, spans_of, why_not
 from fedbus.messages import records
 from fedbus.messages.commands import StopSession
 from fedbus.together import together
@@ -86,6 +88,10 @@ class Session:
         info = await self.info()
         return [*info.rounds, *([info.current] if info.current else [])]
 
+    async def curves(self) -> list[Curve]:
+        """Return its metrics over the closed rounds; `NotFound` where there is no such session."""
+        return curves_of(await self.info())
+
     async def report(self, round_: int | None = None) -> RoundReport:
         """Return who was waited for in a round, how long, why, and what became of each update; None: the newest.
 
@@ -101,6 +107,18 @@ class Session:
             which = "no round was opened yet" if round_ is None else f"round {round_} was not opened"
             raise NotFound(f"session {self.name}: {which}; `fedbus session show {self.name}` tells which were")
         return report
+
+    async def trace(self, round_: int | None = None) -> RoundTrace:
+        """Return what every role did for a round, and when, as far as its spans are on the bus; None: the newest.
+
+        `NotFound` where there is no such session or round, or no span of it: the reason says how to get some.
+        """
+        report = await self.report(round_)
+        federation, trace_id = self._federation, report.trace_id
+        spans = await spans_of(federation.bus, federation.subjects, trace_id) if trace_id else ()
+        if not spans:
+            raise NotFound(why_not(self.name, report.round, traced=bool(trace_id)))
+        return RoundTrace(trace_id, self.name, report.round, spans)
 
     async def evaluations(self) -> list[EvaluationResult]:
         """Return what clients found of its versions, evaluation by evaluation: their own metrics, and sums over them.

@@ -79,7 +79,7 @@ class Gateway:
         self.presence = Presence(self.federation, clock)
         self.hub = Hub(lambda: self.federation.journal, lambda session: self.sessions.folded.sequences.get(session, 0))
         self.sessions = Projection(self.federation, self.hub)
-        self.entries = Entries(lambda: self.federation.journal)
+        self.entries = Entries(lambda: self.federation.journal, lambda: self.hub.life)
         self._listened = listened
         self._requests = 0
         self.app = application(self, OPERATIONS, self.listening)
