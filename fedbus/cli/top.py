@@ -134,7 +134,7 @@ class Watch:
                 nbytes=usage.nbytes,
                 bytes_max=usage.bytes_max if usage.bytes_max >= 0 else None,
             )
-            for stream, usage in sorted(self._presence.streams.items())
+            for stream, usage in sorted(self._presence.known.streams.items())
         )
         return BrokerView(
             connected=bus.connected,

@@ -31,6 +31,7 @@ from fedbus.federation.analytics import Query
 from fedbus.federation.evaluating import GATHER_S, AnalysisResult, EvaluationMatrix, EvaluationResult, Where
 from fedbus.federation.info import RoundInfo, SessionEvent, SessionInfo, SessionResult
 from fedbus.federation.models import Models
+from fedbus.federation.overview import Kind, Overview, overview_of
 from fedbus.federation.session import LOOK_S, Session
 from fedbus.messages import queries, records
 from fedbus.messages.commands import StartSession
@@ -49,9 +50,6 @@ from fedbus.workers import Threads, Workers
 __all__ = ["Federation", "RoundInfo", "Session", "SessionEvent", "SessionInfo", "SessionResult", "connect"]
 
 Answer = TypeVar("Answer", bound=Body)
-
-Kind = Literal["clients", "combiners", "coordinators", "gateways"]
-"""Whom the coordinator can be asked for."""
 
 SESSION_CHARS_MAX = 40
 """Longest name of a session: versions and blobs are named after it and have 64."""
@@ -328,6 +326,10 @@ class Federation:
     async def waits(self, *, deadline_s: float = ANSWER_DEADLINE_S) -> list[queries.Wait]:
         """Return what waits now: on whom, since when, until when, and what happens then."""
         return list((await self._ask("waits", queries.Waits, deadline_s)).waits)
+
+    async def overview(self, *, deadline_s: float = ANSWER_DEADLINE_S) -> Overview:
+        """Return who is there, what waits, how full the broker is; `BusUnavailable` where nobody tells it in time."""
+        return await overview_of(self, deadline_s)
 
     async def leader(self) -> str:
         """Return the name of the coordinator that leads, by the lease on the board; empty where nobody holds it."""

@@ -22,7 +22,7 @@ async def overview_of(gateway: Gateway) -> OverviewView:
     """Return everything at a glance, at most about a second old."""
     known = await gateway.presence.look()
     broker = broker_of(gateway)
-    catalogue = gateway.presence.streams.get(gateway.federation.subjects.stream("model"))
+    catalogue = gateway.presence.known.streams.get(gateway.federation.subjects.stream("model"))
     return OverviewView(
         workspace=gateway.federation.subjects.workspace,
         at=gateway.clock.now(),
@@ -59,7 +59,7 @@ def broker_of(gateway: Gateway) -> BrokerView:
                 nbytes=usage.nbytes,
                 bytes_max=usage.bytes_max if usage.bytes_max >= 0 else None,
             )
-            for stream, usage in sorted(gateway.presence.streams.items())
+            for stream, usage in sorted(gateway.presence.known.streams.items())
         ),
     )
 

@@ -10,17 +10,16 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from math import inf
-from typing import get_args
 
 from fedbus.bus.base import Usage
 from fedbus.clock import Clock
 from fedbus.errors import BadMessage, BusError
-from fedbus.federation.service import Federation, Kind, clients_of
+from fedbus.federation.overview import streams_of_workspace
+from fedbus.federation.service import Federation, clients_of
 from fedbus.messages.queries import Seen, Wait
-from fedbus.store.streams import streams_of
-from fedbus.together import together
 
 log = logging.getLogger("fedbus.gateway")
 
@@ -43,7 +42,7 @@ class Known:
     """What the coordinator said. ``at``: when, in seconds since the epoch, 0 before the first answer.
 
     ``clients`` are as `fedbus.federation.service.Federation.clients` returns them; ``doing``: how many of them do what,
-    in a word; ``leader`` is a coordinator's name.
+    in a word; ``leader`` is a coordinator's name; ``streams``: how full each stream of the workspace is.
     """
 
     at: float = 0.0
@@ -55,14 +54,14 @@ class Known:
     gateways: tuple[Seen, ...] = ()
     waits: tuple[Wait, ...] = ()
     leader: str = ""
+    streams: Mapping[str, Usage] = field(default_factory=dict)
 
 
 class Presence:
-    """What is known of who is there; `run` keeps it fresh while it is looked at. ``streams``: how full each is."""
+    """What is known of who is there; `run` keeps it fresh while it is looked at."""
 
     def __init__(self, federation: Federation, clock: Clock) -> None:
         self.known = Known()
-        self.streams: Mapping[str, Usage] = {}
         self._federation = federation
         self._clock = clock
         self._wanted = asyncio.Event()
@@ -88,10 +87,7 @@ class Presence:
         while True:
             await self._wanted.wait()
             began = loop.time()
-            async with together() as group:
-                usages = group.create_task(self._look_at_streams())
-                self.known = await self._ask()
-            self.streams = usages.result()
+            self.known = await self._ask()
             rest_s = (loop.time() - began) * (SHARE - 1) if self.known.answers else 0.0
             self._due_at = loop.time() + max(EVERY_S, rest_s)
             self._wanted.clear()
@@ -100,35 +96,31 @@ class Presence:
                 asking.set_result(None)
 
     async def _ask(self) -> Known:
-        federation = self._federation
+        """Ask the coordinator; where none answers, what was known, with what the broker tells itself."""
         try:
-            async with asyncio.timeout(ASK_S_MAX), together() as group:
-                kinds: tuple[Kind, ...] = get_args(Kind)
-                asked = {what: group.create_task(federation.peers(what, deadline_s=ASK_S_MAX)) for what in kinds}
-                waits = group.create_task(federation.waits(deadline_s=ASK_S_MAX))
-                leader = group.create_task(federation.leader())
-        except (BusError, BadMessage, TimeoutError) as error:
+            told = await self._federation.overview(deadline_s=ASK_S_MAX)
+        except (BusError, BadMessage) as error:
             log.debug("no coordinator answers: %s", error)
-            return replace(self.known, answers=False)
-        found = {what: tuple(task.result()) for what, task in asked.items()}
-        doing = doings(found["clients"])
-        found["clients"] = tuple(clients_of(found["clients"]))
-        at, lead = self._clock.now(), leader.result()
-        return Known(at, answers=True, waits=tuple(waits.result()), leader=lead, doing=doing, **found)
+            return replace(self.known, answers=False, streams=await self._streams())
+        return Known(
+            at=self._clock.now(),
+            answers=True,
+            clients=tuple(clients_of(told.clients)),
+            doing=doings(told.clients),
+            combiners=told.combiners,
+            coordinators=told.coordinators,
+            gateways=told.gateways,
+            waits=told.waits,
+            leader=told.leader,
+            streams=told.streams,
+        )
 
-    async def _look_at_streams(self) -> Mapping[str, Usage]:
-        """Return how full each stream of the workspace is; what was known where the broker does not answer."""
-        bus, subjects = self._federation.bus, self._federation.subjects
-        try:
-            async with asyncio.timeout(ASK_S_MAX), together() as group:
-                asked = {
-                    spec.name: group.create_task(bus.usage(spec.name, deadline_s=ASK_S_MAX))
-                    for spec in streams_of(subjects)
-                }
-        except (BusError, TimeoutError) as error:
-            log.debug("how full the streams are is not known: %s", error)
-            return self.streams
-        return {name: usage for name, task in asked.items() if (usage := task.result()) is not None}
+    async def _streams(self) -> Mapping[str, Usage]:
+        """Return how full the streams are, also without a coordinator; what was known where the broker is away."""
+        if self._federation.bus.connected:
+            with suppress(BusError):
+                return await streams_of_workspace(self._federation, ASK_S_MAX)
+        return self.known.streams
 
 
 def doings(peers: Iterable[Seen]) -> dict[str, int]:
