@@ -173,7 +173,7 @@ def why_not(session: str, round_: int, *, traced: bool) -> str:
     """Return why there are no spans of a round, and how to get some."""
     if not traced:
         return (
-            f"session {session}: round {round_} was not traced: its coordinator ran without --spans bus, or rounds came "
+            f"session {session}: round {round_} was not traced: its coordinator has no --spans bus, or rounds came "
             "faster than are traced (--trace-rounds)"
         )
     return (

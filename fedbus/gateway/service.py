@@ -34,6 +34,7 @@ from fedbus.gateway.presence import Presence
 from fedbus.gateway.projection import Projection
 from fedbus.gateway.pulse import pulse
 from fedbus.gateway.server import Runner
+from fedbus.gateway.spans import TraceBook
 from fedbus.gateway.table import OPERATIONS
 from fedbus.messages.ids import Peer
 from fedbus.telemetry import Telemetry
@@ -80,13 +81,14 @@ class Gateway:
         self.hub = Hub(lambda: self.federation.journal, lambda session: self.sessions.folded.sequences.get(session, 0))
         self.sessions = Projection(self.federation, self.hub)
         self.entries = Entries(lambda: self.federation.journal, lambda: self.hub.life)
+        self.spans = TraceBook(self.federation)
         self._listened = listened
         self._requests = 0
         self.app = application(self, OPERATIONS, self.listening)
 
     def _parts(self) -> tuple[Coroutine[Any, Any, None], ...]:
         """What runs as long as the gateway does; what one of them raises ends it."""
-        live = (self.sessions.run(), self.sessions.watch(), pulse(self))
+        live = (self.sessions.run(), self.sessions.watch(), pulse(self), self.spans.run())
         return (self.station.present(), carry(self.station, self.traces), self.presence.run(), *live)
 
     async def run(self) -> None:

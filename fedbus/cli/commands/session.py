@@ -153,6 +153,25 @@ def report(
     run(report_round(Place(nats, workspace, credentials), name, round_, json=json))
 
 
+@app.command("trace")
+def trace(
+    name: Name,
+    round_: Annotated[
+        int | None,
+        typer.Option("--round", metavar="N", min=1, help="Which round; default: the newest.", show_default=False),
+    ] = None,
+    nats: Nats = URL,
+    workspace: Workspace = "default",
+    credentials: Credentials = None,
+    json: Json = False,
+) -> None:
+    """Show what every role did for a round, and when: its spans, one below the other on one line of time."""
+    from fedbus.cli.roles import Place
+    from fedbus.cli.traces import show_trace
+
+    run(show_trace(Place(nats, workspace, credentials), name, round_, json=json))
+
+
 @app.command("watch")
 def watch(
     name: Name, nats: Nats = URL, workspace: Workspace = "default", credentials: Credentials = None, json: Json = False

@@ -64,7 +64,7 @@ OPERATIONS: tuple[Operation, ...] = (
         f"{API}/sessions/{{session}}/rounds/{{round}}/trace",
         "The spans of a round",
         get_trace,
-        command="session trace",
+        command="fedbus session trace SESSION --json",
         python="Session.trace",
         answer=TraceView,
         problems=(404,),
