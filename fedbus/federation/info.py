@@ -44,6 +44,11 @@ class SessionEvent:
     data: Record
     index: int = 0
 
+    @property
+    def id(self) -> str:
+        """What names it for good, as long as its journal stands: ``<sequence>.<index>``."""
+        return f"{self.sequence}.{self.index}"
+
 
 @dataclass(frozen=True, slots=True)
 class SessionResult:

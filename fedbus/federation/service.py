@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
 
@@ -28,10 +28,13 @@ from fedbus.config.session import SessionConfig
 from fedbus.errors import BadMessage, BusFull, BusUnavailable, ConfigError, SessionFailed
 from fedbus.federation import evaluating
 from fedbus.federation.analytics import Query
+from fedbus.federation.comparing import Comparison, compared
 from fedbus.federation.evaluating import GATHER_S, AnalysisResult, EvaluationMatrix, EvaluationResult, Where
-from fedbus.federation.info import RoundInfo, SessionEvent, SessionInfo, SessionResult
+from fedbus.federation.info import RoundInfo, SessionEvent, SessionInfo, SessionResult, Status
+from fedbus.federation.listing import EventFilter, Order, SessionFilter
 from fedbus.federation.models import Models
 from fedbus.federation.overview import Kind, Overview, overview_of
+from fedbus.federation.reading import ClientInfo, chosen, client_of, events_of, sessions_of
 from fedbus.federation.session import LOOK_S, Session
 from fedbus.messages import queries, records
 from fedbus.messages.commands import StartSession
@@ -294,14 +297,67 @@ class Federation:
         """Return a session by name; nothing is asked yet."""
         return Session(self, check_name("session name", name))
 
-    async def sessions(self) -> list[SessionInfo]:
-        """Return all sessions in the order of their start."""
-        found: dict[str, SessionInfo] = {}
-        for journalled in await self.journal.read():
-            for record in journalled.entry.unpack():
-                info = found.setdefault(journalled.session, SessionInfo(journalled.session))
-                info.apply(record, journalled.entry.at)
-        return list(found.values())
+    async def sessions(
+        self,
+        *,
+        status: Status | None = None,
+        strategy: str | None = None,
+        text: str | None = None,
+        order: Order = "oldest",
+        limit: int | None = None,
+        after: str | None = None,
+    ) -> list[SessionInfo]:
+        """Return sessions in order of their start: all, or those of a status, of a strategy, with a text in them.
+
+        ``text``: in the name, the reason, the strategy, or who started it. A page of ``limit`` begins behind the
+        session named ``after``, the last of the page before. All journals are read for it; a gateway has them at hand.
+        """
+        wanted = SessionFilter(status, strategy, text)
+        return chosen(await sessions_of(self.journal), wanted, self._clock.now(), order, limit, after)
+
+    async def events(
+        self,
+        *,
+        session: str | None = None,
+        kind: str | Sequence[str] = (),
+        since: float | None = None,
+        until: float | None = None,
+        text: str | None = None,
+        follow: bool = False,
+        after: str | None = None,
+    ) -> AsyncIterator[SessionEvent]:
+        """Yield what became true in the workspace, in the order of the journal; with ``follow`` also what comes.
+
+        ``kind``: names of records; ``since``, ``until``: seconds since the epoch; ``text``: anywhere in the record;
+        ``after``: behind the event with this id. `ConfigError` for a kind or an id that is none.
+        """
+        kinds = (kind,) if isinstance(kind, str) else tuple(kind)
+        wanted = EventFilter(session, kinds, since, until, text)
+        async for event in events_of(self.journal, wanted, follow=follow, after=after):
+            yield event
+
+    async def client(self, name: str) -> ClientInfo:
+        """Return a client with what it gave, over all sessions; `NotFound` where nothing is known of it."""
+        found = {seen.name: seen for seen in await self.clients()}
+        return await client_of(self.journal, check_name("client name", name), found.get(name))
+
+    async def compare(self, *names: str) -> Comparison:
+        """Return several sessions side by side: settings that differ, metrics as curves.
+
+        `NotFound` where there is no session of a name, `ConfigError` where these are not 2 to 10 different ones.
+        """
+        return compared([await self.session(name).info() for name in names])
+
+    async def clone_session(
+        self,
+        session: str,
+        *,
+        config: Mapping[str, Any] | None = None,
+        model: str | None = None,
+        name: str | None = None,
+    ) -> Session:
+        """Start a session like another one: as `Session.clone`."""
+        return await self.session(session).clone(config=config, model=model, name=name)
 
     async def clients(self) -> list[queries.Seen]:
         """Return the clients that are there now, by name; those of a crowd with its attributes."""

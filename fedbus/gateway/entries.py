@@ -19,20 +19,18 @@ HELD_BYTES_MAX = 16 * 2**20
 
 
 class Entries:
-    """What stands in the journal at some places."""
+    """What stands in the journal at some places; ``life``: how often it was written again."""
 
-    def __init__(self, journal: Callable[[], Journal]) -> None:
+    def __init__(self, journal: Callable[[], Journal], life: Callable[[], int]) -> None:
         self._journal = journal
+        self._life = life
+        self._held_of = 0
         self._held: OrderedDict[int, tuple[Event, ...]] = OrderedDict()
-        self._held_bytes = 0
-
-    def forget(self) -> None:
-        """Hold nothing: the journal was written again."""
-        self._held.clear()
         self._held_bytes = 0
 
     async def events(self, places: Sequence[Position]) -> list[Event]:
         """Return the events at some places, in their order; without those that are not there any more."""
+        self._forget()
         wanted = dict.fromkeys(place.sequence for place in places)
         found = {sequence: self._held[sequence] for sequence in wanted if sequence in self._held}
         await self._read([sequence for sequence in wanted if sequence not in found], found)
@@ -41,6 +39,13 @@ class Entries:
                 self._held.move_to_end(sequence)
         by_place = {event.position: event for events in found.values() for event in events}
         return [by_place[place] for place in places if place in by_place]
+
+    def _forget(self) -> None:
+        """Hold nothing of a journal that was written again since."""
+        if self._held_of != self._life():
+            self._held_of = self._life()
+            self._held.clear()
+            self._held_bytes = 0
 
     async def _read(self, sequences: Iterable[int], found: dict[int, tuple[Event, ...]]) -> None:
         room = asyncio.Semaphore(AT_ONCE)

@@ -64,6 +64,7 @@ class Hub:
     """The newest events, and who waits for more.
 
     ``position``: of the newest event; ``readers``: how many there are, ``listeners``: those of the whole workspace.
+    ``life``: how often the journal was written again.
     ``journal``: where it is read; ``last_of``: the sequence of a session's newest entry, 0 where it has none.
     """
 
@@ -76,7 +77,7 @@ class Hub:
         self._held_bytes = 0
         self._floor = BEGINNING
         self._restored = 0
-        self._life = 0
+        self.life = 0
         self._begun = asyncio.Event()
         self._news: dict[str, asyncio.Event] = {}
         self._said = Said(b"")
@@ -88,7 +89,7 @@ class Hub:
         """Begin behind an event; with ``again``, what was told before no longer holds. ``restored``: newest mark."""
         self.position = self._floor = position
         self._held, self._held_bytes, self._restored = [], 0, restored
-        self._life += again
+        self.life += again
         self._begun.set()
         for key in list(self._news):
             self._wake(key)
@@ -141,13 +142,13 @@ class Hub:
             self.listeners -= session == ALL
 
     async def _read(self, session: str, start: Position | None, quiet_s: float) -> AsyncGenerator[Told, None]:
-        life, heard = self._life, 0
+        life, heard = self.life, 0
         position = self.position if start is None else start
         if self._is_gone(position):
             life = -1
         while True:
-            if self._life != life:
-                life, position = self._life, BEGINNING
+            if self.life != life:
+                life, position = self.life, BEGINNING
                 yield Reset()
             if session == ALL and self._said_number != heard:
                 heard = self._said_number
