@@ -1,13 +1,15 @@
 """The models that a federation has published: which there are, and their arrays.
 
-The catalogue names them; whatever is published and not in it yet stands in the journal of its session.
+The catalogue names them; whatever is published and not in it yet stands in the journal of its session. What the bus has
+no longer is read from the archive, where there is one.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import aclosing
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -17,23 +19,28 @@ from fedbus.messages.ids import check_name
 from fedbus.messages.records import ModelPublished, SessionStarted
 from fedbus.store.journal import Journal
 from fedbus.store.models import ModelStore, StoredModel
+from fedbus.store.objects.archived import Archive
+from fedbus.tensors import ModelSpec
+
+T = TypeVar("T")
 
 
 class Models:
     """The models of a federation."""
 
-    def __init__(self, store: ModelStore, journal: Journal) -> None:
+    def __init__(self, store: ModelStore, journal: Journal, archive: Archive | None = None) -> None:
         self._store = store
         self._journal = journal
+        self.archive = archive
 
     async def list(self) -> list[ModelPublished]:
         """Return the catalogue: every published version, in the order of entry, which is soon after publication."""
         return await self._store.list()
 
     async def find(self, version: str) -> ModelPublished:
-        """Return what is published as a version; `NotFound` when there is none, or its arrays were removed."""
+        """Return what is published as a version; `NotFound` when there is none, or its arrays are nowhere any more."""
         entry = await self.entry(version)
-        if entry.removed_at:
+        if entry.removed_at and not await self.is_archived(entry):
             raise NotFound(removed_text(entry))
         return entry
 
@@ -43,9 +50,19 @@ class Models:
             return await self._store.find(check_name("model version", version))
         except NotFound:
             found = await self._journalled(version)
+            if found is None and self.archive is not None:
+                return await self.archive.find(version)  # of a broker that was lost, or another one
             if found is None:
                 raise
             return found
+
+    async def is_archived(self, entry: ModelPublished) -> bool:
+        """Whether a version's arrays stand in the store behind the bus, where there is one."""
+        return self.archive is not None and await self.archive.has(entry)
+
+    async def is_kept(self, entry: ModelPublished) -> bool:
+        """Whether the bus has a version's arrays."""
+        return not entry.removed_at and await self._store.is_whole(entry.blob)
 
     async def _journalled(self, version: str) -> ModelPublished | None:
         """Look for a version in the journal of its session: the catalogue is entered behind it."""
@@ -65,17 +82,64 @@ class Models:
     async def read(self, version: str) -> StoredModel:
         """Fetch a model with its manifest."""
         entry = await self.find(version)
-        stored = await self._store.read(entry.blob)
+        try:
+            stored = await self._from_bus(entry, self._store.read)
+        except NotFound:
+            if self.archive is None:
+                raise
+            return await self.archive.read(entry)
         if stored.manifest.digest != entry.digest:
             raise BadMessage(f"model {version}: expected the digest {entry.digest}, got {stored.manifest.digest}")
         return stored
 
     async def chunks(self, version: str) -> AsyncIterator[Payload]:
-        """Yield a model's bytes chunk by chunk, in memory independent of its size."""
+        """Yield a model's bytes chunk by chunk, in memory independent of its size; from the bus each is checked.
+
+        From the archive the whole is: `BadMessage` behind the last one says that none of them is to be used.
+        """
         entry = await self.find(version)
-        manifest = await self._store.manifest(entry.blob)
-        async for chunk in self._store.chunks(entry.blob, manifest):
-            yield chunk
+        try:
+            manifest = await self._from_bus(entry, self._store.manifest)
+        except NotFound:
+            if self.archive is None:
+                raise
+            async with aclosing(self.archive.chunks(entry)) as chunks:
+                async for chunk in chunks:
+                    yield chunk
+            return
+        async with aclosing(self._store.chunks(entry.blob, manifest)) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
+    async def spec(self, version: str) -> ModelSpec:
+        """Return a model's arrays: names, dtypes, shapes, in their order."""
+        entry = await self.find(version)
+        try:
+            return (await self._from_bus(entry, self._store.manifest)).spec
+        except NotFound:
+            if self.archive is None:
+                raise
+            return (await self.archive.head(version)).spec
+
+    async def span(self, version: str, start: int, stop: int) -> AsyncGenerator[Payload, None]:
+        """Yield the bytes ``start`` to ``stop`` of a model's buffer; of a range from the archive nothing is checked."""
+        entry = await self.find(version)
+        try:
+            manifest = await self._from_bus(entry, self._store.manifest)
+            pieces = self._store.span(entry.blob, manifest, start, stop)
+        except NotFound:
+            if self.archive is None:
+                raise
+            pieces = self.archive.span(version, start, stop)
+        async with aclosing(pieces):
+            async for piece in pieces:
+                yield piece
+
+    async def _from_bus(self, entry: ModelPublished, read: Callable[[str], Awaitable[T]]) -> T:
+        """Read from the bus; `NotFound` at once where the catalogue says that it has the arrays no longer."""
+        if entry.removed_at:
+            raise NotFound(removed_text(entry))
+        return await read(entry.blob)
 
 
 def removed_text(entry: ModelPublished) -> str:

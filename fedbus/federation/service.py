@@ -46,6 +46,8 @@ from fedbus.messages.subjects import Subjects
 from fedbus.planning import plan_of
 from fedbus.store.journal import Journal
 from fedbus.store.models import ModelStore
+from fedbus.store.objects import Store, open_store
+from fedbus.store.objects.archived import Archive
 from fedbus.tensors import CHUNK_BYTES, Arrays, Layout, ModelSpec
 from fedbus.together import together
 from fedbus.workers import Threads, Workers
@@ -81,8 +83,11 @@ class Federation:
         name: str | None = None,
         clock: Clock | None = None,
         workers: Workers | None = None,
+        store: str | Store | None = None,
     ) -> None:
         self._url = url
+        self._opened = open_store(store) if isinstance(store, str) else None
+        self._kept_in = self._opened if isinstance(store, str) else store
         self._credentials = credentials
         self._peer = Peer("engineer", check_name("name", name or f"engineer-{secrets.token_hex(4)}"))
         self.subjects = Subjects(workspace)
@@ -101,14 +106,18 @@ class Federation:
         self._workers = self._given_workers or Threads(2, "fedbus-engineer")
         self.journal = Journal(self._bus, self.subjects)
         self.store = ModelStore(self._bus, self.subjects, self._workers)
-        self.models = Models(self.store, self.journal)
+        kept_in = self._kept_in
+        archive = Archive(kept_in, self.subjects.workspace, self._workers) if kept_in is not None else None
+        self.models = Models(self.store, self.journal, archive)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close the connection, if it is ours."""
+        """Close the connection and the store, if they are ours."""
         bus, self._bus = self._bus, None
+        if self._opened is not None:
+            await self._opened.close()
         if self._workers is not None and self._given_workers is None:
             self._workers.close()
         if bus is not None and isinstance(self._url, str):
@@ -150,7 +159,8 @@ class Federation:
         if await self.is_known(name):
             return session
         published = await self.models.find(model) if isinstance(model, str) else None
-        arrays = {} if published and not config.rounds else await self._arrays(model)
+        whole = published is not None and not config.rounds and await self.models.is_kept(published)
+        arrays = {} if whole else await self._arrays(model)
         if config.rounds:
             arrays = _trainable(config, plan, arrays)
             assert self._workers is not None, "a federation that was entered has workers"
@@ -465,10 +475,16 @@ def clients_of(peers: Iterable[queries.Seen]) -> list[queries.Seen]:
 
 
 def connect(
-    url: str | Bus, *, credentials: str | None = None, workspace: str = "default", name: str | None = None
+    url: str | Bus,
+    *,
+    credentials: str | None = None,
+    workspace: str = "default",
+    name: str | None = None,
+    store: str | Store | None = None,
 ) -> Federation:
     """Return a federation to be entered with ``async with``.
 
-    ``url``: of the broker, ``credentials``: path of a NATS credentials file.
+    ``url``: of the broker, ``credentials``: path of a NATS credentials file. ``store``: the store behind the bus, or
+    its URL (``s3://bucket/prefix``): models that the bus has no longer are read from there.
     """
-    return Federation(url, credentials=credentials, workspace=workspace, name=name)
+    return Federation(url, credentials=credentials, workspace=workspace, name=name, store=store)
