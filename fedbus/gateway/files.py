@@ -1,11 +1,13 @@
 """The files of the page and of the viewer of the document: what stands there when the gateway starts, from memory.
 
-All of it is less than a few hundred KB. An address is looked up in a table, so no path can lead anywhere else. Each
-file has a strong ETag; a browser asks whether it has changed and is told 304.
+All of it is less than a few hundred KB, and packed once when the gateway starts: the page comes in less than half
+of its size. An address is looked up in a table, so no path can lead anywhere else. Each file has a strong ETag; a browser asks
+whether it has changed and is told 304.
 """
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import mimetypes
 from collections.abc import Mapping
@@ -31,11 +33,16 @@ MEDIA = {
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """A file as it is sent."""
+    """A file as it is sent.
+
+    ``packed``: by gzip, empty where that gains nothing; a strong tag is of bytes, so that it has one of its own.
+    """
 
     data: bytes
     media: str
     tag: str
+    packed: bytes = b""
+    packed_tag: str = ""
 
 
 def files_under(directory: Traversable, before: str = "") -> Mapping[str, File]:
@@ -58,7 +65,18 @@ def _file(entry: Traversable) -> File:
     data = entry.read_bytes()
     suffix = entry.name[entry.name.rfind(".") :]
     media = MEDIA.get(suffix) or mimetypes.guess_type(entry.name)[0] or "application/octet-stream"
-    return File(data, media, f'"{hashlib.blake2b(data, digest_size=12).hexdigest()}"')
+    digest, packed = hashlib.blake2b(data, digest_size=12).hexdigest(), gzip.compress(data, mtime=0)
+    gains = len(packed) < len(data)
+    return File(data, media, f'"{digest}"', packed if gains else b"", f'"{digest}-gzip"' if gains else "")
+
+
+def takes_gzip(accepted: str) -> bool:
+    """Whether an `Accept-Encoding` names gzip, and not with a weight of nothing."""
+    for each in accepted.lower().split(","):
+        name, _, weight = each.partition(";")
+        if name.strip() in {"gzip", "*"}:
+            return weight.replace(" ", "").rstrip("0.") != "q="
+    return False
 
 
 class Files:
@@ -75,8 +93,16 @@ class Files:
 
     async def _answer(self, request: web.Request) -> web.Response:
         file = self._files[request.path]
-        headers = {"ETag": file.tag, "Cache-Control": "no-cache"}
-        if is_known(request, file.tag):
+        packed = bool(file.packed) and takes_gzip(request.headers.get("Accept-Encoding", ""))
+        headers = {
+            "ETag": file.packed_tag if packed else file.tag,
+            "Cache-Control": "no-cache",
+            "Vary": "Accept-Encoding",
+        }
+        if is_known(request, headers["ETag"]):
             return web.Response(status=304, headers=headers)
+        if packed:
+            headers["Content-Encoding"] = "gzip"
         charset = "utf-8" if file.media.startswith("text/") else None
-        return web.Response(body=file.data, headers=headers, content_type=file.media, charset=charset)
+        body = file.packed if packed else file.data
+        return web.Response(body=body, headers=headers, content_type=file.media, charset=charset)
