@@ -13,8 +13,8 @@ const COLUMNS = [
   { key: "at", label: "When", narrow: false, cell: (row) => h("span", { title: moment(row.at) }, ago(row.at)) },
   { key: "weight", label: "Weight", num: true, cell: (row) => row.weight ? number(row.weight) : null },
   { key: "bytes", label: "Size", num: true, narrow: false, cell: (row) => row.nbytes ? bytes(row.nbytes) : null },
-  { key: "metrics", label: "Its metrics", cell: (row) => metrics(row.metrics) },
-  { key: "what", label: "Why", cell: (row) => row.what },
+  { key: "metrics", label: "Its metrics", class: "said", cell: (row) => metrics(row.metrics) },
+  { key: "what", label: "Why", class: "said", cell: (row) => row.what },
 ];
 
 // What it gave, by session; a round that did not count is a gap.
@@ -43,7 +43,7 @@ export default async function client(view) {
         ["doing", found.doing], ["there since", found.online && found.since_at && since(found.since_at)], ["last seen", found.last_at && ago(found.last_at)],
         ["version", found.version], ["crowd", found.crowd && h("bdi", found.crowd)], ["attributes", chips(found.attributes)],
         ["sessions", number(found.sessions)], ["updates counted", `${number(found.rounds_counted)} of ${number(found.rounds_asked)} rounds`],
-        ["refused", found.rounds_refused > 0 && number(found.rounds_refused)], ["weight given", number(found.weight)],
+        ["refused", found.rounds_refused > 0 && number(found.rounds_refused)], ["weight given", number(Math.round(found.weight))],
         ["moved", `${bytes(found.bytes_up)} up, ${bytes(found.bytes_down)} down`]])),
       found.history.length > 0 && card("Contributions", {}, h("div.charts", [...lines].map(([title, series]) => plot(title, series)))),
       card("History", { aside: h("a", { href: href(["events"], { text: name }) }, "Its events") },

@@ -14,7 +14,7 @@ const LESS_IS_BETTER = /loss|error|mae|mse|perplex|nll|divergence/i;
 // The choice: sessions with boxes; what is chosen stands in the address.
 function choice(view, chosen, { items, more }, open) {
   const box = (row, on) => h("input", { type: "checkbox", checked: on, disabled: chosen.length >= MOST && !on, onchange: () => view.ask({ session: on ? chosen.filter((each) => each !== row.session) : [...chosen, row.session] }) });
-  const item = (row) => h("li", { key: row.session }, h("label.check", box(row, chosen.includes(row.session)), h("bdi", row.session), status(row), h("span.note", `${row.strategy}, ${row.rounds_closed} of ${row.rounds} rounds`)));
+  const item = (row) => h("li", { key: row.session }, h("label.check", box(row, chosen.includes(row.session)), h("bdi", row.session), status(row), h("span.muted", `${row.strategy}, ${row.rounds_closed} of ${row.rounds} rounds`)));
   return h("details.card.choice", { open, key: "choice" }, h("summary", chosen.length ? `${chosen.length} of at most ${MOST} sessions` : "Choose two sessions or more"), filters(find(view, "text", "Search", "name of a session")),
     items.length ? h("ul.boxes", items.map(item)) : h("p.empty-line", "No session has this name."), more && h("p.note", "Search to find older ones."));
 }

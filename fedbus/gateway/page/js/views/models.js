@@ -10,11 +10,11 @@ import { card, digest, empty, heading, table, toast } from "../ui.js";
 
 const COLUMNS = [
   { key: "version", label: "Version", head: true, cell: (row) => [modelLink(row.version), " ", stages(row.stages), " ", kept(row)] },
-  { key: "session", label: "Session", cell: (row) => row.session ? sessionLink(row.session) : h("span.note", "imported") },
-  { key: "metrics", label: "Metrics", class: "break", cell: (row) => metrics(row.metrics) },
+  { key: "session", label: "Session", narrow: false, cell: (row) => row.session ? sessionLink(row.session) : h("span.note", "imported") },
+  { key: "metrics", label: "Metrics", class: "said", cell: (row) => metrics(row.metrics) },
   { key: "from", label: "Made from", narrow: false, cell: (row) => modelLink(row.parent) },
   { key: "parts", label: "Updates", num: true, narrow: false, title: "that it was made of", cell: (row) => row.participants || null },
-  { key: "size", label: "Size", num: true, cell: (row) => bytes(row.nbytes) },
+  { key: "size", label: "Size", num: true, narrow: false, cell: (row) => bytes(row.nbytes) },
   { key: "digest", label: "Digest", narrow: false, cell: (row) => digest(row.digest) },
   { key: "note", label: "Note", narrow: false, cell: (row) => row.note && h("span.clip", { title: row.note }, row.note) },
   { key: "at", label: "Published", cell: (row) => ago(row.at) }];
@@ -23,7 +23,7 @@ const STAGES = (act) => [
   { key: "stage", label: "Stage", head: true, cell: (row) => h("bdi", row.stage) },
   { key: "version", label: "Version", cell: (row) => modelLink(row.version) },
   { key: "at", label: "Since", cell: (row) => ago(row.at) },
-  { key: "told", label: "By, and why", class: "break", narrow: false, cell: (row) => h("span", { title: told(row) }, row.by, row.reason && h("span.note", `: ${row.reason}`)) },
+  { key: "told", label: "By, and why", class: "said", narrow: false, cell: (row) => h("span", { title: told(row) }, row.by, row.reason && h("span.note", `: ${row.reason}`)) },
   { key: "before", label: "Before it", narrow: false, cell: (row) => modelLink(row.before[0]) },
   { key: "do", label: "", cell: (row) => h("span.actions", row.before.length > 0 && press("Roll back", act(() => rollBack(row))), press("Remove", act(() => clear(row)), { "aria-label": `Remove the stage ${row.stage}` })) }];
 

@@ -38,7 +38,7 @@ export default async function trace(view) {
 
   const share = (at) => (at - from) / (to - from);
   const seen = (row) => row.to >= from && row.from <= to;
-  const bar = (row) => seen(row) && h("span.bar", { class: `${row.critical ? "critical" : ""} ${row.error ? "failed" : ""}`,
+  const bar = (row) => seen(row) && h("span.span", { class: `${row.critical ? "critical" : ""} ${row.error ? "failed" : ""}`,
     css: { left: percent(share(row.from)), width: `max(2px, ${percent(Math.min(share(row.to), 1) - Math.max(share(row.from), 0))})`, background: tint(row.span) } });
 
   const item = (row, at) => h("div.row", { key: row.id, id: `row-${at}`, role: "treeitem", class: row.id === focus ? "now" : null, "aria-level": row.depth + 1, "aria-setsize": list.length, "aria-posinset": at + 1, "aria-selected": String(row.id === focus),
