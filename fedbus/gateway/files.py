@@ -1,8 +1,8 @@
 """The files of the page and of the viewer of the document: what stands there when the gateway starts, from memory.
 
-All of it is less than a few hundred KB, and packed once when the gateway starts: the page comes in less than half
-of its size. An address is looked up in a table, so no path can lead anywhere else. Each file has a strong ETag; a browser asks
-whether it has changed and is told 304.
+All of it is less than a few hundred KB, and packed once when the gateway starts: the page comes in less than half of
+that. An address is looked up in a table, so no path can lead anywhere else. Each file has a strong ETag; a browser
+asks whether it has changed and is told 304.
 """
 
 from __future__ import annotations

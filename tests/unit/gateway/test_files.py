@@ -50,7 +50,7 @@ def test_what_a_module_imports_is_there():
     for path, file in PAGE.items():
         if not path.startswith("js/"):
             continue
-        for found in re.findall(r'(?:^(?:import|export) [^"]*|import\()"([^"]+)"', file.data.decode(), re.M):
+        for found in re.findall(r'(?:\bfrom |\bimport\()"([^"\n]+)"\)?[;,]$', file.data.decode(), re.MULTILINE):
             parts = path.split("/")[:-1]
             for part in found.split("/"):
                 parts = parts[:-1] if part == ".." else parts if part == "." else [*parts, part]
