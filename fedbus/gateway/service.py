@@ -37,6 +37,8 @@ from fedbus.gateway.server import Runner
 from fedbus.gateway.spans import TraceBook
 from fedbus.gateway.table import OPERATIONS
 from fedbus.messages.ids import Peer
+from fedbus.store.archivist import Archivist
+from fedbus.store.objects import Store
 from fedbus.telemetry import Telemetry
 from fedbus.together import together
 from fedbus.workers import Workers
@@ -50,10 +52,11 @@ HEARTBEAT_S = 2.0
 class Gateway:
     """One gateway.
 
-    ``listened``: called with its URL when it takes requests. ``draining``: set when it is to end; a stream that sees it
-    ends. ``federation``: what it knows of the bus, entered while it runs. ``app``: its web application.
-    ``presence``: who is there, what waits. ``sessions``: what the journals say; ``hub``: events to those who read them
-    live.
+    ``listened``: called with its URL when it takes requests. ``scrape``: gives its numbers as Prometheus reads them.
+
+    ``federation``: what it knows of the bus, entered while it runs. ``presence``: who is there, what waits.
+    ``sessions``: what the journals say; ``hub``: events to those who read them live. ``draining``: set when it is to
+    end; a stream that sees it ends. ``app``: its web application.
     """
 
     def __init__(
@@ -68,12 +71,16 @@ class Gateway:
         listening: Listening | None = None,
         traces: Telemetry | None = None,
         listened: Callable[[str], None] | None = None,
+        scrape: Callable[[], bytes] | None = None,
+        store: str | Store | None = None,
     ) -> None:
         self.name = name
         self.clock = clock
         self.listening = listening or Listening()
         self.traces = traces or Telemetry.off()
-        self.federation = Federation(bus, workspace=workspace, name=name, clock=clock, workers=workers)
+        self.federation = Federation(bus, workspace=workspace, name=name, clock=clock, workers=workers, store=store)
+        self.archivist: Archivist | None = None
+        self._workers = workers
         self.station = Station(bus, workspace, Peer("gateway", name), incarnation, clock, heartbeat_s=HEARTBEAT_S)
         self.station.doing = self._doing
         self.draining = asyncio.Event()
@@ -82,6 +89,7 @@ class Gateway:
         self.sessions = Projection(self.federation, self.hub)
         self.entries = Entries(lambda: self.federation.journal, lambda: self.hub.life)
         self.spans = TraceBook(self.federation)
+        self.scrape = scrape
         self._listened = listened
         self._requests = 0
         self.app = application(self, OPERATIONS, self.listening)
@@ -96,7 +104,7 @@ class Gateway:
         async with self.federation:
             try:
                 async with together() as group:
-                    for part in self._parts():
+                    for part in (*self._parts(), *self._archiving()):
                         group.create_task(part)
                     runner = await self._listen()
                     try:
@@ -106,6 +114,14 @@ class Gateway:
             finally:
                 with suppress(FedbusError):
                     await self.station.leave()
+
+    def _archiving(self) -> Iterator[Coroutine[Any, Any, None]]:
+        """Copy what is published to the store behind the bus, where there is one."""
+        federation, archive = self.federation, self.federation.models.archive
+        if archive is not None:
+            bus, subjects = federation.bus, federation.subjects
+            self.archivist = Archivist(bus, subjects, archive, workers=self._workers, clock=self.clock)
+            yield self.archivist.run()
 
     async def _listen(self) -> web.AppRunner:
         where = self.listening

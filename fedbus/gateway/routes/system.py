@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
+from aiohttp import web
+
+from fedbus.errors import NotFound
 from fedbus.gateway.answers import json_answer
 from fedbus.gateway.operations import Call, Operation, Reply
 from fedbus.gateway.views import HealthView
+from fedbus.telemetry.scrape import CONTENT_TYPE
 from fedbus.version import __version__
 
 
@@ -30,11 +35,22 @@ async def openapi(call: Call) -> Reply:
     return json_answer(call.request, call.gateway.document)
 
 
+async def metrics(call: Call) -> Reply:
+    """Numbers of this gateway as Prometheus reads them; other roles have a port of their own (`--metrics-port`)."""
+    if call.gateway.scrape is None:
+        raise NotFound("this gateway counts nothing: it was started without metrics")
+    text = await asyncio.to_thread(call.gateway.scrape)
+    return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE, "Cache-Control": "no-store"})
+
+
 OPERATIONS: tuple[Operation, ...] = (
     Operation("getHealth", "GET", "/healthz", "Whether the gateway lives", health, answer=HealthView),
     Operation(
         "getReadiness", "GET", "/readyz", "Whether the gateway is ready", ready, answer=HealthView,
         also={503: "It is not ready: `reason` says why."},
+    ),
+    Operation(
+        "getMetrics", "GET", "/metrics", "Numbers for Prometheus", metrics, problems=(404,), media="text/plain",
     ),
     Operation("getDocument", "GET", "/openapi.json", "The document of REST", openapi, answer=dict[str, Any]),
 )  # fmt: skip
