@@ -50,7 +50,10 @@ def test_what_a_module_imports_is_there():
     for path, file in PAGE.items():
         if not path.startswith("js/"):
             continue
-        for found in re.findall(r'(?:\bfrom |\bimport\()"([^"\n]+)"\)?[;,]$', file.data.decode(), re.MULTILINE):
+        text = file.data.decode()
+        for found in re.findall(r'\bfrom "([^"\n]+)";$', text, re.MULTILINE) + re.findall(
+            r'\bimport\("([^"]+)"\)', text
+        ):
             parts = path.split("/")[:-1]
             for part in found.split("/"):
                 parts = parts[:-1] if part == ".." else parts if part == "." else [*parts, part]
