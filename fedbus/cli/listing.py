@@ -12,16 +12,18 @@ from fedbus.cli.output import ago, moment, print_json, print_table, size
 from fedbus.cli.roles import Place
 from fedbus.errors import BadMessage
 from fedbus.federation.service import Federation, connect
+from fedbus.messages.records import ModelPublished
 from fedbus.tensors.codec import Buffer
 from fedbus.tensors.digest import Hasher
 from fedbus.tensors.files import FileWriter
-from fedbus.tensors.manifest import Manifest
 
 
 @asynccontextmanager
 async def federation_of(place: Place) -> AsyncIterator[Federation]:
     """Connect to the federation at a place."""
-    async with connect(place.url, credentials=place.credentials, workspace=place.workspace) as federation:
+    async with connect(
+        place.url, credentials=place.credentials, workspace=place.workspace, store=place.store
+    ) as federation:
         yield federation
 
 
@@ -64,8 +66,8 @@ async def show_model(place: Place, version: str, *, json: bool) -> None:
     """Print a version's origin and its arrays."""
     async with federation_of(place) as federation:
         entry = await federation.models.find(version)
-        manifest = await federation.store.manifest(entry.blob)
-    arrays = [{"name": a.name, "dtype": a.dtype, "shape": list(a.shape)} for a in manifest.spec.arrays]
+        spec = await federation.models.spec(version)
+    arrays = [{"name": a.name, "dtype": a.dtype, "shape": list(a.shape)} for a in spec.arrays]
     if json:
         print_json({**entry.model_dump(), "arrays": arrays})
         return
@@ -75,12 +77,12 @@ async def show_model(place: Place, version: str, *, json: bool) -> None:
         ("round", entry.round),
         ("made from", entry.parent or "-"),
         ("published", moment(entry.at)),
-        ("size", f"{size(entry.nbytes)} in {len(arrays)} arrays, {manifest.spec.elements:,} numbers"),
+        ("size", f"{size(entry.nbytes)} in {len(arrays)} arrays, {spec.elements:,} numbers"),
         ("digest", entry.digest),
     ):
         print(f"{name:10s} {value}")
     print()
-    rows = [(a.name, a.dtype, "x".join(map(str, a.shape)) or "scalar") for a in manifest.spec.arrays]
+    rows = [(a.name, a.dtype, "x".join(map(str, a.shape)) or "scalar") for a in spec.arrays]
     print_table(("array", "dtype", "shape"), rows, empty="it has no arrays")
 
 
@@ -88,12 +90,12 @@ async def download(place: Place, version: str, output: Path | None, *, json: boo
     """Stream a version into a file; the file gets its name when all has come and the digest is right."""
     async with federation_of(place) as federation:
         entry = await federation.models.find(version)
-        manifest = await federation.store.manifest(entry.blob)
+        spec = await federation.models.spec(version)
         path = output or Path(f"{version}.safetensors")
         metadata = {"fedbus.version": entry.version, "fedbus.digest": entry.digest}
         hasher = Hasher()
-        with FileWriter(path, manifest.spec, metadata) as file:
-            async for chunk in _with_progress(federation, entry.blob, manifest):
+        with FileWriter(path, spec, metadata) as file:
+            async for chunk in _with_progress(federation, entry):
                 await asyncio.to_thread(hasher.update, chunk)
                 await asyncio.to_thread(file.write, chunk)
             found = hasher.hexdigest()
@@ -107,10 +109,10 @@ async def download(place: Place, version: str, output: Path | None, *, json: boo
         print(f"{path}: {size(entry.nbytes)}, digest {found} (checked)")
 
 
-async def _with_progress(federation: Federation, blob: str, manifest: Manifest) -> AsyncIterator[Buffer]:
+async def _with_progress(federation: Federation, entry: ModelPublished) -> AsyncIterator[Buffer]:
     """Yield the checked chunks; on a terminal a bar shows how far it is."""
     if not sys.stderr.isatty():
-        async for chunk in federation.store.chunks(blob, manifest):
+        async for chunk in federation.models.chunks(entry.version):
             yield chunk
         return
     from rich.console import Console
@@ -119,7 +121,7 @@ async def _with_progress(federation: Federation, blob: str, manifest: Manifest) 
     with Progress(
         BarColumn(), DownloadColumn(), TransferSpeedColumn(), console=Console(stderr=True), transient=True
     ) as bar:
-        task = bar.add_task("download", total=manifest.spec.nbytes)
-        async for chunk in federation.store.chunks(blob, manifest):
+        task = bar.add_task("download", total=entry.nbytes)
+        async for chunk in federation.models.chunks(entry.version):
             yield chunk
             bar.advance(task, len(chunk))

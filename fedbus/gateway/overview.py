@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from fedbus.federation.contributions import Load
 from fedbus.gateway.presence import Known
-from fedbus.gateway.views import BrokerView, OverviewView, PeerView, Status, StreamView, WaitView
+from fedbus.gateway.views import ArchiveView, BrokerView, OverviewView, PeerView, Status, StreamView, WaitView
 from fedbus.messages.queries import Seen, Wait
 from fedbus.version import __version__
 
@@ -38,6 +38,24 @@ async def overview_of(gateway: Gateway) -> OverviewView:
         models=catalogue.messages if catalogue is not None else 0,
         waits=waits_of(known.waits)[:WAITS_MAX],
         jaeger_url=gateway.listening.jaeger_url or None,
+        archive=archive_of(gateway),
+    )
+
+
+def archive_of(gateway: Gateway) -> ArchiveView | None:
+    """Return how far the copying of versions is; None where there is no store."""
+    if gateway.archivist is None:
+        return None
+    state = gateway.archivist.state
+    return ArchiveView(
+        store=state.store,
+        archived=state.archived,
+        waiting=state.waiting,
+        waiting_bytes=state.waiting_bytes,
+        since_at=state.since_at or None,
+        error=state.error,
+        error_at=state.error_at or None,
+        refused=state.refused,
     )
 
 

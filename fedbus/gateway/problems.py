@@ -25,6 +25,8 @@ from fedbus.errors import (
     NameTaken,
     NotFound,
     SessionFailed,
+    StoreDenied,
+    StoreUnavailable,
 )
 from fedbus.gateway.views import FieldProblem, Problem
 
@@ -71,6 +73,8 @@ STATUS: tuple[tuple[type[FedbusError], int], ...] = (
     (BusFull, 503),
     (BusClosed, 503),
     (BusUnavailable, 503),
+    (StoreDenied, 503),
+    (StoreUnavailable, 503),
 )
 """What each error is answered with; the first that fits counts."""
 

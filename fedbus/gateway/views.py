@@ -125,8 +125,24 @@ class BrokerView(View):
     streams: tuple[StreamView, ...] = ()
 
 
+class ArchiveView(View):
+    """How far the copying to the store behind the bus is, as `fedbus.store.archivist.ArchivistState`."""
+
+    store: str
+    archived: int
+    waiting: int = 0
+    waiting_bytes: int = 0
+    since_at: float | None = None
+    error: str = ""
+    error_at: float | None = None
+    refused: dict[str, str] = {}
+
+
 class OverviewView(View):
-    """Everything at a glance. ``coordinator_answers`` False: none does; what is known of others is then old."""
+    """Everything at a glance. ``coordinator_answers`` False: none does; what is known of others is then old.
+
+    ``archive``: None where this gateway has no store.
+    """
 
     workspace: str
     at: float
@@ -142,6 +158,7 @@ class OverviewView(View):
     models: int
     waits: tuple[WaitView, ...]
     jaeger_url: str | None = None
+    archive: ArchiveView | None = None
 
 
 class ClientView(View):

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 
 from fedbus.bus.base import Bus, Payload
 from fedbus.clock import Clock
-from fedbus.errors import BadMessage, BusError, FedbusError, NotFound, StoreError, StoreUnavailable
+from fedbus.errors import BadMessage, BusError, ConfigError, FedbusError, NotFound, StoreError, StoreUnavailable
 from fedbus.messages.envelope import decode
 from fedbus.messages.records import ModelPublished
 from fedbus.messages.subjects import Subjects
@@ -53,8 +53,9 @@ class ArchivistState:
     """How far the copying is.
 
     ``archived``: versions that the store has; ``waiting``, ``waiting_bytes``: published, and not there yet;
-    ``since_at``: when the oldest of them was published, seconds since the epoch, 0 where none waits. ``error``,
-    ``error_at``: why it does not go on now, '' while it does. ``refused``: versions that cannot be copied, and why.
+    ``since_at``: when the oldest of them was published, seconds since the epoch, 0 where none waits. ``copied``,
+    ``copied_bytes``: by this archivist. ``error``, ``error_at``: why it does not go on now, '' while it does.
+    ``refused``: versions that cannot be copied, and why.
     """
 
     store: str
@@ -62,6 +63,8 @@ class ArchivistState:
     waiting: int = 0
     waiting_bytes: int = 0
     since_at: float = 0.0
+    copied: int = 0
+    copied_bytes: int = 0
     error: str = ""
     error_at: float = 0.0
     refused: dict[str, str] = field(default_factory=dict)
@@ -91,6 +94,7 @@ class Archivist:
         self._waiting: dict[str, ModelPublished] = {}
         self._looks: dict[str, _Look] = {}
         self._refused: dict[str, str] = {}
+        self._copied = self._copied_bytes = 0
         self._error, self._error_at = "", 0.0
         self._wake = asyncio.Event()
 
@@ -104,6 +108,8 @@ class Archivist:
             waiting=len(waiting),
             waiting_bytes=sum(entry.nbytes for entry in waiting),
             since_at=min((entry.at for entry in waiting), default=0.0),
+            copied=self._copied,
+            copied_bytes=self._copied_bytes,
             error=self._error,
             error_at=self._error_at,
             refused=dict(self._refused),
@@ -209,7 +215,7 @@ class Archivist:
         version, entry = next(iter(self._waiting.items()))
         try:
             await self._copy(entry)
-        except (BadMessage, NotFound) as error:
+        except (BadMessage, NotFound, ConfigError) as error:
             log.warning("model %s cannot be archived: %s", version, error)
             if len(self._refused) < REFUSED_MAX:
                 self._refused[version] = str(error)
@@ -230,6 +236,7 @@ class Archivist:
         if info.nbytes != nbytes:
             raise StoreUnavailable(f"{file}: {nbytes} bytes were put, the store has {info.nbytes}; it is put again")
         await self._write_record(record, entry, await self._facts(entry))
+        self._copied, self._copied_bytes = self._copied + 1, self._copied_bytes + entry.nbytes
         log.info("model %s is archived in %s", entry.version, self.archive.store.url)
 
     async def _checked(self, entry: ModelPublished, nbytes: int) -> AsyncGenerator[Payload, None]:
