@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from fedbus.cli import completing
 from fedbus.cli.environment import setup_log
 from fedbus.cli.running import run
 
@@ -17,12 +18,18 @@ def demo(
     seed: Annotated[int, typer.Option("--seed", min=0, help="The same seed gives the same model, bit by bit.")] = 0,
     combiners: Annotated[int, typer.Option("--combiners", min=1, max=16, help="They share the clients.")] = 1,
     strategy: Annotated[
-        str, typer.Option("--strategy", metavar="NAME", help="The aggregator, or a chain a+b.")
+        str,
+        typer.Option(
+            "--strategy", metavar="NAME", help="The aggregator, or a chain a+b.", autocompletion=completing.strategies
+        ),
     ] = "fedavg",
     strategy_option: Annotated[
         list[str] | None, typer.Option("--strategy-option", metavar="KEY=VALUE", help="For the aggregator; repeatable.")
     ] = None,
-    codec: Annotated[str, typer.Option("--codec", metavar="NAME", help="How clients encode updates.")] = "none",
+    codec: Annotated[
+        str,
+        typer.Option("--codec", metavar="NAME", help="How clients encode updates.", autocompletion=completing.codecs),
+    ] = "none",
     codec_option: Annotated[
         list[str] | None, typer.Option("--codec-option", metavar="KEY=VALUE", help="For the codec; repeatable.")
     ] = None,

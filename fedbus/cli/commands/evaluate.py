@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from fedbus.cli import completing
 from fedbus.cli.environment import URL, Credentials, Json, Nats, Workspace
 from fedbus.cli.running import run
 
@@ -26,7 +27,11 @@ def evaluate(
     *,
     models: Annotated[
         list[str],
-        typer.Argument(metavar="MODEL...", help="Published versions, or files: .safetensors or .npz."),
+        typer.Argument(
+            metavar="MODEL...",
+            help="Published versions, or files: .safetensors or .npz.",
+            autocompletion=completing.versions,
+        ),
     ],
     metric: Annotated[
         str | None,

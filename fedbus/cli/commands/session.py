@@ -1,22 +1,27 @@
-"""`fedbus session start|list|show|report|watch|stop|settings`."""
+"""`fedbus session start|show|report|watch|stop|settings`; the others are in `fedbus.cli.commands.sessions`."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from fedbus.cli import completing
 from fedbus.cli.environment import URL, Credentials, Json, Nats, Workspace
 from fedbus.cli.running import run
 
 app = typer.Typer(help="Start sessions, and see how they go.", no_args_is_help=True)
 
-Name = Annotated[str, typer.Argument(metavar="SESSION", help="As `fedbus session list` shows it.")]
+Name = Annotated[
+    str,
+    typer.Argument(metavar="SESSION", help="As `fedbus session list` shows it.", autocompletion=completing.sessions),
+]
 
 
-def _option(what: str, kind: str = "N") -> object:
-    return typer.Option(metavar=kind, help=what, show_default=False)
+def _option(what: str, kind: str = "N", names: Callable[[str], list[str]] | None = None) -> object:
+    return typer.Option(metavar=kind, help=what, show_default=False, autocompletion=names)
 
 
 def _pair(what: str) -> object:
@@ -40,11 +45,15 @@ def start(
         ),
     ] = None,
     rounds: Annotated[int | None, _option("Rounds to run (10).")] = None,
-    strategy: Annotated[str | None, _option("The aggregator (fedavg), or a chain a+b.", "NAME")] = None,
+    strategy: Annotated[
+        str | None, _option("The aggregator (fedavg), or a chain a+b.", "NAME", completing.strategies)
+    ] = None,
     strategy_option: Annotated[list[str] | None, _pair("For the aggregator")] = None,
-    codec: Annotated[str | None, _option("How clients encode updates (none).", "NAME")] = None,
+    codec: Annotated[str | None, _option("How clients encode updates (none).", "NAME", completing.codecs)] = None,
     codec_option: Annotated[list[str] | None, _pair("For the codec")] = None,
-    downlink: Annotated[str | None, _option("Codec of new versions for who holds the last (none).", "NAME")] = None,
+    downlink: Annotated[
+        str | None, _option("Codec of new versions for who holds the last (none).", "NAME", completing.codecs)
+    ] = None,
     downlink_option: Annotated[list[str] | None, _pair("For that codec")] = None,
     lossless: Annotated[
         bool | None,
@@ -52,7 +61,9 @@ def start(
     ] = None,
     clients_min: Annotated[int | None, _option("Clients that must be there before a round opens (1).")] = None,
     client_filter: Annotated[list[str] | None, _pair("Only clients of this attribute, or of one of a,b,c")] = None,
-    selection: Annotated[str | None, _option("How clients-per-round are chosen (random).", "NAME")] = None,
+    selection: Annotated[
+        str | None, _option("How clients-per-round are chosen (random).", "NAME", completing.selections)
+    ] = None,
     selection_option: Annotated[list[str] | None, _pair("For the selection")] = None,
     clients_per_round: Annotated[int | None, _option("Updates that a round asks for (of all who are there).")] = None,
     oversample: Annotated[float | None, _option("Ask so many times more clients, count the first (1).", "X")] = None,
@@ -111,17 +122,6 @@ def start(
     place = Place(nats, workspace, credentials)
     model = load_model(model_file)
     run(start_session(place, settings, model, name, chunk_bytes=1024 * chunk_kb, watch=watch, json=json))
-
-
-@app.command("list")
-def list_sessions(
-    nats: Nats = URL, workspace: Workspace = "default", credentials: Credentials = None, json: Json = False
-) -> None:
-    """List sessions, and what they wait for."""
-    from fedbus.cli.roles import Place
-    from fedbus.cli.sessions import list_sessions
-
-    run(list_sessions(Place(nats, workspace, credentials), json=json))
 
 
 @app.command("show")

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from fedbus.cli import completing
 from fedbus.cli.environment import Json
 
 app = typer.Typer(help="See what sessions can be made of: strategies, codecs, selections.", no_args_is_help=True)
@@ -21,7 +22,14 @@ def list_strategies(json: Json = False) -> None:
 
 @app.command("show")
 def show(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="As `fedbus strategy list` shows it, or a chain: a+b.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME",
+            help="As `fedbus strategy list` shows it, or a chain: a+b.",
+            autocompletion=completing.strategies,
+        ),
+    ],
     json: Json = False,
 ) -> None:
     """Show one: what it needs, its options with ranges and defaults, and the paper."""
