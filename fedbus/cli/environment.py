@@ -8,11 +8,13 @@ import re
 import socket
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from fedbus.errors import ConfigError
+from fedbus.telemetry.logs import LogForm, handler_of
 
 URL = "nats://127.0.0.1:4222"
 
@@ -27,6 +29,16 @@ Credentials = Annotated[
 Workspace = Annotated[
     str,
     typer.Option("--workspace", envvar="FEDBUS_WORKSPACE", metavar="NAME", help="Federations of one broker are apart."),
+]
+Store = Annotated[
+    str | None,
+    typer.Option(
+        "--store",
+        envvar="FEDBUS_STORE",
+        metavar="URL",
+        help="The store behind the bus: file:///DIR, s3://BUCKET/PREFIX, ...",
+        show_default=False,
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 LogLevel = Annotated[
@@ -47,19 +59,18 @@ def host_name() -> str:
     return name
 
 
-def setup_log(level: str, who: str) -> None:
-    """Write log lines for people on stderr; ``who`` stands on every line."""
+def setup_log(
+    level: str,
+    who: str,
+    *,
+    role: str = "",
+    workspace: str = "",
+    form: LogForm = "text",
+    file: Path | None = None,
+) -> None:
+    """Write log lines to stderr, or to a file; ``who`` stands on every line."""
     number = logging.getLevelNamesMapping().get(level.upper())
     if number is None:
         raise ConfigError(f"--log-level: expected debug, info, warning or error, got {level!r}")
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Lines(f"%(asctime)s {who:12s} %(level)s%(message)s", "%H:%M:%S"))
+    handler = handler_of(form, role=role, instance=who, workspace=workspace, file=file, stream=sys.stderr)
     logging.basicConfig(level=number, handlers=[handler], force=True)
-
-
-class _Lines(logging.Formatter):
-    """A line says its level only when it is a warning or worse."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        record.level = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
-        return super().format(record)

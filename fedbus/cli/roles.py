@@ -22,13 +22,14 @@ from fedbus.bus.base import Placement
 from fedbus.bus.nats import connect
 from fedbus.cli.crashing import crashing
 from fedbus.cli.environment import environ
+from fedbus.cli.observing import Observing, default
 from fedbus.cli.output import size
 from fedbus.clock import SystemClock
 from fedbus.combiner.service import Combiner
 from fedbus.coordinator.service import Coordinator
 from fedbus.messages.ids import check_name
 from fedbus.store.spools import Spools
-from fedbus.telemetry import Telemetry
+from fedbus.telemetry import Tracing, metrics
 from fedbus.workers import Threads
 
 if TYPE_CHECKING:
@@ -42,18 +43,28 @@ FOLD_THREADS = max(1, min(4, os.cpu_count() or 1))
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a role belongs: broker, workspace, and the credentials' file."""
+    """Where a role belongs: broker, workspace, the credentials' file, and the URL of the store behind the bus.
+
+    ``observing``: what it tells about itself there.
+    """
 
     url: str
     workspace: str = "default"
     credentials: str | None = None
+    store: str | None = None
+    observing: Observing | None = None
+
+    @property
+    def observed(self) -> Observing:
+        """What a role there tells about itself; the default where nobody has said."""
+        return self.observing or default()
 
 
 async def coordinate(place: Place, name: str, *, replicas: int = 0, placement: Placement | None = None) -> None:
     """Run a coordinator until cancelled; ``replicas`` and ``placement`` are of the workspace's streams."""
     check_name("coordinator name", name)
     workers = Threads(2, name)
-    async with _traced("coordinator", name) as traces:
+    async with _traced("coordinator", name, place) as tracing:
         try:
             async with await connect(place.url, name=name, credentials=place.credentials) as bus:
                 log.info("coordinating workspace %s", place.workspace)
@@ -66,7 +77,7 @@ async def coordinate(place: Place, name: str, *, replicas: int = 0, placement: P
                     workers=workers,
                     replicas=replicas,
                     placement=placement,
-                    traces=traces,
+                    traces=tracing.telemetry,
                     crash=crashing(environ().get("FEDBUS_CRASH", "")),
                 ).run()
         finally:
@@ -89,7 +100,7 @@ async def combine(
     """
     check_name("combiner name", name)
     workers = Threads(FOLD_THREADS, name)
-    async with _traced("combiner", name) as traces:
+    async with _traced("combiner", name, place) as tracing:
         with ExitStack() as stack:
             stack.callback(workers.close)
             if data_dir is None:
@@ -99,6 +110,7 @@ async def combine(
             spools = await asyncio.to_thread(Spools, path, spool_bytes_max)
             stack.callback(spools.close)
             _say_what_is_left(spools)
+            tracing.telemetry.meters.watch(metrics.SPOOL, lambda: [(spools.nbytes, {})])
             async with await connect(place.url, name=name, credentials=place.credentials) as bus:
                 log.info("combining for workspace %s, spool in %s", place.workspace, path)
                 await Combiner(
@@ -113,7 +125,7 @@ async def combine(
                     left=spools.sessions,
                     memory_bytes_max=memory_bytes_max,
                     attributes=attributes,
-                    traces=traces,
+                    traces=tracing.telemetry,
                     crash=crashing(environ().get("FEDBUS_CRASH", "")),
                 ).run()
 
@@ -124,7 +136,7 @@ async def serve(place: Place, name: str, listening: Listening, ready_file: Path 
 
     check_name("gateway name", name)
     workers = Threads(4, name)  # reading models, validating, digesting: what would keep the loop from answering others
-    async with _traced("gateway", name) as traces:
+    async with _traced("gateway", name, place) as tracing:
         with ExitStack() as stack:
             stack.callback(workers.close)
             if ready_file is not None:
@@ -138,8 +150,10 @@ async def serve(place: Place, name: str, listening: Listening, ready_file: Path 
                     clock=SystemClock(),
                     workers=workers,
                     listening=listening,
-                    traces=traces,
+                    traces=tracing.telemetry,
                     listened=partial(_write_ready, ready_file),
+                    scrape=tracing.scrape,
+                    store=place.store,
                 ).run()
 
 
@@ -171,7 +185,7 @@ async def take_part(
     state_dir: Path | None = None,
 ) -> None:
     """Run a client until cancelled; with ``count`` a crowd of so many, from number ``first`` of a series on."""
-    async with _traced("client", name) as traces:
+    async with _traced("client", name, place) as tracing:
         party = fedbus.Client if count is None else partial(fedbus.Crowd, count=count, first=first)
         client = party(
             place.url,
@@ -180,7 +194,7 @@ async def take_part(
             credentials=place.credentials,
             attributes=attributes,
             workspace=place.workspace,
-            traces=traces,
+            traces=tracing.telemetry,
             state_dir=state_dir,
             crash=crashing(environ().get("FEDBUS_CRASH", "")),
         )
@@ -191,10 +205,11 @@ async def take_part(
 
 
 @asynccontextmanager
-async def _traced(role: str, instance: str) -> AsyncIterator[Telemetry]:
-    """Trace a role as the environment asks for; what waits to be sent is sent at the end."""
-    tracing = telemetry.setup(role, instance, environ())
+async def _traced(role: str, instance: str, place: Place) -> AsyncIterator[Tracing]:
+    """Trace and count for a role as is asked for; what waits to be sent is sent at the end."""
+    wanted = place.observed.wanted(place.workspace, scrape=role == "gateway")
+    tracing = await asyncio.to_thread(telemetry.setup, role, instance, environ(), wanted)
     try:
-        yield tracing.telemetry
+        yield tracing
     finally:
         await asyncio.to_thread(tracing.shutdown)

@@ -13,6 +13,7 @@ import os
 import socket
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import ExitStack, asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -146,7 +147,7 @@ class Up:
             await asyncio.gather(*(broker.start() for broker in brokers.values()))
             await next(iter(brokers.values())).wait_for_streams()
             urls = ",".join(broker.url for broker in brokers.values())
-            self.place = Place(urls, self.place.workspace, self.place.credentials)
+            self.place = replace(self.place, url=urls)
             for name, broker in brokers.items():
                 keeping.append(asyncio.create_task(self.supervisor.keep(name, _Broker(broker).start)))
             yield
@@ -162,19 +163,32 @@ class Up:
         env = {"FEDBUS_URL": self.place.url, "FEDBUS_WORKSPACE": self.place.workspace}
         if self.place.credentials:
             env["FEDBUS_CREDENTIALS"] = self.place.credentials
-        common = ["--log-level", self._log_level]
+        common = self._common()
         starts = {
-            name: ["coordinator", "--name", name, *self._keeping(), *common] for name in self._coordinators
+            name: ["coordinator", "--name", name, *self._keeping(), *common[name]] for name in self._coordinators
         }  # fmt: skip
         for name in self._combiners:
-            starts[name] = ["combiner", "--name", name, "--data-dir", str(self._data_dir.resolve()), *common]
+            starts[name] = ["combiner", "--name", name, "--data-dir", str(self._data_dir.resolve()), *common[name]]
         for name, arguments in starts.items():
             yield self.supervisor.keep(name, partial(Process.start, arguments, env=env))
         for name in self._gateways.names:
-            yield self.supervisor.keep(name, partial(self._start_gateway, name, common, env))
+            yield self.supervisor.keep(name, partial(self._start_gateway, name, common[name], env))
 
     async def _start_gateway(self, name: str, common: list[str], env: dict[str, str]) -> Process:
         return await Process.start([*self._gateways.arguments(name), *common], env=env)
+
+    @property
+    def _names(self) -> list[str]:
+        return [*self._coordinators, *self._combiners, *self._gateways.names]
+
+    def _common(self) -> dict[str, list[str]]:
+        """Return the options of every role by which it tells about itself."""
+        observing = self.place.observing or replace(self.place.observed, log_level=self._log_level)
+        return {name: observing.of(name, index).arguments() for index, name in enumerate(self._names)}
+
+    def _place_of(self, name: str) -> Place:
+        """Return where a role in this process belongs: what it tells goes to files and a port of its own."""
+        return replace(self.place, observing=self.place.observed.of(name, self._names.index(name)))
 
     def _keeping(self) -> list[str]:
         options = ["--replicas", str(self._replicas)]
@@ -186,15 +200,15 @@ class Up:
     def _in_process(self) -> Iterator[Coroutine[Any, Any, None]]:
         from fedbus.gateway.listening import Listening
 
-        for name in (*self._coordinators, *self._combiners, *self._gateways.names):
+        for name in self._names:
             self.supervisor.pids[name] = os.getpid()
         for name in self._coordinators:
-            yield coordinate(self.place, name, replicas=self._replicas, placement=self._placement)
+            yield coordinate(self._place_of(name), name, replicas=self._replicas, placement=self._placement)
         for name in self._combiners:
-            yield combine(self.place, name, self._data_dir)
+            yield combine(self._place_of(name), name, self._data_dir)
         for name in self._gateways.names:
             listening = Listening(host=HOST, port=self._gateways.port(name))
-            yield serve(self.place, name, listening, self._gateways.file(name))
+            yield serve(self._place_of(name), name, listening, self._gateways.file(name))
 
     async def _until_ready(self) -> None:
         """Wait until the coordinator answers and knows every combiner, and every gateway takes requests."""

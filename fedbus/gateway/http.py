@@ -11,6 +11,7 @@ import logging
 import re
 import secrets
 from collections.abc import Awaitable, Callable, Iterable
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from aiohttp import web
@@ -105,8 +106,10 @@ class _Frame:
         async def frame(request: web.Request, handler: Next) -> web.StreamResponse:
             given = request.headers.get("X-Request-Id", "")
             request[ID] = id_ = given if _ID.fullmatch(given) else secrets.token_hex(8)
+            began = monotonic()
             with self._gateway.running():
                 response = await self._answer(request, handler)
+            self._gateway.numbers.request(request, response, monotonic() - began)
             if not response.prepared:
                 response.headers["X-Request-Id"] = id_
             log.debug("%s %s %s -> %d", id_, request.method, request.rel_url, response.status)

@@ -29,6 +29,7 @@ from fedbus.gateway.entries import Entries
 from fedbus.gateway.http import application
 from fedbus.gateway.hub import Hub
 from fedbus.gateway.listening import Listening
+from fedbus.gateway.numbers import Numbers
 from fedbus.gateway.openapi import document
 from fedbus.gateway.presence import Presence
 from fedbus.gateway.projection import Projection
@@ -40,6 +41,7 @@ from fedbus.messages.ids import Peer
 from fedbus.store.archivist import Archivist
 from fedbus.store.objects import Store
 from fedbus.telemetry import Telemetry
+from fedbus.telemetry.scrape import Scrape
 from fedbus.together import together
 from fedbus.workers import Workers
 
@@ -71,7 +73,7 @@ class Gateway:
         listening: Listening | None = None,
         traces: Telemetry | None = None,
         listened: Callable[[str], None] | None = None,
-        scrape: Callable[[], bytes] | None = None,
+        scrape: Scrape | None = None,
         store: str | Store | None = None,
     ) -> None:
         self.name = name
@@ -89,6 +91,7 @@ class Gateway:
         self.sessions = Projection(self.federation, self.hub)
         self.entries = Entries(lambda: self.federation.journal, lambda: self.hub.life)
         self.spans = TraceBook(self.federation)
+        self.numbers = Numbers(self)
         self.scrape = scrape
         self._listened = listened
         self._requests = 0
@@ -96,7 +99,7 @@ class Gateway:
 
     def _parts(self) -> tuple[Coroutine[Any, Any, None], ...]:
         """What runs as long as the gateway does; what one of them raises ends it."""
-        live = (self.sessions.run(), self.sessions.watch(), pulse(self), self.spans.run())
+        live = (self.sessions.run(), self.sessions.watch(), pulse(self), self.spans.run(), self.numbers.run())
         return (self.station.present(), carry(self.station, self.traces), self.presence.run(), *live)
 
     async def run(self) -> None:

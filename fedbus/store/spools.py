@@ -35,6 +35,9 @@ LOCK_S = 2.0
 
 LOCK_POLL_S = 0.05
 
+NO_LIMIT = 2**62
+"""Bytes: more than any disk has; what is held is counted all the same."""
+
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 """What changes when the machine is started; elsewhere than on Linux nothing outlives a process."""
 
@@ -62,7 +65,7 @@ class Spools:
         """
         self._path = path
         self._sessions = path / "sessions"
-        self._quota = Quota(bytes_max) if bytes_max else None
+        self._quota = Quota(bytes_max or NO_LIMIT)
         self._found: dict[str, Directory] = {}
         self.left: list[Left] = []
         self.anew = ""
@@ -85,6 +88,11 @@ class Spools:
     def incarnation(self) -> str:
         """The incarnation that owns what is here."""
         return self._owner.incarnation
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that updates take here now."""
+        return self._quota.held
 
     def open(self, session: str) -> Directory:
         """Return the spool of a session: as it was left, or empty."""

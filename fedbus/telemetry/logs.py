@@ -24,7 +24,7 @@ from fedbus.errors import ConfigError
 from fedbus.telemetry.context import context_of
 from fedbus.telemetry.names import ROUND, SESSION, Attributes
 
-LogFormat = Literal["text", "json"]
+LogForm = Literal["text", "json"]
 
 FILE_BYTES_MAX: Final = 32 * 2**20
 """A log file is rotated at this size: some 200,000 lines."""
@@ -56,7 +56,7 @@ def about(headers: Mapping[str, str], attributes: Attributes | None) -> Iterator
 
 
 def handler_of(
-    form: LogFormat, *, role: str, instance: str, workspace: str, file: Path | None, stream: TextIO
+    form: LogForm, *, role: str, instance: str, workspace: str, file: Path | None, stream: TextIO
 ) -> logging.Handler:
     """Return what writes lines in a form to a file, or to a stream where there is none.
 

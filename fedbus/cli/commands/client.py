@@ -1,4 +1,4 @@
-"""`fedbus client run|list`."""
+"""`fedbus client run|list|show`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,16 @@ from typing import Annotated
 
 import typer
 
-from fedbus.cli.environment import URL, Credentials, Json, LogLevel, Nats, Workspace, host_name, setup_log
+from fedbus.cli.environment import URL, Credentials, Json, LogLevel, Nats, Workspace, host_name
+from fedbus.cli.observing import (
+    LogFile,
+    LogFormat,
+    MetricsListen,
+    MetricsPort,
+    SpansFile,
+    SpansTo,
+    observe,
+)
 from fedbus.cli.running import run
 
 app = typer.Typer(help="Take part, or see who does.", no_args_is_help=True)
@@ -48,18 +57,26 @@ def run_client(
     workspace: Workspace = "default",
     credentials: Credentials = None,
     log_level: LogLevel = "info",
+    log_format: LogFormat = "text",
+    log_file: LogFile = None,
+    spans: SpansTo = "bus",
+    spans_file: SpansFile = None,
+    metrics_port: MetricsPort = None,
+    metrics_listen: MetricsListen = "127.0.0.1",
 ) -> None:
     """Take part: train when asked, where the data is."""
     from fedbus.cli.loading import load_app, pairs
     from fedbus.cli.roles import Place, take_part
 
-    setup_log(log_level, "client")
+    name = name or host_name()
+    observing = observe(
+        "client", name, workspace, log_level, log_format, log_file, spans, spans_file, metrics_port, metrics_listen
+    )
     if first and count is None:
         raise typer.BadParameter("--first goes with --count")
     attributes = pairs("--attribute", attribute or [])
     client_app = load_app(target)
-    place = Place(nats, workspace, credentials)
-    name = name or host_name()
+    place = Place(nats, workspace, credentials, observing=observing)
     taking_part = take_part(place, client_app, name, attributes, count=count, first=first, state_dir=state_dir)
     run(taking_part, terminated=DONE)
 
@@ -73,3 +90,18 @@ def list_clients(
     from fedbus.cli.roles import Place
 
     run(list_clients(Place(nats, workspace, credentials), json=json))
+
+
+@app.command("show")
+def show_client(
+    name: Annotated[str, typer.Argument(metavar="CLIENT", help="As `fedbus client list` shows it, or a journal.")],
+    nats: Nats = URL,
+    workspace: Workspace = "default",
+    credentials: Credentials = None,
+    json: Json = False,
+) -> None:
+    """Show a client: whether it is there, what it gave over all sessions, and what became of that."""
+    from fedbus.cli.clients import show_client
+    from fedbus.cli.roles import Place
+
+    run(show_client(Place(nats, workspace, credentials), name, json=json))

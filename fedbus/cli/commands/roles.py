@@ -7,8 +7,17 @@ from typing import Annotated
 
 import typer
 
-from fedbus.cli.environment import URL, Credentials, LogLevel, Nats, Workspace, setup_log
+from fedbus.cli.environment import URL, Credentials, LogLevel, Nats, Store, Workspace
 from fedbus.cli.keeping import PlacementCluster, PlacementTags, Replicas, placement_of
+from fedbus.cli.observing import (
+    LogFile,
+    LogFormat,
+    MetricsListen,
+    MetricsPort,
+    SpansFile,
+    SpansTo,
+    observe,
+)
 from fedbus.cli.running import run
 from fedbus.cli.sizes import size_of
 
@@ -16,6 +25,7 @@ DONE = 0
 
 
 def coordinator(
+    *,
     nats: Nats = URL,
     name: Annotated[str, typer.Option("--name", help="Who it is; of several each has its own.")] = "coordinator",
     replicas: Replicas = 0,
@@ -24,13 +34,21 @@ def coordinator(
     workspace: Workspace = "default",
     credentials: Credentials = None,
     log_level: LogLevel = "info",
+    log_format: LogFormat = "text",
+    log_file: LogFile = None,
+    spans: SpansTo = "bus",
+    spans_file: SpansFile = None,
+    metrics_port: MetricsPort = None,
+    metrics_listen: MetricsListen = "127.0.0.1",
 ) -> None:
     """Run a coordinator: it decides rounds, or stands by for the one that does, and touches no tensor."""
     from fedbus.cli.roles import Place, coordinate
 
-    setup_log(log_level, name)
+    observing = observe(
+        "coordinator", name, workspace, log_level, log_format, log_file, spans, spans_file, metrics_port, metrics_listen
+    )
     placement = placement_of(placement_cluster, placement_tags)
-    place = Place(nats, workspace, credentials)
+    place = Place(nats, workspace, credentials, observing=observing)
     run(coordinate(place, name, replicas=replicas, placement=placement), terminated=DONE)
 
 
@@ -71,14 +89,22 @@ def combiner(
         ),
     ] = 0,
     log_level: LogLevel = "info",
+    log_format: LogFormat = "text",
+    log_file: LogFile = None,
+    spans: SpansTo = "bus",
+    spans_file: SpansFile = None,
+    metrics_port: MetricsPort = None,
+    metrics_listen: MetricsListen = "127.0.0.1",
 ) -> None:
     """Run a combiner: it folds updates as they arrive."""
     from fedbus.cli.loading import pairs
     from fedbus.cli.roles import Place, combine
 
-    setup_log(log_level, name)
+    observing = observe(
+        "combiner", name, workspace, log_level, log_format, log_file, spans, spans_file, metrics_port, metrics_listen
+    )
     attributes = pairs("--attribute", attribute or [])
-    place = Place(nats, workspace, credentials)
+    place = Place(nats, workspace, credentials, observing=observing)
     combining = combine(place, name, data_dir, attributes, memory_bytes_max=memory_max, spool_bytes_max=spool_max)
     run(combining, terminated=DONE)
 
@@ -109,6 +135,7 @@ def gateway(
         float, typer.Option("--rate", min=0, help="Requests a second that one address may make; 0: any number.")
     ] = 100.0,
     burst: Annotated[int, typer.Option("--burst", min=1, help="Requests that one address may make at once.")] = 400,
+    store: Store = None,
     ready_file: Annotated[
         Path | None,
         typer.Option("--ready-file", metavar="FILE", help="Is there, with its URL, while it takes requests."),
@@ -116,12 +143,20 @@ def gateway(
     workspace: Workspace = "default",
     credentials: Credentials = None,
     log_level: LogLevel = "info",
+    log_format: LogFormat = "text",
+    log_file: LogFile = None,
+    spans: SpansTo = "bus",
+    spans_file: SpansFile = None,
+    metrics_port: MetricsPort = None,
+    metrics_listen: MetricsListen = "127.0.0.1",
 ) -> None:
     """Run a gateway: REST, live events and the page, for browsers and programs."""
     from fedbus.cli.roles import Place, serve
     from fedbus.gateway.listening import Listening
 
-    setup_log(log_level, name)
+    observing = observe(
+        "gateway", name, workspace, log_level, log_format, log_file, spans, spans_file, metrics_port, metrics_listen
+    )
     listening = Listening(
         host=listen,
         port=port,
@@ -131,4 +166,4 @@ def gateway(
         rate_per_s=rate,
         burst=burst,
     )
-    run(serve(Place(nats, workspace, credentials), name, listening, ready_file), terminated=DONE)
+    run(serve(Place(nats, workspace, credentials, store, observing), name, listening, ready_file), terminated=DONE)

@@ -7,8 +7,17 @@ from typing import Annotated
 
 import typer
 
-from fedbus.cli.environment import Credentials, LogLevel, Workspace, setup_log
+from fedbus.cli.environment import Credentials, LogLevel, Workspace
 from fedbus.cli.keeping import PlacementCluster, PlacementTags, Replicas, placement_of
+from fedbus.cli.observing import (
+    LogFile,
+    LogFormat,
+    MetricsListen,
+    MetricsPort,
+    SpansFile,
+    SpansTo,
+    observe,
+)
 from fedbus.cli.running import run
 
 DONE = 0
@@ -65,13 +74,21 @@ def up(
     workspace: Workspace = "default",
     credentials: Credentials = None,
     log_level: LogLevel = "info",
+    log_format: LogFormat = "text",
+    log_file: LogFile = None,
+    spans: SpansTo = "bus",
+    spans_file: SpansFile = None,
+    metrics_port: MetricsPort = None,
+    metrics_listen: MetricsListen = "127.0.0.1",
 ) -> None:
     """Run broker, coordinator, combiners and a gateway with its page until Ctrl-C."""
     from fedbus.cli.roles import Place
     from fedbus.cli.up import Up
 
-    setup_log(log_level, "up")
-    place = Place(nats or "", workspace, credentials)
+    observing = observe(
+        "up", "up", workspace, log_level, log_format, log_file, spans, spans_file, metrics_port, metrics_listen
+    )
+    place = Place(nats or "", workspace, credentials, observing=observing)
     side = Up(
         place,
         data_dir,
