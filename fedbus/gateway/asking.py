@@ -120,7 +120,9 @@ def _inside(value: Any) -> list[Any]:  # noqa: ANN401 - JSON
 
 def key_of(operation: Operation, request: web.Request) -> str:
     """Return the request's `Idempotency-Key`, '' where it has none; `Refused` with 400 where it cannot be one."""
-    key = request.headers.get("Idempotency-Key", "") if operation.idempotent else ""
-    if key and not KEY.fullmatch(key):
+    if not operation.idempotent or "Idempotency-Key" not in request.headers:
+        return ""
+    key = request.headers["Idempotency-Key"]
+    if not KEY.fullmatch(key):
         raise Refused(400, "Idempotency-Key: expected 1 to 255 visible ASCII characters")
     return key

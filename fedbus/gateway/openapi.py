@@ -18,6 +18,7 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode
 from fedbus.gateway import problems
 from fedbus.gateway.asking import is_optional
 from fedbus.gateway.operations import API, NAMES, Operation
+from fedbus.gateway.paging import Paged
 from fedbus.gateway.views import Problem
 from fedbus.version import __version__
 
@@ -117,8 +118,8 @@ def about(operation: Operation) -> str:
 def statuses(operation: Operation) -> tuple[int, ...]:
     """Return the statuses of the problems that an operation may answer with."""
     found = {400, 422, 429, 500, 503, *operation.problems}
-    if "{" in operation.path:
-        found.add(404)
+    if "{" in operation.path or (operation.query is not None and issubclass(operation.query, Paged)):
+        found.add(404)  # there is no such page
     if operation.method != "GET":
         found |= {403, 413}
     if operation.body is not None or operation.body_media != JSON:

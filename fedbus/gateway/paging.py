@@ -40,7 +40,7 @@ def cursor_of(*parts: str | float) -> str:
 
 
 def parts_of(cursor: str, *kinds: type[str | int | float]) -> list[str | float]:
-    """Return what a cursor was made of; `Refused` with 422 where it is none of ours, of these kinds."""
+    """Return what a cursor was made of; `Refused` with 404 where it is none of ours, of these kinds."""
     try:
         found = json.loads(base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True))
     except (ValueError, binascii.Error, RecursionError):
@@ -49,7 +49,7 @@ def parts_of(cursor: str, *kinds: type[str | int | float]) -> list[str | float]:
         problem = FieldProblem(
             where="query.cursor", problem="expected `next` of a page of this list", got=shown(cursor)
         )
-        raise Refused(422, f"query.cursor: {problem.problem}", errors=[problem])
+        raise Refused(404, f"query.cursor: there is no such page: {problem.problem}", errors=[problem])
     return found
 
 

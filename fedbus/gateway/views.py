@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, WithJsonSchema
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from fedbus.config.session import SessionConfig
+from fedbus.messages.ids import Name, Reason, SessionName
+from fedbus.messages.registry import NOTE_CHARS_MAX, ShortReason
 
 T = TypeVar("T")
 
@@ -253,23 +255,23 @@ class SessionStart(View):
     ``session``: its name; made up where there is none.
     """
 
-    model: str
+    model: Name
     config: SessionConfig = SessionConfig()
-    session: str | None = None
+    session: SessionName | None = None
 
 
 class SessionClone(View):
     """What differs from the session that is cloned; ``model`` None: the version that it began with."""
 
     config: dict[str, Any] = {}
-    model: str | None = None
-    session: str | None = None
+    model: Name | None = None
+    session: SessionName | None = None
 
 
 class SessionStop(View):
     """Why it is to end."""
 
-    reason: str = "stopped by request"
+    reason: Reason = "stopped by request"
 
 
 class RoundView(View):
@@ -427,7 +429,7 @@ class LineageView(View):
 class Annotation(View):
     """What people write beside a version."""
 
-    note: str
+    note: Annotated[str, Field(max_length=NOTE_CHARS_MAX)]
 
 
 class StageView(View):
@@ -444,20 +446,20 @@ class StageView(View):
 class Promotion(View):
     """Which version a stage is to have."""
 
-    version: str
-    reason: str = ""
+    version: Name
+    reason: ShortReason = ""
 
 
 class Rollback(View):
     """Why a stage goes back to the version before."""
 
-    reason: str = ""
+    reason: ShortReason = ""
 
 
 class RetentionView(View):
     """Which versions' arrays are kept of each session: the newest ``keep_last`` (None: all), and what is referenced."""
 
-    keep_last: int | None = None
+    keep_last: Annotated[int, Field(ge=1, lt=2**53)] | None = None
 
 
 class CollectionView(View):

@@ -39,7 +39,7 @@ async def metrics(call: Call) -> Reply:
     """Numbers of this gateway as Prometheus reads them; other roles have a port of their own (`--metrics-port`)."""
     if call.gateway.scrape is None:
         raise NotFound("this gateway counts nothing: it was started without metrics")
-    text = await asyncio.to_thread(call.gateway.scrape)
+    text = await asyncio.to_thread(call.gateway.scrape.text)
     return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE, "Cache-Control": "no-store"})
 
 

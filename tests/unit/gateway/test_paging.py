@@ -58,7 +58,7 @@ def test_a_cursor_gives_back_what_it_was_made_of(parts):
 
 @pytest.mark.parametrize("cursor", ["x", "!!", "eyJ", cursor_of(1), cursor_of("a", "b"), "bnVsbA", "ä", "W1td" * 200])
 def test_a_cursor_of_something_else_is_refused(cursor):
-    """422, and which parameter."""
+    """404: there is no page behind it; and which parameter was meant."""
     with pytest.raises(Refused, match=r"query\.cursor") as refused:
         parts_of(cursor, str)
-    assert refused.value.status == 422
+    assert refused.value.status == 404
