@@ -44,7 +44,8 @@ class Numbers:
         self._watch()
         while True:
             await self._gateway.presence.look()
-            self._statuses = {**self._gateway.sessions.statuses(self._gateway.clock.now())}
+            counts = self._gateway.sessions.statuses(self._gateway.clock.now())
+            self._statuses = {str(status): count for status, count in counts.items()}
             await asyncio.sleep(LOOK_S)
 
     def _watch(self) -> None:
@@ -56,7 +57,7 @@ class Numbers:
         meters.watch(
             metrics.SESSIONS, lambda: [(count, {telemetry.STATUS: name}) for name, count in self._statuses.items()]
         )
-        meters.watch(metrics.READERS, lambda: [(gateway.hub.readers, {})])
+        meters.watch(metrics.READERS, lambda: [(gateway.feed.readers, {})])
         meters.watch(metrics.STREAM_USAGE, self._usage)
         meters.watch(metrics.STREAM_LIMIT, self._limits)
 
