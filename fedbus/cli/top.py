@@ -20,7 +20,7 @@ from fedbus.cli.screen import lines
 from fedbus.clock import Clock, SystemClock
 from fedbus.federation.info import SessionSummary, Status
 from fedbus.federation.service import Federation
-from fedbus.gateway.hub import Hub
+from fedbus.gateway.feed import Feed
 from fedbus.gateway.overview import combiners_of, coordinators_of, waits_of
 from fedbus.gateway.presence import Presence
 from fedbus.gateway.projection import Projection
@@ -84,7 +84,7 @@ class Watch:
         self._federation = federation
         self._clock = clock
         self._presence = Presence(federation, clock)
-        self._sessions = Projection(federation, Hub(lambda: federation.journal, lambda _: 0))
+        self._sessions = Projection(federation, Feed(lambda: federation.journal, lambda _: 0))
 
     @asynccontextmanager
     async def watching(self) -> AsyncIterator[None]:

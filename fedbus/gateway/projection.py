@@ -1,7 +1,7 @@
 """What the gateway knows of all sessions, kept up to date: one follow of the journals of the workspace.
 
 From the beginning of the journal first, which takes seconds; then entry by entry as they are written. Whoever reads
-events live is told by the hub (`fedbus.gateway.hub`), in the same order.
+events live is told by the feed (`fedbus.gateway.feed`), in the same order.
 
 A journal that the broker has lost and a coordinator or `fedbus restore` wrote again may say otherwise than it did, and
 under other sequences. That is noticed by the stream, which begins anew, or by the marks around what was written again.
@@ -20,8 +20,8 @@ from fedbus.federation.contributions import Load, Tally
 from fedbus.federation.info import SessionInfo, SessionSummary, Status
 from fedbus.federation.service import Federation
 from fedbus.federation.versions import VersionFacts
+from fedbus.gateway.feed import Feed
 from fedbus.gateway.folded import Folded
-from fedbus.gateway.hub import Hub
 from fedbus.messages.records import RESTORED
 
 log = logging.getLogger("fedbus.gateway")
@@ -39,10 +39,10 @@ READY_S_MAX = 30.0
 class Projection:
     """What is known of the journals. ``folded``: all of it."""
 
-    def __init__(self, federation: Federation, hub: Hub) -> None:
+    def __init__(self, federation: Federation, feed: Feed) -> None:
         self.folded = Folded()
         self._federation = federation
-        self._hub = hub
+        self._feed = feed
         self._caught_up = asyncio.Event()
 
     @property
@@ -85,13 +85,13 @@ class Projection:
             elif live:
                 if journalled.entry.mark == RESTORED:
                     return
-                self._hub.take(journalled)
+                self._feed.take(journalled)
 
     def _whole(self, folded: Folded) -> None:
         """Let what was folded take the place of what was known."""
         again = self.caught_up
         self.folded = folded
-        self._hub.begin(folded.position, folded.restored, again=again)
+        self._feed.begin(folded.position, folded.restored, again=again)
         self._caught_up.set()
         log.info("%d events of %d sessions are known", len(folded.index), len(folded.sessions))
 

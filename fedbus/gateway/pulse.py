@@ -21,7 +21,7 @@ async def pulse(gateway: Gateway) -> None:
     told: OverviewView | None = None
     while True:
         await asyncio.sleep(EVERY_S)
-        if not gateway.hub.listeners:
+        if not gateway.feed.listeners:
             told = None
             continue
         try:
@@ -30,7 +30,7 @@ async def pulse(gateway: Gateway) -> None:
             continue  # the bus is away: what was said last stands, `connected` is told when it is back
         if told is None or _still(found) != _still(told):
             told = found
-            gateway.hub.say(frame(found.model_dump_json().encode(), event="overview"))
+            gateway.feed.say(frame(found.model_dump_json().encode(), event="overview"))
 
 
 def _still(view: OverviewView) -> OverviewView:

@@ -26,8 +26,8 @@ from fedbus.exchange.spans import carry
 from fedbus.exchange.station import Station
 from fedbus.federation.service import Federation
 from fedbus.gateway.entries import Entries
+from fedbus.gateway.feed import Feed
 from fedbus.gateway.http import application
-from fedbus.gateway.hub import Hub
 from fedbus.gateway.listening import Listening
 from fedbus.gateway.numbers import Numbers
 from fedbus.gateway.openapi import document
@@ -57,7 +57,7 @@ class Gateway:
     ``listened``: called with its URL when it takes requests. ``scrape``: gives its numbers as Prometheus reads them.
 
     ``federation``: what it knows of the bus, entered while it runs. ``presence``: who is there, what waits.
-    ``sessions``: what the journals say; ``hub``: events to those who read them live. ``draining``: set when it is to
+    ``sessions``: what the journals say; ``feed``: events to those who read them live. ``draining``: set when it is to
     end; a stream that sees it ends. ``app``: its web application.
     """
 
@@ -87,9 +87,11 @@ class Gateway:
         self.station.doing = self._doing
         self.draining = asyncio.Event()
         self.presence = Presence(self.federation, clock)
-        self.hub = Hub(lambda: self.federation.journal, lambda session: self.sessions.folded.sequences.get(session, 0))
-        self.sessions = Projection(self.federation, self.hub)
-        self.entries = Entries(lambda: self.federation.journal, lambda: self.hub.life)
+        self.feed = Feed(
+            lambda: self.federation.journal, lambda session: self.sessions.folded.sequences.get(session, 0)
+        )
+        self.sessions = Projection(self.federation, self.feed)
+        self.entries = Entries(lambda: self.federation.journal, lambda: self.feed.life)
         self.spans = TraceBook(self.federation)
         self.numbers = Numbers(self)
         self.scrape = scrape

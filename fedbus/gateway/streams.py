@@ -23,7 +23,7 @@ from aiohttp import web
 from fedbus.errors import FedbusError
 from fedbus.federation.info import SessionEvent
 from fedbus.gateway.events import BEGINNING, frame, plain, position_of
-from fedbus.gateway.hub import ALL, Quiet, Reset, Said, Told
+from fedbus.gateway.feed import ALL, Quiet, Reset, Said, Told
 from fedbus.gateway.index import Position, Wanted
 from fedbus.gateway.problems import Refused
 from fedbus.messages.records import SessionEnded
@@ -59,7 +59,7 @@ async def stream(
     gateway: Gateway, request: web.Request, start: Position | None, meets: Meets, session: str = ALL
 ) -> web.StreamResponse:
     """Answer a request with events, until its reader goes, the session ends, or the gateway does."""
-    if gateway.hub.readers >= READERS_MAX:
+    if gateway.feed.readers >= READERS_MAX:
         raise Refused(
             503, f"{READERS_MAX} streams are open; ask again, or another gateway", headers={"Retry-After": "5"}
         )
@@ -75,12 +75,12 @@ async def stream(
     await response.prepare(request)
     if request.method == "HEAD":
         return response
-    first = start or gateway.hub.position
-    is_place = BEGINNING < first <= gateway.hub.position
+    first = start or gateway.feed.position
+    is_place = BEGINNING < first <= gateway.feed.position
     head = f"retry: {RETRY_MS}\n" + (f"id: {first}\n\n" if is_place else "\n")
     with suppress(ConnectionError, TimeoutError, FedbusError):  # it has gone, or resumes: its place is in its id
         await _write(response, head.encode())
-        async with aclosing(gateway.hub.read(session, first, quiet_s=BEAT_S)) as told:
+        async with aclosing(gateway.feed.read(session, first, quiet_s=BEAT_S)) as told:
             await _until_drained(gateway, _tell(response, told, meets, session))
     return response
 
@@ -90,7 +90,7 @@ def _is_over(gateway: Gateway, session: str, start: Position | None) -> bool:
     if not gateway.sessions.summary(session).ended:
         return False
     newest, _ = gateway.sessions.folded.index.find(Wanted(session), newest=True, limit=1)
-    return start is None or bool(newest and newest[0] <= start <= gateway.hub.position)
+    return start is None or bool(newest and newest[0] <= start <= gateway.feed.position)
 
 
 async def _tell(response: web.StreamResponse, told: AsyncGenerator[Told, None], meets: Meets, session: str) -> None:

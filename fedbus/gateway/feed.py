@@ -60,7 +60,7 @@ class Said:
 Told = Event | Reset | Quiet | Said
 
 
-class Hub:
+class Feed:
     """The newest events, and who waits for more.
 
     ``position``: of the newest event; ``readers``: how many there are, ``listeners``: those of the whole workspace.
