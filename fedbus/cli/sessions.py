@@ -74,10 +74,10 @@ async def _watch(federation: Federation, session: Session, *, json: bool) -> Non
         print(f"{info.session} {info.state}: {info.reason}; model {info.version}, digest {info.digest}")
 
 
-async def list_sessions(place: Place, *, json: bool) -> None:
-    """Print all sessions in the order of their start."""
+async def list_sessions(place: Place, chosen: Mapping[str, Any], *, json: bool) -> None:
+    """Print sessions in order of their start; ``chosen``: which, as `Federation.sessions` takes it."""
     async with federation_of(place) as federation:
-        sessions = await federation.sessions()
+        sessions = await federation.sessions(**chosen)
         waits = await _waits(federation) if any(not info.ended for info in sessions) else []
     if json:
         print_json([summary(info, waits) for info in sessions])
@@ -95,7 +95,9 @@ async def list_sessions(place: Place, *, json: bool) -> None:
         for info in sessions
     ]
     columns = ("session", "state", "rounds", "waits", "metrics", "model", "started")
-    print_table(columns, rows, empty="no sessions yet; start one: fedbus session start MODEL_FILE")
+    filtered = any(chosen.get(name) is not None for name in ("status", "strategy", "text", "after"))
+    none = "no such sessions" if filtered else "no sessions yet; start one: fedbus session start MODEL_FILE"
+    print_table(columns, rows, empty=none)
 
 
 async def show_session(place: Place, name: str, *, json: bool) -> None:

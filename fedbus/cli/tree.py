@@ -25,10 +25,12 @@ from fedbus.cli.commands import (
     demo,
     doctor,
     evaluate,
+    event,
     model,
     plan,
     roles,
     session,
+    sessions,
     simulate,
     strategy,
     top,
@@ -76,6 +78,8 @@ app.command("gateway")(roles.gateway)
 app.add_typer(broker.app, name="broker")
 app.add_typer(client.app, name="client")
 app.add_typer(session.app, name="session")
+sessions.add_to(session.app)
+app.add_typer(event.app, name="event")
 app.add_typer(model.app, name="model")
 app.command("evaluate")(evaluate.evaluate)
 app.command("analyze")(analyze.analyze)
