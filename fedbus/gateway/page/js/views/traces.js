@@ -9,15 +9,15 @@ import { badge, card, empty, heading, meter, table } from "../ui.js";
 
 export default async function traces(view) {
   const { query, signal, api } = view;
-  const head = heading("Traces", { note: "Where a round's time went: every span that the roles told of it, on one line of time." });
+  const head = () => heading("Traces", { note: "Where a round's time went: every span that the roles told of it, on one line of time." });
   await view.fresh(async () => {
     const { items } = await upto("sessions", {}, 100, signal);
     const session = query.get("session") || items[0]?.session;
-    if (!session) return view.paint(head, empty("No round has been trained yet", "A trace begins with a round, and a round with a session.", h("a.button.primary", { href: "#/sessions/new" }, "Start a session")));
+    if (!session) return view.paint(head(), empty("No round has been trained yet", "A trace begins with a round, and a round with a session.", h("a.button.primary", { href: "#/sessions/new" }, "Start a session")));
     const rows = (await api.all(["sessions", session, "rounds"], { signal })).sort((a, b) => b.round - a.round).slice(0, 200);
     const longest = Math.max(...rows.map((row) => row.seconds ?? 0), 1e-9);
     const others = items.filter((row) => row.session !== session).map((row) => [row.session, row.session]);
-    view.paint(head, filters(pick(view, "session", "Session", [[query.get("session") ? session : "", session], ...others])),
+    view.paint(head(), filters(pick(view, "session", "Session", [[query.get("session") ? session : "", session], ...others])),
       card("Rounds", { aside: sessionLink(session) }, table({ caption: "Newest first", rows, id: (row) => row.round, empty: "It has no round yet.", columns: [
         { key: "round", label: "Round", head: true, cell: (row) => h("a", { href: href(["sessions", session, "rounds", String(row.round), "trace"]) }, `Round ${row.round}`) },
         { key: "state", label: "State", cell: (row) => badge(row.state) },
