@@ -74,6 +74,12 @@ function style(node, now, before) {
   for (const [key, value] of Object.entries(now)) if (before[key] !== value) node.style.setProperty(key, String(value));
 }
 
+/** Give an element one more attribute before it is painted. */
+export function give(node, key, value) {
+  node.props[key] = value;
+  apply(node, key, value);
+}
+
 /** Change what `root` holds into `children`; elements of the same tag and key stay themselves. */
 export function paint(root, ...children) {
   const draft = document.createDocumentFragment();

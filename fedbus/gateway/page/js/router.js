@@ -74,7 +74,7 @@ async function show() {
   leaving = new AbortController();
   const { signal } = leaving;
   const main = document.getElementById("main");
-  const root = h("div", { class: "view", key: place });
+  const root = h("div.view", { key: place, "data-address": `#/${path.map(encodeURIComponent).join("/")}` });
   start.told?.(found?.route.section ?? "");
   if (!found) {
     title("Not found");
@@ -97,9 +97,10 @@ async function show() {
     await view(context(target, found, query, signal, !same));
   } catch (error) {
     if (signal.aborted || error.name === "AbortError") return;
-    console.warn(error);
+    if (error.status === undefined) console.warn(error);
     if (!root.isConnected) main.replaceChildren(root);
     paint(root, h("h1", { tabindex: -1 }, found.route.title || "fedbus"), failure(error));
+    if (!same) root.querySelector("h1").focus({ preventScroll: true });
   }
 }
 
@@ -161,5 +162,5 @@ function context(root, { params }, query, signal, fresh) {
 }
 
 function quiet(error) {
-  if (error.name !== "AbortError" && error.status !== 0) console.warn(error);
+  if (error.name !== "AbortError" && error.status === undefined) console.warn(error);
 }

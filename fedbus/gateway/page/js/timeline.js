@@ -16,7 +16,7 @@ const SEGMENTS = [["wait_s", "wait", "waiting"], ["fetch_s", "fetch", "download"
 export function roundBars(rounds, chosen, address, now) {
   const took = (one) => one.seconds ?? Math.max(0, (one.closed_at ?? now) - one.opened_at);
   const most = Math.max(0.001, ...rounds.map(took));
-  return h("div.rounds", { role: "region", tabindex: 0, "aria-label": "Rounds" },
+  return h("div.rounds", { role: "region", tabindex: 0, "aria-label": "Rounds, as bars" },
     h("span.axis", { "aria-hidden": true }, duration(most)),
     h("ol.round-bars", rounds.map((one) => {
       const left = Object.keys(one.not_counted).length || one.refused;
@@ -72,7 +72,7 @@ function clientBar(one, total, most) {
   const odd = !["counted", "accepted"].includes(one.outcome) || one.moves > 0;
   return h("li.client-bar", { key: one.client, class: odd ? "odd" : null },
     h("span.client-name", { title: one.client }, clientLink(one.client)),
-    h("span.track", { role: "img", "aria-label": `${came ? duration(total) : "nothing came"}${times ? `: ${times}` : ""}`, title: `${duration(came ? total : null)}${times ? `: ${times}` : ""}` }, parts,
+    h("span.lane", { role: "img", "aria-label": `${came ? duration(total) : "nothing came"}${times ? `: ${times}` : ""}`, title: `${duration(came ? total : null)}${times ? `: ${times}` : ""}` }, parts,
       rest > most * 0.004 && h("span.seg", { class: came ? "seg-unknown" : "seg-none", css: width(rest) })),
     h("span.client-says", h("span.num", came ? duration(total) : ""), odd && badge(one.outcome), odd && why && h("span.because", { title: why }, why)));
 }

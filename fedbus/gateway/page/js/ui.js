@@ -1,6 +1,6 @@
 // What all views are made of: badges, tables, dialogs, toasts, empty states. See each for how it is used.
 
-import { h, paint } from "./dom.js";
+import { give, h, paint } from "./dom.js";
 import { NONE } from "./format.js";
 
 /** What a state looks like: a sign besides the colour, for those who do not see it. */
@@ -158,7 +158,7 @@ export function confirm(title, { text, action = "OK", field, danger = false, act
 export function copyable(text, shown = text) {
   if (!text) return null;
   return h("span.copyable", h("code", { title: text }, shown), h("button.icon.copy", { type: "button", title: "Copy", "aria-label": `Copy ${shown}`,
-    onclick: () => copy(text) }, h("span", { "aria-hidden": true }, "\u29c9")));
+    onclick: () => copy(text) }, h("span", { "aria-hidden": true })));
 }
 
 export async function copy(text) {
@@ -186,10 +186,10 @@ export function meter(share, label, as = "") {
 /** A field of a form: label, control, help, what is wrong. `control` gets its id and descriptions. */
 export function field(label, control, { help, problem, id, note, class: kind } = {}) {
   const name = id ?? control.props?.id;
-  control.id = name;
+  give(control, "id", name);
   const described = [help && `${name}-help`, problem && `${name}-problem`].filter(Boolean).join(" ");
-  if (described) control.setAttribute("aria-describedby", described);
-  if (problem) control.setAttribute("aria-invalid", "true");
+  if (described) give(control, "aria-describedby", described);
+  if (problem) give(control, "aria-invalid", true);
   return h("div.field", { class: [kind, problem && "invalid"].filter(Boolean).join(" ") || null, key: name },
     h("label", { for: name }, label, note && h("span.note", " ", note)), control,
     help && h("p.help", { id: `${name}-help` }, help), problem && h("p.wrong", { id: `${name}-problem` }, problem));

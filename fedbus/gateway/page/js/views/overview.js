@@ -64,7 +64,7 @@ function topology(now) {
   return card("Who is there", { key: "topology", class: "topology" },
     h("div.roles",
       role("Gateways", now.gateways, (peer) => ["answers this page", since(peer)], now),
-      role("Coordinators", now.coordinators, (peer) => [peer.doing || (peer.leads ? "decides" : "stands by"), since(peer)], now),
+      role("Coordinators", now.coordinators, (peer) => [peer.doing.replace(/^leads /, "") || (peer.leads ? "decides" : "stands by"), since(peer)], now),
       role("Combiners", now.combiners, (peer) => [
         peer.clients ? `${number(peer.updates)} of ${number(peer.clients)} updates, ${bytes(peer.nbytes)}` : peer.doing || "idle",
         meter(peer.clients ? peer.updates / peer.clients : 0, `${peer.updates} of ${peer.clients} updates are here`)], now, combined(now))),

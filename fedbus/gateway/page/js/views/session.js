@@ -109,7 +109,7 @@ function summary(info, rounds) {
     ["a round takes", took.length > 0 && `${duration(took[Math.floor(took.length / 2)])} (median of the last ${took.length})`],
     ["model", info.version && [modelLink(info.version), " ", h("span.muted", bytes(info.nbytes))]],
     ["digest", digest(info.digest)],
-    ["best", info.best_version && [modelLink(info.best_version), info.best_value !== null && h("span.muted", ` ${info.config.best_metric}: ${number(info.best_value)}`)]],
+    ["best", info.best_version && info.config.best_metric && [modelLink(info.best_version), info.best_value !== null && h("span.muted", ` ${info.config.best_metric}: ${number(info.best_value)}`)]],
     ["strategy", h("bdi", info.strategy)], ["codec", info.codec],
     ["clients needed", number(info.clients_min)],
     ["sent by clients", bytes(info.bytes_up)], ["fetched by clients", bytes(info.bytes_down)],
@@ -202,18 +202,18 @@ function settings({ info, schema }) {
 }
 
 function tail({ events, name }) {
-  return card("Last events", { key: "events", aside: h("a", { href: href("events", { session: name }) }, "All events") }, table({ caption: "Last events", dense: true, rows: events, id: (one) => one.id, empty: "No event yet.", columns: [
+  return card("Last events", { key: "events", aside: h("a", { href: href("events", { session: name }) }, "All events") }, table({ caption: "The journal's newest entries", dense: true, rows: events, id: (one) => one.id, empty: "No event yet.", columns: [
     { key: "at", label: "When", cell: (one) => h("span.nowrap", { title: moment(one.at) }, ago(one.at)) }, { key: "kind", label: "Event", head: true },
     { key: "data", label: "What", class: "break", cell: (one) => brief(one.data) }] }));
 }
 
 /** The plain fields of a record; long lists as how many there are. */
 function brief(data) {
-  return Object.entries(data).filter(([key]) => !["config", "traceparent", "blob", "plan", "incarnations"].includes(key)).map(([key, value]) => {
+  return Object.entries(data).filter(([key]) => !["config", "traceparent", "blob", "plan", "incarnations", "session", "at", "digest"].includes(key)).map(([key, value]) => {
     if (value === "" || value === null || value === 0) return null;
     if (Array.isArray(value)) return value.length ? `${key} ${number(value.length)}` : null;
     if (typeof value === "object") return Object.keys(value).length ? key === "metrics" ? metrics(value) : `${key} ${number(Object.keys(value).length)}` : null;
     if (key.endsWith("_at")) return null;
-    return key === "digest" ? null : `${key} ${typeof value === "number" ? number(value) : value}`;
+    return `${key} ${key === "nbytes" || key.startsWith("bytes") ? bytes(value) : typeof value === "number" ? number(value) : value}`;
   }).filter(Boolean).join(" \u00b7 ").slice(0, 240);
 }
