@@ -35,6 +35,7 @@ from fedbus.federation.listing import EventFilter, Order, SessionFilter
 from fedbus.federation.models import Models
 from fedbus.federation.overview import Kind, Overview, overview_of
 from fedbus.federation.reading import ClientInfo, chosen, client_of, events_of, sessions_of
+from fedbus.federation.registry import IMPORTED, Registry, check_free
 from fedbus.federation.session import LOOK_S, Session
 from fedbus.messages import queries, records
 from fedbus.messages.commands import StartSession
@@ -109,6 +110,7 @@ class Federation:
         kept_in = self._kept_in
         archive = Archive(kept_in, self.subjects.workspace, self._workers) if kept_in is not None else None
         self.models = Models(self.store, self.journal, archive)
+        self.registry = Registry(self, self._peer.name)
         return self
 
     async def __aexit__(
@@ -122,6 +124,17 @@ class Federation:
             self._workers.close()
         if bus is not None and isinstance(self._url, str):
             await bus.close()
+
+    @property
+    def clock(self) -> Clock:
+        """The time of day."""
+        return self._clock
+
+    @property
+    def workers(self) -> Workers:
+        """Threads for what would hold the event loop."""
+        assert self._workers is not None, "a federation that was entered has workers"
+        return self._workers
 
     @property
     def bus(self) -> Bus:
@@ -140,25 +153,25 @@ class Federation:
     ) -> Session:
         """Store the first model and start a session; returns when the session is journalled.
 
-        ``model``: names and arrays, or a published version to go on from; one that is only evaluated is not copied.
+        ``model``: names and arrays, or a published version to go on from, by its name or by a stage that has it
+        (``@production``); one that is only evaluated is not copied.
         ``name``: 1 to 40 of ``A-Z a-z 0-9 _ -``; without one a name is made up. Starting a name that exists already
         returns the session that is there (so a start may be repeated). ``chunk_bytes``: largest message of its models
         and updates. A strategy's companions are added, as zeros, where the model has none.
 
         Raises `ConfigError` for a strategy, codec or option that cannot be, or not with this model, `SessionFailed`
-        when the coordinator refuses, `BusUnavailable` when no coordinator takes the command, `BusFull` where the broker
-        has no room for the model: nothing of it stays.
+        when the coordinator refuses, `Conflict` where the version is being removed, `BusUnavailable` when no
+        coordinator takes the command, `BusFull` where the broker has no room for the model: nothing of it stays.
         """
-        name = name or f"session-{secrets.token_hex(4)}"
-        if len(check_name("session name", name)) > SESSION_CHARS_MAX:
-            raise ConfigError(f"session name: expected at most {SESSION_CHARS_MAX} characters, got {len(name)}")
+        name = _checked(name or f"session-{secrets.token_hex(4)}")
         plan = plan_of(config)
         if not model:
             raise ConfigError("model: expected names and arrays, got none")
         session = Session(self, name)
         if await self.is_known(name):
             return session
-        published = await self.models.find(model) if isinstance(model, str) else None
+        published = await self._published(model) if isinstance(model, str) else None
+        model = published.version if published is not None else model
         whole = published is not None and not config.rounds and await self.models.is_kept(published)
         arrays = {} if whole else await self._arrays(model)
         if config.rounds:
@@ -189,6 +202,12 @@ class Federation:
             await self._await_start(session)
             asking.cancel()
         return session
+
+    async def _published(self, model: str) -> records.ModelPublished:
+        """Return the version that a session is to go on from, by its name or a stage's; nobody may be removing it."""
+        found = await self.models.find(await self.registry.resolve(model))
+        check_free(found, await self.registry.store.read_or_none())
+        return found
 
     async def _arrays(self, model: Mapping[str, np.ndarray[Any, Any]] | str) -> Mapping[str, np.ndarray[Any, Any]]:
         return await self.models.get(model) if isinstance(model, str) else model
@@ -434,6 +453,15 @@ class Federation:
                 if loop.time() + ASK_PAUSE_S >= end:
                     raise
                 await asyncio.sleep(ASK_PAUSE_S)
+
+
+def _checked(name: str) -> str:
+    """Return a name if a new session may have it; ConfigError says what may not."""
+    if len(check_name("session name", name)) > SESSION_CHARS_MAX:
+        raise ConfigError(f"session name: expected at most {SESSION_CHARS_MAX} characters, got {len(name)}")
+    if name == IMPORTED:
+        raise ConfigError(f"session name: {name!r} stands for versions that were brought in; choose another")
+    return name
 
 
 def _trainable(config: SessionConfig, plan: Plan, arrays: Arrays) -> Arrays:

@@ -28,7 +28,7 @@ from fedbus.messages.records import REMOVED_CHARS_MAX, ModelPublished
 from fedbus.messages.subjects import Subjects
 from fedbus.messages.uploads import INLINE_BYTES_MAX
 from fedbus.store.reading import Ahead, Reading, StoredModel
-from fedbus.tensors.chunks import CHUNK_BYTES
+from fedbus.tensors.chunks import CHUNK_BYTES, Layout
 from fedbus.tensors.codec import Source
 from fedbus.tensors.manifest import Manifest
 from fedbus.tensors.spare import Spare
@@ -87,7 +87,12 @@ class ModelStore:
     @staticmethod
     def is_small(manifest: Manifest) -> bool:
         """Whether a blob travels within its manifest: one of at most one chunk and 32 KiB. One message to read it."""
-        return manifest.layout.count <= 1 and manifest.spec.nbytes <= INLINE_BYTES_MAX
+        return ModelStore.is_small_layout(manifest.layout)
+
+    @staticmethod
+    def is_small_layout(layout: Layout) -> bool:
+        """`is_small`, before there is a manifest."""
+        return layout.count <= 1 and layout.spec.nbytes <= INLINE_BYTES_MAX
 
     async def put(self, blob: str, arrays: Arrays, chunk_bytes: int = CHUNK_BYTES) -> Manifest:
         """Store arrays as a blob; returns its manifest once everything is stored."""

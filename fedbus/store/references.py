@@ -76,13 +76,10 @@ class SessionVersions:
             case _:
                 pass
 
-    def kept(self, keep_last: int | None) -> Iterator[tuple[ModelPublished, str]]:
-        """Yield the versions that a collection keeps, each with the reason."""
+    def kept(self, keep_last: int | None) -> Iterator[ModelPublished]:
+        """Yield the versions that are not beyond ``keep_last`` and the session's own ``versions_kept``."""
         bounds = [bound for bound in (keep_last, self.config.versions_kept) if bound is not None]
-        last = min(bounds, default=len(self.versions))
-        for model in self.versions[-last:] if last else ():
-            yield model, "all versions are kept" if not bounds else f"one of the last {last} of session {self.session}"
-        yield from self.needed()
+        yield from self.versions[-min(bounds) :] if bounds else self.versions
 
     def needed(self) -> Iterator[tuple[ModelPublished, str]]:
         """Yield the versions that may not even be removed by name, each with the reason."""
@@ -125,13 +122,9 @@ class References:
                 found.setdefault(blob, why)
         return found
 
-    def kept(self, keep_last: int | None) -> dict[str, str]:
-        """Return the blobs that a collection keeps, each with the reason."""
-        found = self.needed()
-        for session in self.sessions.values():
-            for model, why in session.kept(keep_last):
-                found.setdefault(model.blob, why)
-        return found
+    def kept(self, keep_last: int | None) -> set[str]:
+        """Return the blobs of versions that are not beyond what is kept, needed or not."""
+        return {model.blob for session in self.sessions.values() for model in session.kept(keep_last)}
 
 
 async def read_references(bus: Bus, subjects: Subjects) -> References:

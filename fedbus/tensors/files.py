@@ -48,7 +48,8 @@ _NAMES = {
     "<f4": "F32",
     "<f8": "F64",
 }
-_DTYPES = {name: DTYPES[text] for text, name in _NAMES.items()}
+SAFETENSORS_DTYPES = {name: DTYPES[text] for text, name in _NAMES.items()}
+"""The dtypes of the format that a model may have, by their names there."""
 
 
 def header(spec: ModelSpec, metadata: Mapping[str, str] | None = None) -> bytes:
@@ -140,7 +141,9 @@ def from_bytes(data: bytes) -> dict[str, np.ndarray[Any, Any]]:
 
 
 def _laid(entry: Mapping[str, Any]) -> np.ndarray[Any, Any]:
-    return np.frombuffer(memoryview(entry["data"]).toreadonly(), _DTYPES[entry["dtype"]]).reshape(entry["shape"])
+    return np.frombuffer(memoryview(entry["data"]).toreadonly(), SAFETENSORS_DTYPES[entry["dtype"]]).reshape(
+        entry["shape"]
+    )
 
 
 def read(path: Path | str) -> dict[str, np.ndarray[Any, Any]]:

@@ -75,7 +75,7 @@ class House:
 
     def federation(self):
         """An engineer."""
-        return Federation(MemoryBus(self.broker, "eve"), name="eve", workers=Inline())
+        return Federation(MemoryBus(self.broker, "eve"), name="eve", clock=self.clock, workers=Inline())
 
 
 def in_house(test, *, roles=True):

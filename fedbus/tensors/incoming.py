@@ -1,0 +1,249 @@
+"""A model that comes in as a file, piece by piece: checked from its first byte, cut into chunks, never held whole.
+
+    header     of a safetensors file says names, dtypes, shapes and places: all are checked before any data is taken
+    data       becomes chunks as it comes, and goes into the digests and magnitudes of the manifest
+
+An ``.npz`` file cannot be read from its front: it has to lie in a file, and one of its arrays at a time is in memory
+where that is not laid out as ours. Nothing is executed, no pickle is read, and what a file says of its size is believed
+only as far as its bytes bear it out.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from math import prod
+from typing import IO, Any
+from zipfile import BadZipFile, ZipFile
+
+import numpy as np
+from numpy.lib import format as npy
+
+from fedbus.errors import BadMessage, ConfigError
+from fedbus.tensors.chunks import CHUNK_BYTES, Layout
+from fedbus.tensors.codec import Buffer
+from fedbus.tensors.digest import Hasher, chunk_digest
+from fedbus.tensors.files import COMPLEX_KEY, SAFETENSORS_DTYPES
+from fedbus.tensors.manifest import Manifest, magnitude
+from fedbus.tensors.spec import ARRAYS_MAX, ModelSpec
+
+HEADER_BYTES_MAX = 32 * 2**20
+"""Of a header that is taken: `ARRAYS_MAX` arrays of usual names have half of it."""
+
+PIECE_BYTES = 2**20
+"""Of an npz file's array, at once."""
+
+NPZ = b"PK\x03\x04"
+"""How a zip file begins."""
+
+Chunk = tuple[int, bytes]
+
+
+class Cutter:
+    """Cuts the bytes of a model's buffer into chunks as they come, and describes them."""
+
+    def __init__(self, spec: ModelSpec, chunk_bytes: int = CHUNK_BYTES) -> None:
+        self.layout = Layout(spec, chunk_bytes)
+        self._waiting = bytearray()
+        self._hasher = Hasher()
+        self._digests: list[int] = []
+        self._absmax = [0.0] * len(spec.arrays)
+        self._left = spec.nbytes
+
+    def feed(self, data: Buffer) -> list[Chunk]:
+        """Take the next bytes; returns the chunks that are whole now. ConfigError where there are too many."""
+        self._left -= len(data)
+        if self._left < 0:
+            raise ConfigError(f"not a model: its header tells of {self.layout.spec.nbytes} bytes, and more came")
+        self._waiting += data
+        found: list[Chunk] = []
+        while (index := len(self._digests)) < self.layout.count:
+            size = self.layout.size(index)
+            if len(self._waiting) < size:
+                break
+            chunk = bytes(memoryview(self._waiting)[:size])
+            del self._waiting[:size]
+            self._note(index, chunk)
+            found.append((index, chunk))
+        return found
+
+    def _note(self, index: int, chunk: bytes) -> None:
+        self._hasher.update(chunk)
+        self._digests.append(chunk_digest(chunk))
+        for piece in self.layout.segments(index):
+            values = np.frombuffer(chunk, piece.array.numpy, piece.stop - piece.start, piece.offset)
+            self._absmax[piece.index] = max(self._absmax[piece.index], magnitude(values))
+
+    def finish(self) -> Manifest:
+        """Describe the whole; ConfigError where bytes are missing."""
+        if self._left:
+            raise ConfigError(f"not a model: {self._left} of its {self.layout.spec.nbytes} bytes did not come")
+        digests, digest = tuple(self._digests), self._hasher.hexdigest()
+        return Manifest(self.layout.spec, self.layout.chunk_bytes, digests, digest, tuple(self._absmax))
+
+
+class SafetensorsCutter:
+    """Cuts a safetensors file into the chunks of its model; ``spec``: None until the header has come."""
+
+    def __init__(self, chunk_bytes: int = CHUNK_BYTES) -> None:
+        self.cutter: Cutter | None = None
+        self._chunk_bytes = chunk_bytes
+        self._head = bytearray()
+
+    def feed(self, data: Buffer) -> list[Chunk]:
+        """Take the next bytes of the file; returns the chunks that are whole now. ConfigError for what is no model."""
+        if self.cutter is not None:
+            return self.cutter.feed(data)
+        self._head += data
+        if len(self._head) < 8:
+            return []
+        length = int.from_bytes(self._head[:8], "little")
+        if length > HEADER_BYTES_MAX:
+            raise ConfigError(
+                f"not a safetensors file: a header of {length} bytes, expected {HEADER_BYTES_MAX} at most"
+            )
+        if len(self._head) < 8 + length:
+            return []
+        self.cutter = Cutter(spec_of(bytes(self._head[8 : 8 + length])), self._chunk_bytes)
+        rest = bytes(self._head[8 + length :])
+        self._head.clear()
+        return self.cutter.feed(rest)
+
+    def finish(self) -> Manifest:
+        """Describe the whole; ConfigError where bytes are missing."""
+        if self.cutter is None:
+            raise ConfigError(f"not a safetensors file: it ends within its header, after {len(self._head)} bytes")
+        return self.cutter.finish()
+
+
+def spec_of(header: bytes) -> ModelSpec:
+    """Return what the header of a safetensors file tells of, in the order of its data; ConfigError for what is none.
+
+    The arrays have to lie back to back, from the first byte of the data on, as the format asks.
+    """
+    try:
+        entries = json.loads(header, object_pairs_hook=_distinct)
+        notes = entries.pop("__metadata__", {})
+        pairs = json.loads(notes.get(COMPLEX_KEY, "[]"))
+        places = sorted((_place(entry), name) for name, entry in entries.items())
+        wire = [_described(name, entries[name], pair=name in pairs) for _, name in places]
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise ConfigError(f"not a safetensors file: its header is not as it should be: {error!r:.200}") from error
+    if not wire:
+        raise ConfigError("not a model: it has no arrays")
+    spec = _spec(wire)
+    for array, (place, name) in zip(spec.arrays, places, strict=True):
+        if place != (array.offset, array.stop):
+            what = f"array {name!r:.80} lies at {place[0]} to {place[1]}, expected {array.offset} to {array.stop}"
+            raise ConfigError(f"not a safetensors file: {what}")
+    return spec
+
+
+def _place(entry: dict[str, Any]) -> tuple[int, int]:
+    start, stop = entry["data_offsets"]
+    if type(start) is not int or type(stop) is not int:
+        raise TypeError("data_offsets that are no two whole numbers")
+    return start, stop
+
+
+def _distinct(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a name comes twice")
+    return found
+
+
+def _described(name: str, entry: dict[str, Any], *, pair: bool) -> list[Any]:
+    dtype, shape = entry["dtype"], entry["shape"]
+    if dtype not in SAFETENSORS_DTYPES:
+        raise ConfigError(f"array {name!r:.80}: dtype {dtype!r:.20} is none that numpy has; convert it first")
+    text = SAFETENSORS_DTYPES[dtype].str
+    if not pair:
+        return [name, text, shape]
+    if text not in ("<f4", "<f8") or shape[-1:] != [2]:
+        raise ValueError(f"complex numbers are pairs of F32 or F64, not {dtype} {shape}")
+    return [name, {"<f4": "<c8", "<f8": "<c16"}[text], shape[:-1]]
+
+
+def _spec(wire: list[list[Any]]) -> ModelSpec:
+    try:
+        return ModelSpec.from_wire(wire)
+    except BadMessage as error:
+        raise ConfigError(f"not a model: {error}") from error
+
+
+class NpzFile:
+    """An ``.npz`` file that is read piece by piece; ``spec``: what it holds, by the headers of its arrays.
+
+    ConfigError for what is none, or holds what a model cannot hold.
+    """
+
+    def __init__(self, file: IO[bytes]) -> None:
+        try:
+            self._zip = ZipFile(file)
+            names = self._zip.namelist()
+            if len(names) > ARRAYS_MAX:
+                raise ConfigError(f"not a model: {len(names)} arrays, expected {ARRAYS_MAX} at most")
+            self._heads = [_npy_head(self._zip, name) for name in names]
+        except (BadZipFile, ValueError, EOFError, OSError, NotImplementedError, RuntimeError) as error:
+            raise ConfigError(f"not an .npz file of plain arrays: {error!r:.200}") from error
+        if not self._heads:
+            raise ConfigError("not a model: it has no arrays")
+        wire = [
+            [name.removesuffix(".npy"), dtype.newbyteorder("<").str, list(shape)]
+            for name, (shape, _, dtype) in zip(names, self._heads, strict=True)
+        ]
+        self._names = names
+        self.spec = _spec(wire)
+
+    def pieces(self) -> Iterator[Buffer]:
+        """Yield the bytes of the model's buffer; ConfigError where the file is damaged."""
+        try:
+            for name, (shape, fortran, dtype) in zip(self._names, self._heads, strict=True):
+                with self._zip.open(name) as member:
+                    _skip_head(member)
+                    yield from _laid(member, shape, dtype, fortran=fortran)
+        except (BadZipFile, ValueError, EOFError, OSError) as error:
+            raise ConfigError(f"not an .npz file of plain arrays: {error!r:.200}") from error
+
+
+Head = tuple[tuple[int, ...], bool, np.dtype[Any]]
+
+
+def _npy_head(file: ZipFile, name: str) -> Head:
+    with file.open(name) as member:
+        shape, fortran, dtype = _read_head(member)
+    if dtype.hasobject:
+        raise ValueError(f"{name!r:.80} holds objects")
+    return tuple(int(dim) for dim in shape), fortran, dtype
+
+
+def _read_head(member: IO[bytes]) -> Head:
+    major, _ = npy.read_magic(member)
+    read = npy.read_array_header_1_0 if major == 1 else npy.read_array_header_2_0
+    shape, fortran, dtype = read(member)
+    return shape, fortran, dtype
+
+
+_skip_head = _read_head
+
+
+def _laid(member: IO[bytes], shape: tuple[int, ...], dtype: np.dtype[Any], *, fortran: bool) -> Iterator[Buffer]:
+    """Yield an array's bytes in C order, little-endian."""
+    left = prod(shape) * dtype.itemsize
+    if fortran and len(shape) > 1:
+        array = np.frombuffer(_exactly(member, left), dtype).reshape(shape, order="F")
+        yield np.ascontiguousarray(array, dtype.newbyteorder("<")).reshape(-1).view(np.uint8).data
+        return
+    step = PIECE_BYTES - PIECE_BYTES % dtype.itemsize
+    while left:
+        data = _exactly(member, min(step, left))
+        left -= len(data)
+        yield np.frombuffer(data, dtype).astype(dtype.newbyteorder("<"), copy=False).view(np.uint8).data
+
+
+def _exactly(member: IO[bytes], count: int) -> bytes:
+    data = member.read(count)
+    if len(data) != count:
+        raise EOFError(f"{count - len(data)} bytes of an array are missing")
+    return data
