@@ -18,7 +18,9 @@ class ComparisonAsked(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    session: Annotated[tuple[Name, ...], Field(min_length=2, max_length=SESSIONS_MAX)]
+    session: Annotated[
+        tuple[Name, ...], Field(min_length=2, max_length=SESSIONS_MAX, json_schema_extra={"uniqueItems": True})
+    ]
     """Each of them: `?session=a&session=b`."""
 
 
