@@ -65,7 +65,7 @@ export function chart(node, { title, unit = "", x: { label = "round", kind = "ro
         { ...axis, size: 28, space: 72, values: (_, marks) => marks.map(tell), ...(INCREMENTS[kind] && { incrs: INCREMENTS[kind] }) },
         { ...axis, size: 56, values: (_, marks) => marks.map(say) }],
       series: [{}, ...lines.map((each) => ({ show: !hidden.has(each.name), width: 2, stroke: () => theme.color(each.color), dash: each.dash,
-        points: { show: data[0].length <= 60, size: 5, fill: () => theme.color(each.color) } }))],
+        points: { size: 5, fill: () => theme.color(each.color) } }))],
       hooks: { setCursor: [values] },
     }, data, plot);
   }
@@ -114,7 +114,7 @@ export function chart(node, { title, unit = "", x: { label = "round", kind = "ro
       const pairs = [...each.values].sort(([a], [b]) => a - b);
       return [pairs.map(([x]) => x), pairs.map(([, y]) => y)];
     }));
-    const next = JSON.stringify([lines.map((each) => [each.name, each.color, each.dash]), data[0].length <= 60]);
+    const next = JSON.stringify(lines.map((each) => [each.name, each.color, each.dash]));
     if (next !== shape) {
       shape = next;
       build();

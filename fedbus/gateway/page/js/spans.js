@@ -20,15 +20,22 @@ function tree(spans) {
   return { below, root: below("").find((span) => span.name === "round") ?? below("")[0] };
 }
 
-/** What the end of the round waited for: backwards from it, always the span that ended last before. */
+/**
+ * What the end of the round waited for: backwards from it, always the span that ended last before. Clients do not wait
+ * for each other, so of them it is only the last.
+ */
 export function critical(spans) {
   const { below, root } = tree(spans);
   const path = new Set();
   const walk = (span, until) => {
     path.add(span.span_id);
     let now = Math.min(until, span.end_at);
+    let client = "";
     for (const child of [...below(span.span_id)].sort((a, b) => b.end_at - a.end_at)) {
       if (child.end_at > now + 1e-3 || path.has(child.span_id)) continue;
+      const who = owner(child).startsWith("client ") ? owner(child) : "";
+      if (client && who && who !== client) continue;
+      client ||= who;
       walk(child, now);
       now = Math.min(now, child.start_at);
     }
