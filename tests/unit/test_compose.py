@@ -1,0 +1,145 @@
+"""docker-compose.yml and what it ships: every container is held back, and what it runs exists."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import typer
+import yaml
+
+from fedbus.bus.embedded import BrokerSettings
+from fedbus.bus.embedded.conf import standalone_text
+from fedbus.cli import tree
+
+ROOT = Path(__file__).parents[2]
+COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+SERVICES = COMPOSE["services"]
+SHIPPED = ROOT / "examples" / "compose"
+OURS = [name for name, service in SERVICES.items() if service["image"] == "fedbus:local"]
+SIZES = {"k": 2**10, "m": 2**20, "g": 2**30}
+
+
+def nbytes(text):
+    """Bytes of a size as Compose writes it."""
+    return int(text[:-1]) * SIZES[text[-1]]
+
+
+def settings(text):
+    """The settings of a nats-server file: its lines without comments."""
+    lines = [re.sub(r"\s*#.*", "", line).strip() for line in text.splitlines()]
+    return [line for line in lines if line]
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_no_container_may_more_than_it_needs(name):
+    """No root, no capability, no new privilege, nothing to write to but memory and volumes, bounds on everything."""
+    service = SERVICES[name]
+    user, _, group = service["user"].partition(":")
+    assert int(user) > 0 and int(group) > 0
+    assert service["cap_drop"] == ["ALL"] and "cap_add" not in service
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert service["read_only"] is True and not service.get("privileged")
+    assert 0 < nbytes(service["mem_limit"]) <= 2**30
+    assert 0 < service["cpus"] <= 1
+    assert 0 < service["pids_limit"] <= 256
+    assert service["logging"]["options"] == {"max-size": "10m", "max-file": "3"}
+    assert all("size=" in mount for mount in service["tmpfs"]), "memory that is written to is bounded"
+    assert service["restart"] == ("no" if name == "cli" else "unless-stopped")
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_what_is_published_is_published_to_this_machine_alone(name):
+    """Nobody is asked for a password, so no port is open to others, and the broker's is not published at all."""
+    assert all(port.startswith("127.0.0.1:") for port in SERVICES[name].get("ports", ()))
+    assert "ports" not in SERVICES["broker"]
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_what_is_mounted_from_the_checkout_is_there_and_read_only(name):
+    """A bind mount is a file that we ship; all else is a named volume."""
+    for mount in SERVICES[name].get("volumes", ()):
+        source = mount.split(":")[0]
+        if source.startswith("."):
+            assert (ROOT / source).is_file() and mount.endswith(":ro")
+        else:
+            assert source in COMPOSE["volumes"]
+
+
+def test_images_are_pinned_or_built_here():
+    """No tag moves under who uses it: a version to the patch, or what is built from the checkout."""
+    for service in SERVICES.values():
+        if "build" in service:
+            assert service["build"]["context"] == "."
+            assert (ROOT / service["build"]["dockerfile"]).is_file()
+        else:
+            assert re.search(r":v?\d+\.\d+\.\d+$", service["image"])
+    bases = re.findall(r"^ARG \w+=(\S+)$", (SHIPPED / "Dockerfile").read_text(), re.MULTILINE)
+    assert bases and all(re.match(r"\d+\.\d+", base) for base in bases)
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_every_command_is_one_of_ours(name):
+    """Each role's arguments are parsed by the command that they name, without a word left over."""
+    command, rest = typer.main.get_command(tree.app), list(SERVICES[name]["command"])
+    if rest == ["--help"]:
+        return
+    while hasattr(command, "commands"):
+        command = command.commands[rest.pop(0)]
+    command.make_context(name, rest)
+
+
+def test_roles_wait_for_a_broker_that_is_well():
+    """All of ours begin when the broker answers its health check, and every one of them has a check of its own."""
+    for name in OURS:
+        assert SERVICES[name]["depends_on"] == {"broker": {"condition": "service_healthy"}}
+        if name != "cli":
+            assert SERVICES[name]["healthcheck"]["test"][0] == "CMD"
+
+
+def test_names_of_the_operators_side_are_told_apart():
+    """No two services give a role the same name, and combiners have a volume each."""
+    named = [SERVICES[name]["command"] for name in OURS]
+    names = [command[command.index("--name") + 1] for command in named if "--name" in command]
+    assert len(names) == len(set(names)) == 5
+    assert SERVICES["combiner-1"]["volumes"] != SERVICES["combiner-2"]["volumes"]
+
+
+def test_the_brokers_settings_are_those_that_we_write_elsewhere():
+    """The shipped file is what `fedbus broker settings` writes, with bounds; only the health check's port is added."""
+    shipped = settings((SHIPPED / "nats.conf").read_text())
+    limits = BrokerSettings(name="broker", memory_bytes_max=256 * 2**20, file_bytes_max=10 * 2**30)
+    written = settings(standalone_text(limits, Path("/var/lib/nats"), "0.0.0.0", 4222))
+    assert shipped == [*written, 'http: "127.0.0.1:8222"']
+    assert limits.memory_bytes_max < nbytes(SERVICES["broker"]["mem_limit"])
+
+
+def test_prometheus_asks_who_is_there():
+    """Each target is a service of ours at the port that it listens on, and every role is asked."""
+    given = yaml.safe_load((SHIPPED / "prometheus.yml").read_text())
+    assert set(given) == {"global", "scrape_configs"}
+    asked = {}
+    for job in given["scrape_configs"]:
+        assert set(job) <= {"job_name", "static_configs", "dns_sd_configs"}
+        for target in (t for config in job.get("static_configs", ()) for t in config["targets"]):
+            host, _, port = target.partition(":")
+            asked[host] = port
+        for config in job.get("dns_sd_configs", ()):
+            assert config["type"] == "A", "with an address alone the port has to be given"
+            asked |= {name: str(config["port"]) for name in config["names"]}
+    assert set(asked) == set(OURS) - {"cli"}
+    for name, port in asked.items():
+        option = "--port" if name == "gateway" else "--metrics-port"
+        command = SERVICES[name]["command"]
+        assert command[command.index(option) + 1] == port
+
+
+def test_what_is_not_needed_is_not_sent_to_the_engine():
+    """The build's context is an allow-list: history, data and environments stay here."""
+    ignored = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and not line.startswith("#")]
+    assert ignored[0] == "*"
+    copied = re.findall(r"^COPY (?!--from)(.+) \S+$", (SHIPPED / "Dockerfile").read_text(), re.MULTILINE)
+    for source in " ".join(copied).split():
+        assert (ROOT / source).exists()
+        assert any(source.startswith(line[1:]) for line in ignored if line.startswith("!"))
