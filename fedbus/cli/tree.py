@@ -18,6 +18,7 @@ import typer
 
 from fedbus.cli.commands import (
     analyze,
+    archive,
     backup,
     bench,
     broker,
@@ -34,6 +35,7 @@ from fedbus.cli.commands import (
     simulate,
     strategy,
     top,
+    track,
     up,
 )
 from fedbus.cli.running import INTERRUPTED
@@ -47,7 +49,6 @@ app = typer.Typer(
     name="fedbus",
     help="Federated learning over a message bus.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -77,9 +78,11 @@ app.command("combiner")(roles.combiner)
 app.command("gateway")(roles.gateway)
 app.add_typer(broker.app, name="broker")
 app.add_typer(client.app, name="client")
+session.app.command("track")(track.track)
 app.add_typer(session.app, name="session")
 sessions.add_to(session.app)
 app.add_typer(event.app, name="event")
+model.app.command("archive")(archive.archive)
 app.add_typer(model.app, name="model")
 app.command("evaluate")(evaluate.evaluate)
 app.command("analyze")(analyze.analyze)

@@ -7,12 +7,16 @@ from typing import Annotated
 
 import typer
 
-from fedbus.cli.environment import URL, Credentials, Json, Nats, Workspace
+from fedbus.cli import completing
+from fedbus.cli.environment import URL, Credentials, Json, Nats, Store, Workspace
 from fedbus.cli.running import run
 
 app = typer.Typer(help="See and fetch published models.", no_args_is_help=True)
 
-Version = Annotated[str, typer.Argument(metavar="VERSION", help="As `fedbus model list` shows it.")]
+Version = Annotated[
+    str,
+    typer.Argument(metavar="VERSION", help="As `fedbus model list` shows it.", autocompletion=completing.versions),
+]
 
 
 @app.command("list")
@@ -32,13 +36,14 @@ def show(
     nats: Nats = URL,
     workspace: Workspace = "default",
     credentials: Credentials = None,
+    store: Store = None,
     json: Json = False,
 ) -> None:
     """Show a version: where it comes from, and its arrays."""
     from fedbus.cli.listing import show_model
     from fedbus.cli.roles import Place
 
-    run(show_model(Place(nats, workspace, credentials), version, json=json))
+    run(show_model(Place(nats, workspace, credentials, store), version, json=json))
 
 
 @app.command("download")
@@ -50,10 +55,11 @@ def download(
     nats: Nats = URL,
     workspace: Workspace = "default",
     credentials: Credentials = None,
+    store: Store = None,
     json: Json = False,
 ) -> None:
     """Fetch a version into a safetensors file; its digest is checked before the file gets its name."""
     from fedbus.cli.listing import download
     from fedbus.cli.roles import Place
 
-    run(download(Place(nats, workspace, credentials), version, output, json=json))
+    run(download(Place(nats, workspace, credentials, store), version, output, json=json))
