@@ -216,19 +216,31 @@ def _answer(operation: Operation, references: Mapping[tuple[str, str], Json]) ->
 
 
 def _link(operations: tuple[Operation, ...], paths: Mapping[str, Json]) -> None:
-    """Say of what is made which operations take its name: what is in the answer is what stands in their paths."""
+    """Say of what is made, or listed, which operations take its name: what is in the answer stands in their paths."""
     for operation in operations:
-        if operation.method == "GET" or not isinstance(operation.answer, type):
-            continue
-        fields = getattr(operation.answer, "model_fields", {})
+        (fields, where), own = _told_by(operation), set(names_of(operation))
         links: Json = {}
         for other in operations:
-            names = names_of(other)
-            if names and other is not operation and set(names) <= fields.keys():
-                parameters = {name: f"$response.body#/{name}" for name in names}
-                links[other.id] = {"operationId": other.id, "parameters": parameters}
+            names = set(names_of(other))
+            if other is operation or not names & fields or not names <= fields | own:
+                continue
+            if "name" in names and tag_of(other) != tag_of(operation):
+                continue  # a combiner's name is no strategy's
+            parameters = {
+                name: f"$response.body#/{where}{name}" if name in fields else f"$request.path.{name}" for name in names
+            }
+            links[other.id] = {"operationId": other.id, "parameters": parameters}
         if links:
             paths[operation.path][operation.method.lower()]["responses"][str(operation.status)]["links"] = links
+
+
+def _told_by(operation: Operation) -> tuple[set[str], str]:
+    """Return the names that are told by what is made, or by what is listed first, and where they are in the answer."""
+    fields: Mapping[str, Any] = getattr(operation.answer, "model_fields", {})
+    if "items" in fields:
+        (item,) = operation.answer.__pydantic_generic_metadata__["args"]
+        return set(item.model_fields) - set(names_of(operation)), "items/0/"
+    return (set(fields), "") if operation.method in ("POST", "PUT", "PATCH") else (set(), "")
 
 
 def names_of(operation: Operation) -> tuple[str, ...]:
