@@ -3,17 +3,28 @@
 import { api } from "./api.js";
 import { h } from "./dom.js";
 import { number } from "./format.js";
+import { failure } from "./ui.js";
 
-/** Items of as many pages as `count` needs: {items, total, more}. */
+/**
+ * Items of as many pages as `count` needs: {items, total, more, problem}. Pages of a search may be empty and have a next one:
+ * they are followed for a while. `problem`: what is wrong with a filter as it was typed.
+ */
 export async function upto(path, query, count, signal) {
   const items = [];
   let cursor, total = null;
-  do {
-    const page = await api.get(path, { query: { ...query, limit: Math.min(500, count - items.length), cursor }, signal });
+  for (let pages = 10 + count / 20; pages > 0; pages -= 1) {
+    let page;
+    try {
+      page = await api.get(path, { query: { ...query, limit: Math.min(500, count - items.length), cursor }, signal });
+    } catch (problem) {
+      if (problem.status !== 422) throw problem;
+      return { items, total, more: false, problem };
+    }
     items.push(...page.items);
     cursor = page.next;
     total = page.total ?? total;
-  } while (cursor && items.length < count);
+    if (!cursor || items.length >= count) break;
+  }
   return { items, total, more: Boolean(cursor) };
 }
 
@@ -21,8 +32,8 @@ export async function upto(path, query, count, signal) {
 export const press = (text, onclick, props) => h("button", { type: "button", onclick, ...props }, text);
 
 /** Under a list: how much of it is shown, and a button for more. */
-export const below = ({ items, total, more }, next) => items.length > 0 && h("div.below", h("span.note",
-  total === null || total <= items.length ? `${number(items.length)} shown` : `${number(items.length)} of ${number(total)} shown`), more && press("Show more", next));
+export const below = ({ items, total, more, problem }, next) => [problem && failure(problem), (items.length > 0 || more) && h("div.below", h("span.note",
+  total === null || total <= items.length ? `${number(items.length)} shown` : `${number(items.length)} of ${number(total)} shown`), more && press(items.length ? "Show more" : "Look further", next))];
 
 export const filters = (...fields) => h("form.filters", { role: "search", onsubmit: (event) => event.preventDefault() }, fields);
 

@@ -58,7 +58,7 @@ export default async function events(view) {
       below({ ...found, items, total: null }, () => { count += 200; load(); }));
   }
   async function load() {
-    found = await upto("events", asked, count, signal);
+    found = await upto("events", { ...asked, order: "newest" }, count, signal);
     draw();
   }
   view.live.on({}, (event) => {

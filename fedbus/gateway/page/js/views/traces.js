@@ -8,13 +8,13 @@ import { href } from "../router.js";
 import { badge, card, empty, heading, meter, table } from "../ui.js";
 
 export default async function traces(view) {
-  const { query, signal, api } = view;
+  const { query, signal } = view;
   const head = () => heading("Traces", { note: "Where a round's time went: every span that the roles told of it, on one line of time." });
   await view.fresh(async () => {
     const { items } = await upto("sessions", {}, 100, signal);
     const session = query.get("session") || items[0]?.session;
     if (!session) return view.paint(head(), empty("No round has been trained yet", "A trace begins with a round, and a round with a session.", h("a.button.primary", { href: "#/sessions/new" }, "Start a session")));
-    const rows = (await api.all(["sessions", session, "rounds"], { signal })).sort((a, b) => b.round - a.round).slice(0, 200);
+    const { items: rows } = await upto(["sessions", session, "rounds"], { order: "newest" }, 200, signal);
     const longest = Math.max(...rows.map((row) => row.seconds ?? 0), 1e-9);
     const others = items.filter((row) => row.session !== session).map((row) => [row.session, row.session]);
     view.paint(head(), filters(pick(view, "session", "Session", [[query.get("session") ? session : "", session], ...others])),
