@@ -95,7 +95,7 @@ async def list_sessions(place: Place, chosen: Mapping[str, Any], *, json: bool) 
         for info in sessions
     ]
     columns = ("session", "state", "rounds", "waits", "metrics", "model", "started")
-    filtered = any(chosen.get(name) is not None for name in ("status", "strategy", "text", "after"))
+    filtered = any(chosen.get(name) for name in ("status", "strategy", "text", "after"))
     none = "no such sessions" if filtered else "no sessions yet; start one: fedbus session start MODEL_FILE"
     print_table(columns, rows, empty=none)
 

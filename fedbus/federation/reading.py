@@ -51,7 +51,9 @@ def chosen(
     `NotFound` where there is none of that name among them.
     """
     found = [info for info in infos if wanted.meets(info, now)]
-    found.sort(key=lambda info: (info.started_at, info.session), reverse=order == "newest")
+    found.sort(key=lambda info: info.started_at)  # of the same moment: as they stand in the journal
+    if order == "newest":
+        found.reverse()
     if after is not None:
         names = [info.session for info in found]
         if after not in names:

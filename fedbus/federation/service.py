@@ -329,19 +329,20 @@ class Federation:
     async def sessions(
         self,
         *,
-        status: Status | None = None,
+        status: Status | Sequence[Status] = (),
         strategy: str | None = None,
         text: str | None = None,
         order: Order = "oldest",
         limit: int | None = None,
         after: str | None = None,
     ) -> list[SessionInfo]:
-        """Return sessions in order of their start: all, or those of a status, of a strategy, with a text in them.
+        """Return sessions in order of their start: all, or those that stand so, of a strategy, with a text in them.
 
         ``text``: in the name, the reason, the strategy, or who started it. A page of ``limit`` begins behind the
         session named ``after``, the last of the page before. All journals are read for it; a gateway has them at hand.
         """
-        wanted = SessionFilter(status, strategy, text)
+        statuses = (status,) if isinstance(status, str) else tuple(status)
+        wanted = SessionFilter(statuses, strategy, text)
         return chosen(await sessions_of(self.journal), wanted, self._clock.now(), order, limit, after)
 
     async def events(

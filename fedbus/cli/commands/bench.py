@@ -1,4 +1,4 @@
-"""`fedbus bench echo|aggregate|transfer|clients|profile`."""
+"""`fedbus bench echo|aggregate|transfer|clients|flood|control|profile`."""
 
 from __future__ import annotations
 
@@ -232,6 +232,22 @@ def flood(
     from fedbus.cli.benches import flood as bench
 
     _bench([bench.Case(clients, model_mb, rounds, rate)], bench.run, bench.COLUMNS, markdown=markdown, json=json)
+
+
+@app.command("control")
+def control(
+    *,
+    sessions: Annotated[
+        int, typer.Option("--sessions", min=1, max=1_000_000, help="Sessions in the journal, of 10 events each.")
+    ] = 10_000,
+    requests: Annotated[int, typer.Option("--requests", min=2, max=10_000, help="Of each page.")] = 50,
+    markdown: Markdown = False,
+    json: Json = False,
+) -> None:
+    """Measure how soon a gateway knows a long journal, and how soon its pages come."""
+    from fedbus.cli.benches import control as bench
+
+    _bench([bench.Case(sessions, requests)], bench.run, bench.COLUMNS, markdown=markdown, json=json)
 
 
 @app.command("profile")

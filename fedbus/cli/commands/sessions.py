@@ -51,7 +51,7 @@ def _only(what: str, metavar: str) -> object:
 
 def list_sessions(
     *,
-    status: Annotated[Standing | None, _only("Only those that stand so.", "STATUS")] = None,
+    status: Annotated[list[Standing] | None, _only("Only those that stand so; repeatable.", "STATUS")] = None,
     strategy: Annotated[str | None, _only("Only those of this strategy.", "NAME")] = None,
     text: Annotated[
         str | None, _only("Only those with this text in name, reason, strategy or starter.", "TEXT")
@@ -69,7 +69,7 @@ def list_sessions(
     from fedbus.cli.sessions import list_sessions
 
     chosen = {
-        "status": status.value if status is not None else None,
+        "status": [one.value for one in status or ()],
         "strategy": strategy,
         "text": text,
         "order": "newest" if newest else "oldest",

@@ -20,7 +20,7 @@ from fedbus.messages.ids import Name
 LOOKED_AT_MAX = 1000
 """Events in which a page looks for a text; then it says how far it came, and the next page goes on there."""
 
-AT_ONCE = 100
+AT_ONCE = 500
 
 Kind = Literal[
     "SessionStarted", "RoundOpened", "UpdatesRecorded", "ClientsMoved", "RoundClosing", "RoundFailed",
