@@ -11,8 +11,8 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
@@ -35,8 +35,7 @@ Value = bool | int | float | str | list[str]
 Told = dict[str, Value]
 
 
-@dataclass(frozen=True, slots=True)
-class EndedEvent:
+class EndedEvent(NamedTuple):
     """Something that happened within a span; ``at`` in seconds since the epoch."""
 
     name: str
@@ -44,8 +43,7 @@ class EndedEvent:
     attributes: Told
 
 
-@dataclass(frozen=True, slots=True)
-class EndedSpan:
+class EndedSpan(NamedTuple):
     """A span as it is told: ids in hexadecimal, ``parent_id`` empty where there is none, times since the epoch.
 
     ``error``: why it failed, empty where it did not. ``links``: ``<trace id>-<span id>`` of each.
@@ -65,11 +63,11 @@ class EndedSpan:
 
 
 class Outlet:
-    """The spans of one role on their way to the bus; a span processor of OpenTelemetry's SDK."""
+    """The spans of one role on their way to the bus; it may be a span processor of OpenTelemetry's SDK."""
 
     def __init__(self, spans_max: int = SPANS_WAITING_MAX) -> None:
         self.dropped = 0
-        self._spans: deque[ReadableSpan] = deque()
+        self._spans: deque[ReadableSpan | EndedSpan] = deque()
         self._spans_max = spans_max
         self._lock = threading.Lock()
         self._wake: tuple[asyncio.AbstractEventLoop, asyncio.Event] | None = None
@@ -83,9 +81,15 @@ class Outlet:
         """Nothing: a span is told of when it has ended."""
 
     def on_end(self, span: ReadableSpan) -> None:
-        """Take a span that has ended, from any thread; of too many the oldest goes."""
+        """Take a span of the SDK's that has ended; those of an application around us are not ours to tell."""
+        scope = span.instrumentation_scope
         if span.context is None or not span.context.trace_flags.sampled:
             return
+        if scope is not None and scope.name.startswith("fedbus."):
+            self.put(span)
+
+    def put(self, span: ReadableSpan | EndedSpan) -> None:
+        """Take a span that has ended, from any thread; of too many the oldest goes."""
         with self._lock:
             first = not self._spans
             if len(self._spans) >= self._spans_max:
@@ -125,7 +129,7 @@ class Outlet:
         """Return the oldest, at most so many."""
         with self._lock:
             taken = [self._spans.popleft() for _ in range(min(count, len(self._spans)))]
-        return [told(span) for span in taken]
+        return [span if isinstance(span, EndedSpan) else told(span) for span in taken]
 
 
 def _wake(loop: asyncio.AbstractEventLoop, event: asyncio.Event) -> None:
@@ -156,18 +160,23 @@ def told(span: ReadableSpan) -> EndedSpan:
         start_at=(span.start_time or 0) / 1e9,
         end_at=(span.end_time or 0) / 1e9,
         error=(status.description or "failed")[:TEXT_CHARS_MAX] if failed else "",
-        attributes=_attributes(span.attributes),
-        events=tuple(EndedEvent(one.name, one.timestamp / 1e9, _attributes(one.attributes)) for one in events),
+        attributes=bounded(span.attributes),
+        events=tuple(EndedEvent(one.name, one.timestamp / 1e9, bounded(one.attributes)) for one in events),
         links=tuple(f"{one.context.trace_id:032x}-{one.context.span_id:016x}" for one in span.links[:ITEMS_MAX]),
     )
 
 
-def _attributes(attributes: object) -> Told:
-    items = dict(attributes).items() if attributes else ()  # type: ignore[call-overload]
-    return {str(key)[:TEXT_CHARS_MAX]: _value(value) for key, value in list(items)[:ITEMS_MAX]}
+def bounded(attributes: Mapping[str, object] | None) -> Told:
+    """Return attributes within the bounds of what is told."""
+    if not attributes:
+        return {}
+    items = attributes.items() if len(attributes) <= ITEMS_MAX else list(attributes.items())[:ITEMS_MAX]
+    return {key: _value(value) for key, value in items}
 
 
 def _value(value: object) -> Value:
+    if isinstance(value, str):
+        return value[:TEXT_CHARS_MAX]
     if isinstance(value, bool | int | float):
         return value
     if isinstance(value, list | tuple):

@@ -20,6 +20,7 @@ from fedbus.telemetry.logs import about
 from fedbus.telemetry.meters import OFF as NO_METERS
 from fedbus.telemetry.meters import Meters
 from fedbus.telemetry.names import ERROR_TYPE, Attributes, AttributeValue
+from fedbus.telemetry.recorded import RecordedSpan
 from fedbus.version import __version__
 
 if TYPE_CHECKING:
@@ -74,7 +75,8 @@ class Telemetry:
 
     ``tracer_provider`` may be any provider of OpenTelemetry's API. Without one, spans go to the provider of the
     application around us if it has OpenTelemetry loaded by now, and nowhere otherwise. ``outlet``: where spans wait to
-    be put on the bus; None: they are not. ``meters`` count, or do nothing.
+    be put on the bus; without a provider spans of our own end there (`fedbus.telemetry.recorded`), a provider has to be
+    given it as a span processor. ``meters`` count, or do nothing.
     """
 
     def __init__(
@@ -90,7 +92,8 @@ class Telemetry:
         self.instance = instance
         self.meters = meters
         self.outlet = outlet
-        self._tracer = _tracer(role, tracer_provider)
+        self._records = outlet is not None and tracer_provider is None
+        self._tracer = None if self._records else _tracer(role, tracer_provider)
 
     @classmethod
     def off(cls) -> Telemetry:
@@ -99,13 +102,13 @@ class Telemetry:
         telemetry.role = telemetry.instance = ""
         telemetry.meters = NO_METERS
         telemetry.outlet = None
-        telemetry._tracer = None  # noqa: SLF001 - its own class
+        telemetry._records, telemetry._tracer = False, None  # noqa: SLF001 - its own class
         return telemetry
 
     @property
     def enabled(self) -> bool:
         """Whether spans may go anywhere; ask it before computing a costly attribute."""
-        return self._tracer is not None
+        return self._records or self._tracer is not None
 
     def start_span(
         self,
@@ -123,12 +126,15 @@ class Telemetry:
         begins a new trace, unless it is not to be ``sampled``. Names are few and fixed: what varies is an attribute.
         ``links``: headers of other spans that it is about.
         """
-        if self._tracer is None:
+        if not self.enabled:
             return _OFF if not parent else _SilentSpan(passed_on(parent))
         if not sampled:
             return _SilentSpan(unsampled(parent))
         if is_unsampled(parent):
             return _SilentSpan(passed_on(parent or {}))
+        if self._tracer is None:
+            assert self.outlet is not None
+            return RecordedSpan(self.outlet, name, parent or {}, attributes, kind.value.lower(), links)
         return _start(self._tracer, name, parent or {}, attributes, kind, links)
 
     @contextmanager
@@ -144,7 +150,7 @@ class Telemetry:
         """Span a ``with`` block; an exception marks it as failed and goes on, a cancellation is an event."""
         span = self.start_span(name, parent=parent, attributes=attributes, kind=kind, links=links)
         try:
-            if isinstance(span, _LiveSpan):
+            if not isinstance(span, _SilentSpan):
                 with about(span.headers, attributes):
                     yield span
             else:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 import os
 import platform
+import sys
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -114,9 +115,9 @@ def setup(role: str, instance: str, environ: Mapping[str, str], wanted: Wanted =
         return Tracing(Telemetry(role, instance))
     spans_out, numbers_out = _asked_for(environ, _TRACES), _asked_for(environ, _METRICS)
     listens = wanted.scrape or wanted.metrics_port is not None
-    traces = spans_out or wanted.spans_on_bus or wanted.spans_file is not None
-    if not (traces or numbers_out or listens):
-        return Tracing(Telemetry(role, instance))
+    if not (spans_out or wanted.spans_file is not None or numbers_out or listens):
+        outlet = Outlet() if wanted.spans_on_bus else None
+        return Tracing(Telemetry(role, instance, _applications(outlet), outlet=outlet))
     resource = _resource(role, instance, environ, wanted.workspace)
     providers: list[_Stoppable] = []
     meters, scrape = OFF, None
@@ -124,11 +125,13 @@ def setup(role: str, instance: str, environ: Mapping[str, str], wanted: Wanted =
         scrape = Scrape() if listens else None
         meters, provider = _meters(role, resource, environ if numbers_out else None, scrape)
         providers.append(provider)
-    tracer, outlet = None, None
-    if traces:
-        outlet = Outlet() if wanted.spans_on_bus else None
+    outlet = Outlet() if wanted.spans_on_bus else None
+    tracer = None
+    if spans_out or wanted.spans_file is not None:
         tracer = _tracer_provider(resource, environ if spans_out else None, wanted.spans_file, outlet)
         providers.insert(0, tracer)
+    elif outlet is not None:
+        tracer = _applications(outlet)
     if outlet is not None:
         _count_dropped(meters, outlet)
     port = None
@@ -138,6 +141,20 @@ def setup(role: str, instance: str, environ: Mapping[str, str], wanted: Wanted =
     return Tracing(
         Telemetry(role, instance, tracer, meters=meters, outlet=outlet), scrape, port, _providers=tuple(providers)
     )
+
+
+def _applications(outlet: Outlet | None) -> TracerProvider | None:
+    """Return the provider of the application around us, if it has one: our spans go there, and to the bus, too."""
+    if outlet is None or "opentelemetry.sdk.trace" not in sys.modules:
+        return None
+    from opentelemetry.sdk.trace import TracerProvider as SdkProvider
+    from opentelemetry.trace import get_tracer_provider
+
+    found = get_tracer_provider()
+    if not isinstance(found, SdkProvider):
+        return None
+    found.add_span_processor(outlet)  # type: ignore[arg-type] # as in _tracer_provider
+    return found
 
 
 def _host(host: str) -> str:

@@ -16,14 +16,25 @@ from fedbus.telemetry import Kind, Telemetry, Wanted, setup
 from fedbus.telemetry.outlet import EVENTS_MAX, ITEMS_MAX, TEXT_CHARS_MAX, Outlet
 
 
-def traced(outlet):
-    """A role whose spans go there."""
+def with_sdk(outlet):
+    """A role whose spans are those of OpenTelemetry's SDK, as beside a collector or a file."""
     provider = TracerProvider(shutdown_on_exit=False)
     provider.add_span_processor(outlet)
     return Telemetry("client", "site-1", provider, outlet=outlet)
 
 
-def test_a_span_is_told_as_it_was():
+def alone(outlet):
+    """A role whose spans are our own, for the bus alone."""
+    return Telemetry("client", "site-1", outlet=outlet)
+
+
+@pytest.fixture(params=[with_sdk, alone])
+def traced(request):
+    """A role whose spans go to an outlet: one way or the other, they say the same."""
+    return request.param
+
+
+def test_a_span_is_told_as_it_was(traced):
     """Ids, parent, times, attributes, events, links and why it failed."""
     outlet = Outlet()
     traces = traced(outlet)
@@ -50,7 +61,7 @@ def test_a_span_is_told_as_it_was():
     assert (top.parent_id, top.error) == ("", "")
 
 
-def test_what_is_told_is_bounded():
+def test_what_is_told_is_bounded(traced):
     """Long texts are cut, of many events the first and the last are told, as a round's end says how it went."""
     outlet = Outlet()
     span = traced(outlet).start_span("x" * 5000, attributes={"long": "y" * 5000, "many": ["z"] * 100})
@@ -65,7 +76,7 @@ def test_what_is_told_is_bounded():
     assert len(names) == EVENTS_MAX and names[0] == "event 0" and names[-1] == f"event {EVENTS_MAX + 19}"
 
 
-def test_of_too_many_the_oldest_are_dropped_and_counted():
+def test_of_too_many_the_oldest_are_dropped_and_counted(traced):
     """Nobody waits for the bus, and memory is bounded while it is away."""
     outlet = Outlet(spans_max=3)
     traces = traced(outlet)
@@ -76,7 +87,7 @@ def test_of_too_many_the_oldest_are_dropped_and_counted():
     assert outlet.take(10) == []
 
 
-def test_an_unsampled_span_costs_nothing_and_is_not_told():
+def test_an_unsampled_span_costs_nothing_and_is_not_told(traced):
     """What the coordinator has not sampled nobody makes a span of; the flag is handed on as it came."""
     outlet = Outlet()
     traces = traced(outlet)
@@ -88,7 +99,31 @@ def test_an_unsampled_span_costs_nothing_and_is_not_told():
     assert len(outlet) == 0 and not hasattr(below, "_span")
 
 
-async def test_who_takes_is_woken_from_any_thread():
+def test_an_applications_own_spans_are_not_told():
+    """Where our spans go through the provider of an application around us, only ours are taken from there."""
+    outlet = Outlet()
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(outlet)
+    provider.get_tracer("hospital.records").start_span("patient 7").end()
+    Telemetry("client", "site-1", provider).start_span("train").end()
+    assert [span.name for span in outlet.take(5)] == ["train"]
+
+
+def test_an_ended_span_stays_as_it_is(traced):
+    """A second end, and what is said behind it, changes nothing; the first reason of a failure stays."""
+    outlet = Outlet()
+    span = traced(outlet).start_span("train")
+    span.fail("first")
+    span.fail("second")
+    span.end()
+    span.end()
+    span.set("late", 1)
+    span.event("late")
+    (told,) = outlet.take(5)
+    assert (told.error, told.attributes, told.events) == ("first", {}, ())
+
+
+async def test_who_takes_is_woken_from_any_thread(traced):
     """Spans end in the thread of the owner's functions too; the loop hears of the first."""
     outlet = Outlet()
     traces = traced(outlet)
