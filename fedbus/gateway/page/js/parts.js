@@ -50,3 +50,8 @@ function whom(wait) {
 export const waitList = (waits, named) => h("ul.waits", waits.map((wait) => waitRow(wait, named)));
 
 export const status = (session) => badge(session.status);
+
+/** One line of a text, all of it on hover: rows stay of one height. */
+export function line(text) {
+  return text ? h("span.line", { title: text }, h("bdi", text)) : null;
+}

@@ -99,7 +99,9 @@ async function show() {
     if (signal.aborted || error.name === "AbortError") return;
     if (error.status === undefined) console.warn(error);
     if (!root.isConnected) main.replaceChildren(root);
-    paint(root, h("h1", { tabindex: -1 }, found.route.title || "fedbus"), failure(error));
+    paint(root, h("h1", { tabindex: -1 }, found.route.title || h("bdi", Object.values(found.params)[0])), failure(error),
+      h("p", h("button", { type: "button", onclick: show }, "Try again")));
+    live.onResume(show, signal);
     if (!same) root.querySelector("h1").focus({ preventScroll: true });
   }
 }

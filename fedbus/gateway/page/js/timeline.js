@@ -36,7 +36,9 @@ export const roundMarks = () => h("ul.marks", [["ok", "closed"], ["bad", "failed
 /** The clients of a round, slowest first; `state`: {all, only}: what the reader has opened. */
 export function clientBars(detail, state, now, redraw) {
   const end = detail.closed_at ?? now;
-  const shown = detail.clients.filter((one) => !state.only || one.outcome === state.only);
+  const came = (one) => Number(one.seconds !== null);
+  const listed = detail.closed_at ? detail.clients : [...detail.clients].sort((one, other) => came(other) - came(one));
+  const shown = listed.filter((one) => !state.only || one.outcome === state.only);
   const total = (one) => one.seconds ?? sum(one) ?? (detail.fixed_at ?? end) - detail.opened_at;
   const most = Math.max(0.001, ...detail.clients.map(total));
   const rows = state.all ? shown : shown.slice(0, CLIENTS_SHOWN);
@@ -46,7 +48,7 @@ export function clientBars(detail, state, now, redraw) {
     h("ol.client-bars", h("li.client-axis", { key: "axis", "aria-hidden": true }, h("span"), h("span.scale", [0, 0.25, 0.5, 0.75, 1].map((part) => h("span", part ? duration(most * part) : "0"))), h("span")),
       rows.map((one) => clientBar(one, total(one), most))),
     shown.length > rows.length && h("p", h("button", { type: "button", onclick: () => { state.all = true; redraw(); } }, `Show all ${number(shown.length)}`),
-      h("span.muted", ` the slowest ${number(rows.length)} are seen`)),
+      h("span.muted", ` ${number(rows.length)} are seen, the slowest first`)),
   ];
 }
 

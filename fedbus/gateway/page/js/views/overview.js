@@ -3,7 +3,7 @@
 import { h } from "../dom.js";
 import { ago, bytes, count, duration, metrics, number } from "../format.js";
 import { href } from "../router.js";
-import { progress, sessionLink, status, waitList } from "../parts.js";
+import { line, progress, sessionLink, status, waitList } from "../parts.js";
 import { badge, card, empty, heading, meter, table } from "../ui.js";
 
 const BOXES_MAX = 8;
@@ -139,7 +139,7 @@ function running(now, sessions) {
     { key: "session", label: "Session", head: true, cell: (one) => sessionLink(one.session) },
     { key: "status", label: "Status", cell: status },
     { key: "rounds", label: "Rounds", cell: progress },
-    { key: "metrics", label: "Metrics", cell: (one) => metrics(one.metrics) },
+    { key: "metrics", label: "Metrics", class: "says", cell: (one) => line(metrics(one.metrics)) },
     { key: "strategy", label: "Strategy", narrow: false, cell: (one) => h("bdi", one.strategy) },
     { key: "started", label: "Started", narrow: false, cell: (one) => ago(one.started_at) },
   ];

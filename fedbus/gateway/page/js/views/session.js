@@ -73,9 +73,9 @@ function page(ctx, state, draw) {
     info.reason && hasEnded(info) && h("div", { key: "reason", class: ["failed", "refused"].includes(info.status) ? "problem" : "notice" }, h("p", h("strong", `${info.status}: `), info.reason)),
     !hasEnded(info) && card("Why it waits", { key: "waits" }, info.waits.length ? waitList(info.waits, false) : h("p.empty-line", "It does not wait for anybody.")),
     summary(info, rounds),
+    h("div.charts", { key: "curves" }, curveCards(state), bytesCard(rounds)),
     card("Rounds", { key: "rounds", aside: rounds.length > 0 && roundMarks() }, rounds.length ? timeline(state, rounds) : h("p.empty-line", info.config.rounds ? "No round has been opened yet." : "It trains nothing: the model is evaluated once.")),
     state.detail && round(state, draw),
-    h("div.grid2", { key: "curves" }, curveCards(state), bytesCard(rounds)),
     refused(rounds),
     settings(state),
     tail(state),
@@ -144,7 +144,7 @@ function round(state, draw) {
     h("a", { href: href(["sessions", name, "rounds", String(detail.round), "trace"]) }, "Trace"), step(-1), step(1)) },
   h("p.why-closed", detail.why || (detail.state === "training" ? "Open: clients are training." : detail.state === "closing" ? "It is decided what counts; the model is being merged." : detail.state)),
   facts([
-    ["updates", `${number(detail.counted)} counted of ${number(detail.asked)} asked`], ["target, quorum", `${number(detail.target)}, ${number(detail.quorum)}`],
+    ["updates", `${number(detail.counted)} ${detail.closed_at ? "counted" : "there"} of ${number(detail.asked)} asked`], ["target, quorum", `${number(detail.target)}, ${number(detail.quorum)}`],
     ["took", detail.seconds === null ? null : duration(detail.seconds)], ["opened", when(detail.opened_at)], ["deadline", when(detail.deadline_at)], ["set was fixed", when(detail.fixed_at)], ["closed", when(detail.closed_at)],
     ["model", modelLink(detail.version)], ["up, down", `${bytes(detail.bytes_up)}, ${bytes(detail.bytes_down)}`],
     ["while training", metrics(detail.train_metrics)], ["evaluated", metrics(detail.metrics)], ["trace", detail.trace_id && copyable(detail.trace_id, `${detail.trace_id.slice(0, 12)}\u2026`)],
@@ -211,7 +211,7 @@ function tail({ events, name }) {
 function brief(data) {
   return Object.entries(data).filter(([key]) => !["config", "traceparent", "blob", "plan", "incarnations", "session", "at", "digest"].includes(key)).map(([key, value]) => {
     if (value === "" || value === null || value === 0) return null;
-    if (Array.isArray(value)) return value.length ? `${key} ${number(value.length)}` : null;
+    if (Array.isArray(value)) return value.length ? `${key} ${value[0].client ? names(value.map((one) => one.client), 3) : number(value.length)}` : null;
     if (typeof value === "object") return Object.keys(value).length ? key === "metrics" ? metrics(value) : `${key} ${number(Object.keys(value).length)}` : null;
     if (key.endsWith("_at")) return null;
     return `${key} ${key === "nbytes" || key.startsWith("bytes") ? bytes(value) : typeof value === "number" ? number(value) : value}`;

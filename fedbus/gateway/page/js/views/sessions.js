@@ -2,7 +2,7 @@
 
 import { h } from "../dom.js";
 import { ago, bytes, duration, metrics, number } from "../format.js";
-import { hasEnded, modelLink, progress, sessionLink, status } from "../parts.js";
+import { hasEnded, line, modelLink, progress, sessionLink, status } from "../parts.js";
 import { href } from "../router.js";
 import { card, empty, heading, sorted, table } from "../ui.js";
 
@@ -22,11 +22,6 @@ const COLUMNS = [
   { key: "version", label: "Model", class: "xxwide", cell: (one) => modelLink(one.version) },
   { key: "started", label: "Started", narrow: false, sort: (one) => one.started_at, cell: (one) => ago(one.started_at) },
 ];
-
-/** One line of a text, all of it on hover: rows stay of one height. */
-function line(text) {
-  return text ? h("span.line", { title: text }, h("bdi", text)) : null;
-}
 
 function took(one) {
   return one.started_at && one.ended_at ? one.ended_at - one.started_at : null;
