@@ -3,7 +3,7 @@
 It measures something (``POST /measured``), and predicts it (``GET /predict``) with the newest model that the federation
 has made, locally: a prediction makes no network call. Training runs in a thread, so requests are answered meanwhile.
 
-    python embed_in_aiohttp.py nats://127.0.0.1:4222 --name site-1 --port 8080
+    python embed_in_aiohttp.py nats://127.0.0.1:4222 --name site-1 --port 8001
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="An aiohttp application that takes part in a federation.")
     parser.add_argument("nats_url", help="where the federation's broker listens, e.g. nats://127.0.0.1:4222")
     parser.add_argument("--name", default="site-1", help="this client's name, unique in the federation")
-    parser.add_argument("--port", type=int, default=8080, help="where to serve, on the loopback interface")
+    parser.add_argument("--port", type=int, default=8001, help="where to serve, on the loopback interface")
     arguments = parser.parse_args()
     web.run_app(application(arguments.nats_url, arguments.name), host="127.0.0.1", port=arguments.port)
 
