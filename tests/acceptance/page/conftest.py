@@ -172,12 +172,18 @@ def open_page(browser: Browser, place: Place) -> Iterator[OpenPage]:
     """Open an address of the page: ``open_page("#/sessions", width=375, theme="dark")``.
 
     ``expected``: parts of lines in the console that the test brings about, such as a refused request's status.
+    ``base``: of another way to the gateway.
     """
     noticed: list[str] = []
     pages: list[Page] = []
 
     def open_it(
-        address: str = "#/", *, width: int = 1440, theme: str = "light", expected: tuple[str, ...] = ()
+        address: str = "#/",
+        *,
+        width: int = 1440,
+        theme: str = "light",
+        expected: tuple[str, ...] = (),
+        base: str = "",
     ) -> Page:
         context = browser.new_context(
             viewport={"width": width, "height": 900}, color_scheme=theme, reduced_motion="reduce", accept_downloads=True
@@ -192,7 +198,7 @@ def open_page(browser: Browser, place: Place) -> Iterator[OpenPage]:
 
         page.on("console", hear)
         page.on("pageerror", lambda error: noticed.append(f"{address}: {error}"))
-        page.goto(f"{place.http_url}/{address}")
+        page.goto(f"{base or place.http_url}/{address}")
         if not page.locator("main h1").first.is_visible():
             expect(page.locator("main h1").first).to_be_visible(timeout=15_000)
         return page
