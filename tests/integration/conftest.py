@@ -143,12 +143,12 @@ class House:
         bus, common = await self._role(name)
         self._roles[name] = asyncio.create_task(Combiner(bus, make_spool=make_spool, **common, **how).run(), name=name)
 
-    async def gateway(self, name="gateway", **listening):
-        """Start a gateway on a free port, settings as in `Listening`; returns its URL."""
+    async def gateway(self, name="gateway", store=None, **listening):
+        """Start a gateway on a free port, settings as in `Listening`, perhaps with a store; returns its URL."""
         bus, common = await self._role(name)
         url = asyncio.get_running_loop().create_future()
         where = Listening(**{"port": 0, "rate_per_s": 0.0} | listening)
-        self.gateways[name] = gateway = Gateway(bus, **common, listening=where, listened=url.set_result)
+        self.gateways[name] = gateway = Gateway(bus, **common, listening=where, listened=url.set_result, store=store)
         self._roles[name] = asyncio.create_task(gateway.run(), name=name)
         await asyncio.wait({self._roles[name], url}, return_when=asyncio.FIRST_COMPLETED)
         self.check()
