@@ -65,7 +65,7 @@ export const annotate = ({ version, note: value }) => form(`Note on ${version}`,
 
 /** Remove a version's arrays; what refers to it, the dialog says. */
 export const remove = ({ version, nbytes }) => confirm(`Remove ${version}`, { text: `Its arrays (${bytes(nbytes)}) are removed after a grace; what it was stays in the journal. What a stage or a session needs cannot be removed.`,
-  action: "Remove", danger: true, act: () => api.delete(["models", version]) });
+  action: "Remove", danger: true, field: { label: "Reason" }, act: (reason) => api.delete(["models", version], { query: { reason } }) });
 
 // XMLHttpRequest, because fetch tells nothing of what it has sent.
 const upload = (file, query, progress) => new Promise((done, failed) => {

@@ -34,7 +34,7 @@ function family(versions, now, open, again) {
     return h("li", { key: each.id, "data-id": each.id, css: { left: `${x(each)}px`, top: `${y(each)}px`, width: `${WIDTH}px`, height: `${HEIGHT}px` } }, each.versions.length > 1
       ? h("button.node.many", { type: "button", title: "show them one by one", onclick: () => { open.add(each.id); again(); } }, text(`${each.versions.length} versions`, `${first.session}, rounds ${first.round} to ${each.versions.at(-1).round}`))
       : h("a.node", { href: href(["models", first.version]), class: first.kept === "removed" ? "faded" : null, "aria-current": first.version === now ? "true" : null, title: first.version },
-        text(first.version, metrics(first.metrics) || (first.session ? `round ${first.round}` : "imported")), first.stages.length > 0 && h("span.stages", stages(first.stages))));
+        text(first.version, metrics(first.metrics) || (!first.session ? "imported" : first.round ? `round ${first.round}` : "its beginning")), first.stages.length > 0 && h("span.stages", stages(first.stages))));
   };
   const [width, height] = [8 + columns * (WIDTH + GAP), 20 + lanes * LANE];
   const made = (root) => { if (at.has(now)) root.scrollLeft = x(at.get(now)) - (root.clientWidth - WIDTH) / 2; };
@@ -87,7 +87,7 @@ export default async function version(view) {
       h("div.grid2",
         card("What it is", {}, facts([
           ["digest", copyable(model.digest)], ["size", `${bytes(model.nbytes)} in ${number(model.arrays.length)} arrays`], ["published", ago(model.at)],
-          ["session", model.session ? [sessionLink(model.session), ", ", h("a", { href: href(["sessions", model.session], { round: model.round }) }, `round ${model.round}`)] : "imported"],
+          ["session", model.session ? [sessionLink(model.session), model.round ? [", ", h("a", { href: href(["sessions", model.session], { round: model.round }) }, `round ${model.round}`)] : ", its beginning"] : "imported"],
           ["made from", modelLink(model.parent)], ["strategy", model.strategy], ["arrays", { kept: "on the bus", archived: "in the store behind the bus", retired: "about to be removed", removed: "removed" }[model.kept]],
           ["went on as", model.children.length > 0 && model.children.slice(0, 12).map((child) => h("div", modelLink(child)))]]), there && verify(model)),
         card("Metrics", {}, Object.keys(model.metrics).length ? measured(model, versions.find((one) => one.version === model.parent)) : h("p.empty-line", "Nobody has evaluated it."), h("div.charts", curves.map((each) => plot(...each))))),
