@@ -83,6 +83,8 @@ def test_every_setting_of_a_session_is_an_option():
         "docs/how-to/simulate.md",
         "docs/how-to/analyze.md",
         "docs/how-to/chaos.md",
+        "docs/how-to/watch.md",
+        "docs/how-to/export.md",
         "examples/quickstart/README.md",
     ],
 )
