@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from fedbus.cli import completing
 from fedbus.cli.environment import URL, Credentials, Json, LogLevel, Nats, Workspace, host_name
 from fedbus.cli.observing import (
     LogFile,
@@ -94,7 +95,12 @@ def list_clients(
 
 @app.command("show")
 def show_client(
-    name: Annotated[str, typer.Argument(metavar="CLIENT", help="As `fedbus client list` shows it, or a journal.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="CLIENT", help="As `fedbus client list` shows it, or a journal.", autocompletion=completing.clients
+        ),
+    ],
     nats: Nats = URL,
     workspace: Workspace = "default",
     credentials: Credentials = None,
