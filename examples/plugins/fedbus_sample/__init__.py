@@ -1,0 +1,1 @@
+"""Plug-ins for fedbus, outside of its tree."""
