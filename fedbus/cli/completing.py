@@ -47,6 +47,15 @@ async def _versions(federation: Federation) -> Iterable[str]:
     return [entry.version for entry in reversed(await federation.models.list())]
 
 
+def stages(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Return the names of stages."""
+    return _asked(ctx, incomplete, _stages)
+
+
+async def _stages(federation: Federation) -> Iterable[str]:
+    return [stage.stage for stage in await federation.registry.stages()]
+
+
 def clients(ctx: typer.Context, incomplete: str) -> list[str]:
     """Return the names of clients that are there."""
     return _asked(ctx, incomplete, _clients)

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from fedbus.cli.output import ago, moment, print_json, print_table, size
+from fedbus.cli.output import ago, print_json, print_table, size
 from fedbus.cli.roles import Place
 from fedbus.errors import BadMessage
 from fedbus.federation.service import Federation, connect
@@ -49,46 +49,10 @@ async def list_clients(place: Place, *, json: bool) -> None:
     print_table(columns, rows, empty="no clients are there; start one: fedbus client run MODULE:APP --name NAME")
 
 
-async def list_models(place: Place, *, json: bool) -> None:
-    """Print the catalogue."""
-    async with federation_of(place) as federation:
-        models = await federation.models.list()
-    if json:
-        print_json(models)
-        return
-    rows = [(m.version, m.session, m.round, size(m.nbytes), m.digest[:16], moment(m.at)) for m in models]
-    print_table(
-        ("version", "session", "round", "size", "digest", "published"), rows, empty="no models are published yet"
-    )
-
-
-async def show_model(place: Place, version: str, *, json: bool) -> None:
-    """Print a version's origin and its arrays."""
-    async with federation_of(place) as federation:
-        entry = await federation.models.find(version)
-        spec = await federation.models.spec(version)
-    arrays = [{"name": a.name, "dtype": a.dtype, "shape": list(a.shape)} for a in spec.arrays]
-    if json:
-        print_json({**entry.model_dump(), "arrays": arrays})
-        return
-    for name, value in (
-        ("version", entry.version),
-        ("session", entry.session),
-        ("round", entry.round),
-        ("made from", entry.parent or "-"),
-        ("published", moment(entry.at)),
-        ("size", f"{size(entry.nbytes)} in {len(arrays)} arrays, {spec.elements:,} numbers"),
-        ("digest", entry.digest),
-    ):
-        print(f"{name:10s} {value}")
-    print()
-    rows = [(a.name, a.dtype, "x".join(map(str, a.shape)) or "scalar") for a in spec.arrays]
-    print_table(("array", "dtype", "shape"), rows, empty="it has no arrays")
-
-
 async def download(place: Place, version: str, output: Path | None, *, json: bool) -> None:
     """Stream a version into a file; the file gets its name when all has come and the digest is right."""
     async with federation_of(place) as federation:
+        version = await federation.registry.resolve(version)
         entry = await federation.models.find(version)
         spec = await federation.models.spec(version)
         path = output or Path(f"{version}.safetensors")

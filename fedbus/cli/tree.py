@@ -29,10 +29,12 @@ from fedbus.cli.commands import (
     event,
     model,
     plan,
+    retention,
     roles,
     session,
     sessions,
     simulate,
+    stage,
     strategy,
     top,
     track,
@@ -84,6 +86,8 @@ sessions.add_to(session.app)
 app.add_typer(event.app, name="event")
 model.app.command("archive")(archive.archive)
 app.add_typer(model.app, name="model")
+app.add_typer(stage.app, name="stage")
+app.add_typer(retention.app, name="retention")
 app.command("evaluate")(evaluate.evaluate)
 app.command("analyze")(analyze.analyze)
 app.add_typer(strategy.app, name="strategy")

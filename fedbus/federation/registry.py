@@ -19,7 +19,7 @@ from fedbus.federation.cards import card_of
 from fedbus.federation.details import Detail, detail_of
 from fedbus.federation.lineage import Lineage
 from fedbus.federation.registered import Collection, Kept, ModelInfo, StageInfo
-from fedbus.federation.versions import Versions
+from fedbus.federation.versions import VersionFacts, Versions
 from fedbus.messages.ids import check_name
 from fedbus.messages.records import ModelPublished
 from fedbus.messages.registry import (
@@ -46,13 +46,17 @@ IMPORTED = importing.IMPORTED
 
 
 class Registry:
-    """The registry of a federation; ``by``: who changes it, as it is written down."""
+    """The registry of a federation."""
 
     def __init__(self, federation: Federation, by: str) -> None:
-        self.by = by
         self.store = RegistryStore(federation.bus, federation.subjects, by, federation.clock)
         self._federation = federation
         self.removal = Removal(federation.bus, federation.subjects, federation.store, self.store)
+
+    @property
+    def by(self) -> str:
+        """Who changes it, as it is written down."""
+        return self.store.by
 
     # --- stages ---
 
@@ -172,8 +176,9 @@ class Registry:
         facts = await self._facts({entry.session for entry in entries})
         found = []
         for entry in entries:
-            info = info_of(entry, state, notes.get(entry.version, ""), facts, await self.kept(entry, state))
-            if not kept or info.kept == kept:
+            kept_in = await self.kept(entry, state)
+            info = info_of(entry, state, notes.get(entry.version, ""), facts.get(entry.version), kept_in)
+            if not kept or kept_in == kept:
                 found.append(info)
         return found
 
@@ -183,7 +188,7 @@ class Registry:
         state = await self.store.read_or_none()
         note = await self.store.note(version) if state.at else ""
         facts = await self._facts({entry.session})
-        return info_of(entry, state, note, facts, await self.kept(entry, state))
+        return info_of(entry, state, note, facts.get(version), await self.kept(entry, state))
 
     async def kept(self, entry: ModelPublished, state: RegistryState) -> Kept:
         """Return where a version's arrays are."""
@@ -224,7 +229,10 @@ class Registry:
         entry = await self._federation.models.entry(version)
         entries = Lineage(await self._federation.models.list()).of(entry)
         facts = await self._facts({one.session for one in entries})
-        return [info_of(one, state, notes.get(one.version, ""), facts, await self.kept(one, state)) for one in entries]
+        return [
+            info_of(one, state, notes.get(one.version, ""), facts.get(one.version), await self.kept(one, state))
+            for one in entries
+        ]
 
     # --- what is brought in, and noted ---
 
@@ -256,8 +264,8 @@ class Registry:
 
     async def set_retention(self, keep_last: int | None) -> int | None:
         """Say of how many versions of each session, the newest, a collection keeps the arrays; None: of all."""
-        if keep_last is not None and not 1 <= keep_last <= 1_000_000:
-            raise ConfigError(f"keep_last: expected 1 to 1000000, or none, got {keep_last}")
+        if keep_last is not None and not 1 <= keep_last < 2**53:
+            raise ConfigError(f"keep_last: expected 1 or more, or none, got {keep_last}")
 
         async def decide(state: RegistryState) -> RegistryState | None:
             return None if state.keep_last == keep_last else state.model_copy(update={"keep_last": keep_last})
@@ -288,7 +296,8 @@ class Registry:
 
         What stages, sessions or evaluations need stays, as do imported versions. Versions are retired now, and removed
         by a later call, or by the coordinator, when ``grace_s`` is over; so this returns what was removed now.
-        ``dry_run``: change nothing, and return what would go.
+        ``dry_run``: change nothing, and return what would go. With a store behind the bus what it has not yet stays,
+        too.
         """
         done = Collected()
         if not dry_run:
@@ -296,7 +305,7 @@ class Registry:
         references = await read_references(self._federation.bus, self._federation.subjects)
         state = (await self.store.read()).state
         entries = await self._federation.models.list()
-        going, kept = self._going(entries, references, state)
+        going, kept = await self._archived(*self._going(entries, references, state))
         if dry_run:
             coming = {one.version for one in state.retired}
             left = [*going, *(entry for entry in entries if entry.version in coming and not entry.removed_at)]
@@ -316,6 +325,17 @@ class Registry:
         return Collection.of(
             done.removed, tuple(sorted(set(retired) - removed)), {**kept, **done.kept}, tuple(done.imports)
         )
+
+    async def _archived(
+        self, going: list[ModelPublished], kept: dict[str, str]
+    ) -> tuple[list[ModelPublished], dict[str, str]]:
+        """Keep what is not archived yet, where there is a store behind the bus: it is the last copy."""
+        models = self._federation.models
+        if models.archive is None:
+            return going, kept
+        last = {entry.version for entry in going if not await models.is_archived(entry)}
+        why = dict.fromkeys(last, f"it is not archived in {models.archive.store.url} yet")
+        return [entry for entry in going if entry.version not in last], {**kept, **why}
 
     async def _retire(
         self, entries: Sequence[ModelPublished], reason: str, grace_s: float
@@ -355,9 +375,10 @@ def session_of(entry: ModelPublished) -> str:
     return "" if entry.session == IMPORTED else entry.session
 
 
-def info_of(entry: ModelPublished, state: RegistryState, note: str, facts: Versions, kept: Kept) -> ModelInfo:
-    """Return a version at a glance."""
-    known = facts.get(entry.version)
+def info_of(
+    entry: ModelPublished, state: RegistryState, note: str, known: VersionFacts | None, kept: Kept
+) -> ModelInfo:
+    """Return a version at a glance; ``known``: what the journals say of it."""
     return ModelInfo(
         version=entry.version,
         session=session_of(entry),

@@ -10,17 +10,19 @@ class Listening:
     """Where a gateway listens, and what it takes.
 
     ``host``: this machine alone, until somebody decides otherwise: there is no login. ``port`` 0: a free one.
-    ``cors_origins``: other pages that may use it, such as ``https://lab.example``; none. ``body_bytes_max``: of a JSON
-    body; settings of a session are some KB, and models have no such bound. ``rate_per_s``, ``burst``: of one address: a
-    page asks some ten times a second when it opens; 0: no limit. ``drain_s``: how long requests that run may go on when
-    the gateway is to end: a process manager waits ten seconds before it kills, and `Bye` has to be said as well.
-    ``jaeger_url``: where the page's links to traces lead; '' where there is none.
+    ``cors_origins``: other pages that may use it, such as ``https://lab.example``; none. ``body_bytes_max``: of a
+    JSON body; settings of a session are some KB. ``import_bytes_max``: of a model's file; four times the largest
+    model that fedbus is built for. ``rate_per_s``, ``burst``: of one address: a page asks some ten times a second
+    when it opens; 0: no limit. ``drain_s``: how long requests that run may go on when the gateway is to end: a
+    process manager waits ten seconds before it kills, and `Bye` has to be said as well. ``jaeger_url``: where the
+    page's links to traces lead; '' where there is none.
     """
 
     host: str = "127.0.0.1"
     port: int = 8080
     cors_origins: tuple[str, ...] = ()
     body_bytes_max: int = 2**20
+    import_bytes_max: int = 16 * 2**30
     rate_per_s: float = 100.0
     burst: int = 400
     drain_s: float = 5.0

@@ -25,6 +25,7 @@ from fedbus.errors import ConfigError, FedbusError
 from fedbus.exchange.spans import carry
 from fedbus.exchange.station import Station
 from fedbus.federation.service import Federation
+from fedbus.gateway.catalogue import Catalogue
 from fedbus.gateway.entries import Entries
 from fedbus.gateway.feed import Feed
 from fedbus.gateway.http import application
@@ -95,6 +96,7 @@ class Gateway:
         self.spans = TraceBook(self.federation)
         self.numbers = Numbers(self)
         self.scrape = scrape
+        self.catalogue = Catalogue(self.federation, self.sessions.version)
         self._listened = listened
         self._requests = 0
         self.app = application(self, OPERATIONS, self.listening)
@@ -102,7 +104,8 @@ class Gateway:
     def _parts(self) -> tuple[Coroutine[Any, Any, None], ...]:
         """What runs as long as the gateway does; what one of them raises ends it."""
         live = (self.sessions.run(), self.sessions.watch(), pulse(self), self.spans.run(), self.numbers.run())
-        return (self.station.present(), carry(self.station, self.traces), self.presence.run(), *live)
+        models = (self.catalogue.run(), self.catalogue.watch())
+        return (*models, self.station.present(), carry(self.station, self.traces), self.presence.run(), *live)
 
     async def run(self) -> None:
         """Serve until cancelled; then drain and say `Bye`. `ConfigError` where it cannot listen there."""

@@ -386,7 +386,10 @@ class ComparisonView(View):
 
 
 class ModelView(View):
-    """A version at a glance. ``session`` empty: it was imported. ``participants``: updates that it was made of."""
+    """A version at a glance. ``session`` empty: it was imported. ``participants``: updates that it was made of.
+
+    ``removed_at``, ``removed_why``: when and why its arrays were removed, where they were.
+    """
 
     version: str
     session: str
@@ -396,6 +399,8 @@ class ModelView(View):
     nbytes: int
     at: float
     kept: Kept = "kept"
+    removed_at: float | None = None
+    removed_why: str = ""
     stages: tuple[str, ...] = ()
     note: str = ""
     strategy: str = ""
@@ -463,12 +468,18 @@ class RetentionView(View):
 
 
 class CollectionView(View):
-    """What a collection has removed, or would remove, and what it keeps and why."""
+    """What a collection has removed, or would remove.
+
+    ``nbytes``: of the versions that were removed. ``retired``: go when their grace is over. ``kept``: versions beyond
+    the retention that stay, each with the reason. ``imports``: that were cut short, and are cleared away.
+    """
 
     dry_run: bool
     removed: tuple[str, ...]
     nbytes: int
+    retired: tuple[str, ...] = ()
     kept: dict[str, str] = {}
+    imports: tuple[str, ...] = ()
 
 
 # --- strategies, traces ---

@@ -79,14 +79,14 @@ async def get_round(call: Call) -> Reply:
     asked = call.path["round"]
     rounds = {one.round: one for one in _rounds(info)}
     wanted = max(rounds, default=0) if asked == "newest" else int(asked)
-    report = await _report(call.gateway, info, wanted) if wanted in rounds else None
+    report = await report_of(call.gateway, info, wanted) if wanted in rounds else None
     if report is None:
         opened = f"rounds 1 to {max(rounds)} were opened" if rounds else "no round was opened yet"
         raise NotFound(f"session {info.session}: no round {asked}; {opened}")
     return round_detail(report, rounds.get(wanted))
 
 
-async def _report(gateway: Gateway, info: SessionInfo, wanted: int) -> RoundReport | None:
+async def report_of(gateway: Gateway, info: SessionInfo, wanted: int) -> RoundReport | None:
     """Return the report of a round; of the entries of its session only those are read that tell of it."""
     live = gateway.sessions.folded.contributions.report(info.session)
     if live is not None and live.round == wanted:
