@@ -2,8 +2,9 @@
 
 The file is the header of `fedbus.tensors.files` and the model's buffer behind it, so any range of it is found without
 the rest. Its ETag is strong, and is the model's digest, so a download that broke off goes on with `Range` and
-`If-Range` and cannot be put together of two models. `Fedbus-Digest: blake3=<hex>` is the digest of the buffer: `Repr-Digest`
-(RFC 9530) has no BLAKE3, and SHA-256 of a file that nobody holds would have to be taken before its first byte is sent.
+`If-Range` and cannot be put together of two models. `Fedbus-Digest: blake3=<hex>` is the digest of the buffer:
+`Repr-Digest` (RFC 9530) has no BLAKE3, and SHA-256 of a file that nobody holds would have to be taken before its first
+byte is sent.
 
 Memory holds what the bus was asked for ahead, whatever the size.
 """
