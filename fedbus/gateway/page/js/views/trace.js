@@ -10,7 +10,7 @@ import { extent, marks, owner, rows } from "../spans.js";
 import { copyable, empty, facts, heading } from "../ui.js";
 
 const ROW = 26; // pixels
-const KINDS = [["fetch", "--t-fetch", /fetch/], ["train", "--t-train", /^(train|evaluate|data)/], ["upload", "--t-upload", /upload|send/], ["server's work", "--c5", /fold|merge|seal|publish|step|store/], ["other", "--t-wait", /./]];
+const KINDS = [["fetch", "--t-fetch", /fetch/], ["train", "--t-train", /^(train|evaluate|data)/], ["upload", "--t-upload", /upload|send/], ["server's work", "--c5", /fold|merge|seal|publish|step|store/], ["other", "--edge", /./]];
 const tint = (span) => `var(${KINDS.find(([, , words]) => words.test(span.name))[1]})`;
 const percent = (share) => `${(100 * Math.min(Math.max(share, 0), 1)).toFixed(3)}%`;
 const open = new Set();
