@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import numpy as np
 import pytest
 from playwright.sync_api import expect
 
@@ -71,6 +72,9 @@ def test_a_clone_marks_what_differs_and_sends_that_alone(open_page):
     request = page.get_by_role("region", name="The request")
     expect(request).to_contain_text("POST api/v1/sessions/seed/clone")
     expect(request).not_to_contain_text("clients_min")
+    command = page.get_by_role("region", name="On the command line")
+    expect(command).to_contain_text("fedbus session clone seed")
+    expect(command).to_contain_text("--set rounds=2")
     page.get_by_role("button", name="Start the clone").click()
     expect(page.get_by_role("link", name="Clone")).to_be_visible()
     expect(page.locator("h1 .badge")).to_contain_text("completed", timeout=20_000)
@@ -125,3 +129,19 @@ def test_the_list_is_searched_filtered_and_kept_in_the_address(open_page):
     expect(page).to_have_url(re.compile(r"#/sessions\?text=seed&status=completed"))
     expect(page.get_by_role("button", name="completed")).to_have_attribute("aria-pressed", "true")
     expect(page.get_by_role("link", name="seed", exact=True)).to_be_visible()
+
+
+def test_a_model_in_a_file_becomes_the_beginning_of_a_session(open_page, place):
+    """A file that is chosen in the form is imported as a version, which the session then begins with."""
+    np.savez(place.directory / "first try.npz", w=np.ones((20, 5), np.float32), b=np.zeros(5, np.float32))
+    page = open_page("#/sessions/new")
+    start = page.get_by_role("button", name="Start", exact=True)
+    expect(start).to_be_disabled()
+    page.get_by_label("or upload a file").set_input_files(place.directory / "first try.npz")
+    expect(page.locator("#f-model")).to_have_value(re.compile("^first-try-"))
+    page.get_by_label("name", exact=True).fill("from-file")
+    page.get_by_label("rounds", exact=True).fill("1")
+    start.click()
+    expect(page.get_by_role("heading", level=1)).to_contain_text("from-file")
+    expect(page.locator("h1 .badge")).to_contain_text("completed", timeout=20_000)
+    expect(page.get_by_role("main")).to_contain_text("from first-try-")

@@ -16,9 +16,7 @@ pytestmark = pytest.mark.slow
 VIEWS = (
     "#/",
     "#/sessions",
-    "#/sessions/new?model=seed-3",
     "#/sessions/new?clone=seed",
-    "#/sessions/seed",
     "#/sessions/seed?round=2",
     "#/sessions/seed/rounds/2/trace",
     "#/compare?session=seed",

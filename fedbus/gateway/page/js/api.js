@@ -1,5 +1,6 @@
 // The gateway's REST. What it refuses becomes a `Problem`; what cannot be reached too, with status 0.
 
+const RETRY_MS = 700;
 const BASE = new URL("api/v1/", document.baseURI);
 
 /** An answer that is no success (RFC 9457): `title`, `detail`, `status`, `errors: [{where, problem, got}]`, `state`. */
@@ -23,7 +24,9 @@ export function url(path, query = {}) {
   return found.href;
 }
 
-async function ask(method, path, { query, body, headers = {}, signal, raw } = {}) {
+const pause = (ms) => new Promise((done) => { setTimeout(done, ms); });
+
+async function ask(method, path, { query, body, headers = {}, signal, raw } = {}, again = method === "GET") {
   let answer;
   try {
     answer = await fetch(url(path, query), {
@@ -34,6 +37,10 @@ async function ask(method, path, { query, body, headers = {}, signal, raw } = {}
     });
   } catch (error) {
     if (error.name === "AbortError") throw error;
+    if (again) { // a network that changes, a gateway that is started anew: reading is tried twice
+      await pause(RETRY_MS);
+      return ask(method, path, { query, body, headers, signal, raw }, false);
+    }
     throw new Problem(0, { title: "The gateway does not answer", detail: "It may be restarting; this page tries again." });
   }
   if (!answer.ok) throw new Problem(answer.status, await answer.json().catch(() => ({ title: answer.statusText })));

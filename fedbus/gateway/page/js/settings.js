@@ -123,7 +123,13 @@ function word(value) {
 
 const quote = (text) => /^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
 
-/** The command that does the same; mappings are options with KEY=VALUE, again for each key. */
+/** The command that clones a session with what is to differ. */
+export function cloneCommand(origin, { model, session, config }) {
+  return ["fedbus session clone", quote(origin), model && `--model ${quote(model)}`, session && `--name ${quote(session)}`,
+    ...Object.entries(config).map(([key, value]) => `--set ${quote(`${key}=${word(value)}`)}`)].filter(Boolean).join(" \\\n  ");
+}
+
+/** The command that starts one; mappings are options with KEY=VALUE, again for each key. */
 export function command({ model, session, config }) {
   const said = ["fedbus session start", quote(`${model || "VERSION"}.safetensors`)];
   const singular = { strategy_options: "strategy-option", codec_options: "codec-option", downlink_options: "downlink-option",

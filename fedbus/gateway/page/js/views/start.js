@@ -6,7 +6,7 @@ import { h } from "../dom.js";
 import { count, number } from "../format.js";
 import { sessionLink } from "../parts.js";
 import { go, href } from "../router.js";
-import { allowed, APART, command, control, group, lines, pairs, parse, same, shown } from "../settings.js";
+import { allowed, APART, cloneCommand, command, control, group, lines, pairs, parse, same, shown } from "../settings.js";
 import { badge, card, copy, failure, field, heading, toast } from "../ui.js";
 
 const CLIENTS_READ = 2000;
@@ -182,7 +182,7 @@ function page(ctx, state, draw) {
         h("button.primary.big-button", { type: "submit", disabled: state.busy || (!form.model && !form.origin) }, state.busy ? "Starting\u2026" : form.origin ? "Start the clone" : "Start"),
         !form.model && !form.origin && h("p.help", "A model to begin with is missing."),
         preview("The request", `POST api/v1/sessions${form.origin ? `/${form.origin.session}/clone` : ""}\n${JSON.stringify(body, null, 2)}`),
-        preview("On the command line", command({ model: form.model, session: form.session, config: form.origin ? form.read(form.defaults).config : body.config }))))),
+        preview("On the command line", form.origin ? cloneCommand(form.origin.session, body) : command({ model: form.model, ...body }))))),
   ];
 }
 
