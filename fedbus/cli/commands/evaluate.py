@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from fedbus.cli import completing
-from fedbus.cli.environment import URL, Credentials, Json, Nats, Workspace
+from fedbus.cli.environment import URL, Credentials, Json, Nats, Store, Workspace
 from fedbus.cli.running import run
 
 Where = Annotated[
@@ -55,6 +55,7 @@ def evaluate(
     nats: Nats = URL,
     workspace: Workspace = "default",
     credentials: Credentials = None,
+    store: Store = None,
     json: Json = False,
 ) -> None:
     """Let clients evaluate models without training; of several, who does well where."""
@@ -71,4 +72,4 @@ def evaluate(
         "deadline_s": deadline_s,
         "gather_deadline_s": gather_deadline_s,
     }
-    run(evaluate(Place(nats, workspace, credentials), models, metric, settings, json=json))
+    run(evaluate(Place(nats, workspace, credentials, store), models, metric, settings, json=json))

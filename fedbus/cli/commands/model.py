@@ -125,13 +125,14 @@ def promote(
     nats: Nats = URL,
     workspace: Workspace = "default",
     credentials: Credentials = None,
+    store: Store = None,
     json: Json = False,
 ) -> None:
     """Give a stage a version: whoever asks for the stage gets it from now on."""
     from fedbus.cli import registry
     from fedbus.cli.roles import Place
 
-    run(registry.promote(Place(nats, workspace, credentials), version, stage, reason, json=json))
+    run(registry.promote(Place(nats, workspace, credentials, store), version, stage, reason, json=json))
 
 
 @app.command("rollback")
@@ -141,13 +142,14 @@ def rollback(
     nats: Nats = URL,
     workspace: Workspace = "default",
     credentials: Credentials = None,
+    store: Store = None,
     json: Json = False,
 ) -> None:
     """Give a stage the version back that it had before."""
     from fedbus.cli import registry
     from fedbus.cli.roles import Place
 
-    run(registry.rollback(Place(nats, workspace, credentials), stage, reason, json=json))
+    run(registry.rollback(Place(nats, workspace, credentials, store), stage, reason, json=json))
 
 
 @app.command("annotate")
@@ -223,10 +225,11 @@ def collect(
     nats: Nats = URL,
     workspace: Workspace = "default",
     credentials: Credentials = None,
+    store: Store = None,
     json: Json = False,
 ) -> None:
     """Remove versions beyond what is kept (fedbus retention) that nothing needs."""
     from fedbus.cli import registry
     from fedbus.cli.roles import Place
 
-    run(registry.collect(Place(nats, workspace, credentials), grace_s, dry_run=dry_run, json=json))
+    run(registry.collect(Place(nats, workspace, credentials, store), grace_s, dry_run=dry_run, json=json))

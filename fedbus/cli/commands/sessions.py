@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from fedbus.cli.completing import sessions as complete
-from fedbus.cli.environment import URL, Credentials, Json, Nats, Workspace
+from fedbus.cli.environment import URL, Credentials, Json, Nats, Store, Workspace
 from fedbus.cli.running import run
 
 
@@ -96,6 +96,7 @@ def clone(
     nats: Nats = URL,
     workspace: Workspace = "default",
     credentials: Credentials = None,
+    store: Store = None,
     json: Json = False,
 ) -> None:
     """Start a session like another one."""
@@ -104,7 +105,7 @@ def clone(
     from fedbus.cli.roles import Place
 
     given = values("--set", changes or [])
-    run(clone_session(Place(nats, workspace, credentials), name, given, model, new, json=json))
+    run(clone_session(Place(nats, workspace, credentials, store), name, given, model, new, json=json))
 
 
 def compare(
