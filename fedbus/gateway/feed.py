@@ -30,6 +30,9 @@ HELD_MAX = 8192
 HELD_BYTES_MAX = 32 * 2**20
 """Bytes of them as they are stored; decoded and as JSON they take some five times as much."""
 
+LAG_S_MAX = 2.0
+"""How long a reader waits that names a place behind the newest that is known, before that counts as gone."""
+
 BATCH = 64
 """Events that a reader takes before it looks where it stands."""
 
@@ -144,6 +147,7 @@ class Feed:
     async def _read(self, session: str, start: Position | None, quiet_s: float) -> AsyncGenerator[Told, None]:
         life, heard = self.life, 0
         position = self.position if start is None else start
+        await self.reach(position)
         if self._is_gone(position):
             life = -1
         while True:
@@ -166,8 +170,15 @@ class Feed:
                 position = event.position
                 if session in (ALL, event.session):
                     yield event
-            if not some and not await self._more(session, quiet_s):
+            if not some and not await self.news(session, quiet_s):
                 yield Quiet()
+
+    async def reach(self, position: Position) -> None:
+        """Wait until a place is known, though not for long: another gateway may have told of it a moment before us."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + LAG_S_MAX
+        while position > self.position and (left_s := end - loop.time()) > 0:
+            await self.news(ALL, left_s)
 
     def _is_gone(self, position: Position) -> bool:
         """Whether a position is of a journal that was lost: beyond its end, or before what was written again."""
@@ -177,7 +188,7 @@ class Feed:
         at = bisect_right(self._held, position, key=lambda event: event.position)
         return self._held[at : at + BATCH]
 
-    async def _more(self, key: str, within_s: float) -> bool:
+    async def news(self, key: str, within_s: float) -> bool:
         """Wait for news; whether there are any."""
         try:
             async with asyncio.timeout(within_s):

@@ -11,6 +11,7 @@ Everything is then folded again from the beginning, beside what is known, and ta
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 from collections import Counter
 from collections.abc import Mapping
@@ -31,6 +32,9 @@ LOOK_S = 1.0
 
 ANEW_PAUSE_S = 0.5
 """Before all is folded again: sessions are written again one after the other."""
+
+LAG_S_MAX = 2.0
+"""How long is waited for what is in the journal, and has not come yet: milliseconds, on a machine that has time."""
 
 READY_S_MAX = 30.0
 """How long a request waits for a gateway that has just begun; then it is told to come again."""
@@ -93,6 +97,7 @@ class Projection:
         self.folded = folded
         self._feed.begin(folded.position, folded.restored, again=again)
         self._caught_up.set()
+        gc.freeze()  # what stays is not looked through again and again: at 100,000 events that stops all for 0.3 s
         log.info("%d events of %d sessions are known", len(folded.index), len(folded.sessions))
 
     async def watch(self) -> None:
@@ -109,16 +114,25 @@ class Projection:
 
     # ---- what is asked
 
-    def summary(self, session: str) -> SessionSummary:
+    async def summary(self, session: str) -> SessionSummary:
         """Return a session in one line; `NotFound` where there is none."""
         found = self.folded.sessions.get(session)
+        if found is None and await self._federation.journal.count(session):
+            found = await self._soon(session)  # whoever has started it asks for it at once
         if found is None:
             raise NotFound(f"session {session}: no such session")
         return found
 
+    async def _soon(self, session: str) -> SessionSummary | None:
+        loop = asyncio.get_running_loop()
+        end = loop.time() + LAG_S_MAX
+        while session not in self.folded.sessions and (left_s := end - loop.time()) > 0:
+            await self._feed.news(session, left_s)
+        return self.folded.sessions.get(session)
+
     async def info(self, session: str) -> SessionInfo:
         """Return a session with its settings and rounds; `NotFound` where there is none."""
-        self.summary(session)
+        await self.summary(session)
         found = self.folded.info(session)
         if found is None:
             found = await self._federation.session(session).info()

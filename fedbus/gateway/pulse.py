@@ -37,7 +37,9 @@ def _still(view: OverviewView) -> OverviewView:
     """Return what of it does not change by itself."""
 
     def peers(name: str) -> tuple[object, ...]:
-        return tuple(peer.model_copy(update={"seen_at": 0.0, "doing": ""}) for peer in getattr(view, name))
+        return tuple(
+            peer.model_copy(update={"seen_at": 0.0, "since_at": 0.0, "doing": ""}) for peer in getattr(view, name)
+        )
 
     broker = view.broker.model_copy(update={"round_trip_s": None, "streams": ()})
     names = ("coordinators", "combiners", "gateways")

@@ -63,7 +63,9 @@ async def stream(
         raise Refused(
             503, f"{READERS_MAX} streams are open; ask again, or another gateway", headers={"Retry-After": "5"}
         )
-    if session and _is_over(gateway, session, start):
+    if start is not None:
+        await gateway.feed.reach(start)
+    if session and await _is_over(gateway, session, start):
         return web.Response(status=204)  # what makes an EventSource stop coming again
     response = web.StreamResponse(
         headers={
@@ -85,9 +87,9 @@ async def stream(
     return response
 
 
-def _is_over(gateway: Gateway, session: str, start: Position | None) -> bool:
+async def _is_over(gateway: Gateway, session: str, start: Position | None) -> bool:
     """Whether a session has ended, and its reader has heard of it, or asks for what comes from now on."""
-    if not gateway.sessions.summary(session).ended:
+    if not (await gateway.sessions.summary(session)).ended:
         return False
     newest, _ = gateway.sessions.folded.index.find(Wanted(session), newest=True, limit=1)
     return start is None or bool(newest and newest[0] <= start <= gateway.feed.position)

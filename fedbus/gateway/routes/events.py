@@ -75,7 +75,7 @@ async def list_session_events(call: Call) -> Reply:
     """What became true in a session; with `Accept: text/event-stream` live, up to its end (then 204)."""
     query = call.asked(SessionEventsAsked)
     await call.gateway.sessions.wait()
-    session = call.gateway.sessions.summary(call.path["session"]).session
+    session = (await call.gateway.sessions.summary(call.path["session"])).session
     if _is_stream(call):
         return await _stream(call, query, session, session)
     return await _page(call, query, session)

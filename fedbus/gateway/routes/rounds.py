@@ -140,7 +140,7 @@ async def list_evaluations(call: Call) -> Reply:
     """What clients found of the session's versions, evaluation by evaluation."""
     query = call.asked(Paged)
     await call.gateway.sessions.wait()
-    session = call.gateway.sessions.summary(call.path["session"]).session
+    session = (await call.gateway.sessions.summary(call.path["session"])).session
     after = None
     if query.cursor is not None:
         sequence, record = parts_of(query.cursor, int, int)
