@@ -26,6 +26,7 @@ from fedbus.cli.observing import Observing, default
 from fedbus.cli.output import size
 from fedbus.clock import SystemClock
 from fedbus.combiner.service import Combiner
+from fedbus.coordinator.rounds import Sampling
 from fedbus.coordinator.service import Coordinator
 from fedbus.messages.ids import check_name
 from fedbus.store.spools import Spools
@@ -60,7 +61,14 @@ class Place:
         return self.observing or default()
 
 
-async def coordinate(place: Place, name: str, *, replicas: int = 0, placement: Placement | None = None) -> None:
+async def coordinate(
+    place: Place,
+    name: str,
+    *,
+    replicas: int = 0,
+    placement: Placement | None = None,
+    sampling: Sampling | None = None,
+) -> None:
     """Run a coordinator until cancelled; ``replicas`` and ``placement`` are of the workspace's streams."""
     check_name("coordinator name", name)
     workers = Threads(2, name)
@@ -77,6 +85,7 @@ async def coordinate(place: Place, name: str, *, replicas: int = 0, placement: P
                     workers=workers,
                     replicas=replicas,
                     placement=placement,
+                    sampling=sampling,
                     traces=tracing.telemetry,
                     crash=crashing(environ().get("FEDBUS_CRASH", "")),
                 ).run()

@@ -155,7 +155,7 @@ class Coordinator:
 
     async def run(self) -> None:
         """Coordinate, or stand by, until cancelled; then give the lease back and say `Bye`."""
-        self._numbers.watch(leads=lambda: self.leads, inbox=lambda: len(self._inbox))
+        self._numbers.watch(leads=lambda: self._reigns, inbox=lambda: len(self._inbox))
         watch_bus(self._traces.meters, self._bus)
         await self._ensure()
         presence = await self._station.listen(self._subjects.presence())

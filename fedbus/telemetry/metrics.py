@@ -144,8 +144,8 @@ JOURNAL_LAG: Final = Metric(
     "fedbus.journal.lag",
     "gauge",
     "{entry}",
-    "Entries of the journal that this coordinator, or gateway, has not read yet.",
-    (*_OPERATOR, *_GATEWAY),
+    "Entries of the journal that this coordinator has not read yet.",
+    _OPERATOR,
     reads=True,
 )
 

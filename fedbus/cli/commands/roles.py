@@ -31,6 +31,12 @@ def coordinator(
     replicas: Replicas = 0,
     placement_cluster: PlacementCluster = "",
     placement_tags: PlacementTags = "",
+    trace_rounds: Annotated[
+        float, typer.Option("--trace-rounds", metavar="N", min=0, help="Rounds a second that are traced at most.")
+    ] = 10.0,
+    trace_clients: Annotated[
+        int, typer.Option("--trace-clients", metavar="N", min=0, help="Clients of a round that are traced, about.")
+    ] = 200,
     workspace: Workspace = "default",
     credentials: Credentials = None,
     log_level: LogLevel = "info",
@@ -42,14 +48,15 @@ def coordinator(
     metrics_listen: MetricsListen = "127.0.0.1",
 ) -> None:
     """Run a coordinator: it decides rounds, or stands by for the one that does, and touches no tensor."""
-    from fedbus.cli.roles import Place, coordinate
+    from fedbus.cli.roles import Place, Sampling, coordinate
 
     observing = observe(
         "coordinator", name, workspace, log_level, log_format, log_file, spans, spans_file, metrics_port, metrics_listen
     )
     placement = placement_of(placement_cluster, placement_tags)
     place = Place(nats, workspace, credentials, observing=observing)
-    run(coordinate(place, name, replicas=replicas, placement=placement), terminated=DONE)
+    sampling = Sampling(trace_rounds, trace_clients)
+    run(coordinate(place, name, replicas=replicas, placement=placement, sampling=sampling), terminated=DONE)
 
 
 def combiner(
