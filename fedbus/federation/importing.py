@@ -25,7 +25,7 @@ from fedbus.bus.base import Payload
 from fedbus.errors import ConfigError, Conflict, FedbusError, NotFound
 from fedbus.messages.ids import SESSION_CHARS_MAX, check_name
 from fedbus.messages.records import ModelPublished
-from fedbus.messages.registry import IMPORTS_MAX, Importing, RegistryState
+from fedbus.messages.registry import IMPORTED, IMPORTS_MAX, Importing, RegistryState
 from fedbus.store.models import APPENDS
 from fedbus.tensors.chunks import CHUNK_BYTES, Layout
 from fedbus.tensors.codec import Source
@@ -36,9 +36,6 @@ from fedbus.tensors.spec import ModelSpec
 
 if TYPE_CHECKING:
     from fedbus.federation.service import Federation
-
-IMPORTED = "imported"
-"""What stands in the place of a session's name at versions that were brought in."""
 
 PIECE_BYTES = 2**20
 """Of a file, at once."""

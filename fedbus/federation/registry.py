@@ -24,6 +24,7 @@ from fedbus.messages.ids import check_name
 from fedbus.messages.records import ModelPublished
 from fedbus.messages.registry import (
     HELD_MAX,
+    IMPORTED,
     NOTE_CHARS_MAX,
     REASON_CHARS_MAX,
     STAGES_MAX,
@@ -41,8 +42,6 @@ if TYPE_CHECKING:
 
 GRACE_S = 600.0
 """From a removal to the end of the arrays: who has begun to download a large model a moment before may go on."""
-
-IMPORTED = importing.IMPORTED
 
 
 class Registry:

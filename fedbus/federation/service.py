@@ -35,7 +35,7 @@ from fedbus.federation.listing import EventFilter, Order, SessionFilter
 from fedbus.federation.models import Models
 from fedbus.federation.overview import Kind, Overview, overview_of
 from fedbus.federation.reading import ClientInfo, chosen, client_of, events_of, sessions_of
-from fedbus.federation.registry import IMPORTED, Registry, check_free
+from fedbus.federation.registry import Registry, check_free
 from fedbus.federation.session import LOOK_S, Session
 from fedbus.messages import queries, records
 from fedbus.messages.commands import StartSession
@@ -43,6 +43,7 @@ from fedbus.messages.envelope import Body, Envelope, decode, encode
 from fedbus.messages.ids import Peer, check_name
 from fedbus.messages.plans import Plan
 from fedbus.messages.presence import Lease, members_of
+from fedbus.messages.registry import IMPORTED
 from fedbus.messages.subjects import Subjects
 from fedbus.planning import plan_of
 from fedbus.store.journal import Journal

@@ -14,6 +14,9 @@ from pydantic import Field
 from fedbus.messages.envelope import Body
 from fedbus.messages.ids import Name, Number
 
+IMPORTED = "imported"
+"""What stands in the place of a session's name at versions that were brought in."""
+
 STAGES_MAX = 32
 """Stages of a workspace: people give them names, and read them as a list."""
 

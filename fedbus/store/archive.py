@@ -4,6 +4,7 @@
     DIR/journals/<session>.<n>.journal   the entries of a session's journal, as they were stored
     DIR/blobs/<blob>.blob                the messages of a blob, as they were stored: chunks, then the manifest
     DIR/catalogue.<n>                    the catalogue's entries, as they were stored
+    DIR/registry.<n>                     the registry's revisions and notes, as they were stored
 
 All but ``backup.json`` are frames, one for a message:
 
@@ -112,6 +113,8 @@ class Contents(_Part):
     blobs: tuple[BlobFile, ...] = ()
     catalogue: str = ""
     catalogue_count: Count = 0
+    registry: str = ""
+    registry_count: Count = 0
     skipped: tuple[Skipped, ...] = ()
 
     @property
@@ -176,8 +179,8 @@ class Archive:
         finally:
             os.close(descriptor)
         named = {journal.file for journal in contents.journals} | {blob.file for blob in contents.blobs}
-        named.add(contents.catalogue)
-        for pattern in ("journals/*", "blobs/*", "catalogue.*"):
+        named |= {contents.catalogue, contents.registry}
+        for pattern in ("journals/*", "blobs/*", "catalogue.*", "registry.*"):
             for path in self.directory.glob(pattern):
                 if path.relative_to(self.directory).as_posix() not in named:
                     path.unlink()

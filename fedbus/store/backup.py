@@ -17,14 +17,16 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 
-from fedbus.bus.base import Bus, Message
+from fedbus.bus.base import Bus, Message, Subscription
 from fedbus.bus.patience import patiently
 from fedbus.config.session import SessionConfig
-from fedbus.errors import BadMessage, NotFound
+from fedbus.errors import BadMessage, BusUnavailable, NotFound
 from fedbus.messages import records
+from fedbus.messages.envelope import decode
+from fedbus.messages.registry import IMPORTED, RegistryState
 from fedbus.messages.subjects import Subjects
 from fedbus.store.archive import Archive, BlobFile, Contents, Frame, JournalFile, Skipped, Version
 from fedbus.store.journal import entry_of, mark_of
@@ -100,6 +102,15 @@ class _Journal:
         )
 
 
+@dataclass(slots=True)
+class _Named:
+    """What is known beyond the journals: the registry, the versions that it or an import names, and blobs that went."""
+
+    frames: list[Frame] = field(default_factory=list)
+    wanted: list[Version] = field(default_factory=list)
+    removed: set[str] = field(default_factory=set)
+
+
 class Backup:
     """Takes backups of a workspace into one directory."""
 
@@ -118,21 +129,26 @@ class Backup:
         """
         former = await self._workers.run(self._archive.begin, self._subjects.workspace)
         taken = Taken(former)
+        named = await self._named()
         journals, skipped = await self._journals(former, taken)
         blobs = {blob.blob: blob for blob in former.blobs if self._archive.size(blob.file) == blob.nbytes}
         gone: dict[str, Skipped] = {}
         for turn in range(TURNS_MAX):
-            unsettled = await self._blobs(journals, blobs, gone, taken)
+            unsettled = await self._blobs(journals, named.removed, blobs, gone, taken)
             if not unsettled or turn + 1 == TURNS_MAX:
                 break
             before = {name: journal.file.sequence for name, journal in journals.items()}
             journals, skipped = await self._further(journals, skipped, taken)
             if all(journals[name].file.sequence == before[name] for name in unsettled):
                 break  # what they go on from is not there, and nothing newer is: the broker has lost it
+        for version in named.wanted:
+            await self._model(version, blobs, gone, taken)
         for journal in journals.values():
             await self._workers.run(self._archive.sync, journal.file.file)
         catalogue, count = await self._catalogue(former)
-        wanted = {blob for journal in journals.values() for blob in _blobs_of(journal.file)}
+        registry = await self._registry(former, named.frames)
+        wanted = {blob for journal in journals.values() for blob in _blobs_of(journal.file)} - named.removed
+        wanted |= {version.blob for version in named.wanted}
         taken.contents = Contents(
             workspace=self._subjects.workspace,
             at=at,
@@ -141,6 +157,8 @@ class Backup:
             blobs=tuple(blob for name, blob in blobs.items() if name in wanted),
             catalogue=catalogue,
             catalogue_count=count,
+            registry=registry,
+            registry_count=len(named.frames) or (former.registry_count if registry else 0),
             skipped=(*skipped, *(one for name, one in gone.items() if name in wanted)),
         )
         await self._workers.run(self._archive.commit, taken.contents)
@@ -253,13 +271,19 @@ class Backup:
     # ---- blobs
 
     async def _blobs(
-        self, journals: dict[str, _Journal], blobs: dict[str, BlobFile], gone: dict[str, Skipped], taken: Taken
+        self,
+        journals: dict[str, _Journal],
+        removed: set[str],
+        blobs: dict[str, BlobFile],
+        gone: dict[str, Skipped],
+        taken: Taken,
     ) -> list[str]:
         """Fetch what is not here; returns the sessions that have no version here to go on from."""
         unsettled = []
         for session, journal in sorted(journals.items()):
             for version in journal.file.wanted:
-                await self._model(version, blobs, gone, taken)
+                if version.blob not in removed:
+                    await self._model(version, blobs, gone, taken)
             newest = journal.file.versions[-1:]
             if journal.file.ended or not newest:
                 continue
@@ -342,6 +366,48 @@ class Backup:
         taken.nbytes += nbytes
         return BlobFile(blob=blob, file=file, nbytes=nbytes, count=count, digest=digest)
 
+    # ---- what people have decided
+
+    async def _named(self) -> _Named:
+        """Read what the registry and the catalogue say of versions beyond the journals."""
+        named, stream, pattern = _Named(), self._subjects.stream("registry"), self._subjects.registry()
+        state = RegistryState()
+        try:
+            count = await self._bus.pending(stream, pattern)
+        except BusUnavailable:
+            if not self._bus.connected:
+                raise
+            count = 0  # a workspace that no coordinator of this release has served yet
+        start = f"{pattern.removesuffix('>')}"
+        subscription = await self._bus.follow(stream, pattern) if count else None
+        if subscription is not None:
+            async with aclosing(_until_now(subscription)) as messages:
+                async for message in messages:
+                    part, data = message.subject.removeprefix(start), bytes(message.data)
+                    named.frames.append(Frame(message.sequence, part, data))
+                    with suppress(BadMessage):
+                        body = decode(data, message.subject).body
+                        state = body if isinstance(body, RegistryState) else state
+        for entry in await self._models.list():
+            if entry.removed_at:
+                named.removed.add(entry.blob)
+            elif entry.session == IMPORTED or entry.blob in state.protected:
+                named.wanted.append(Version(version=entry.version, blob=entry.blob, digest=entry.digest))
+        return named
+
+    async def _registry(self, former: Contents, frames: list[Frame]) -> str:
+        """Write the registry anew; one that the broker has lost stays as it was."""
+        if len(frames) < min(former.registry_count, 1):
+            return former.registry
+        if not frames:
+            return ""
+        number = int(former.registry.rpartition(".")[2]) + 1 if former.registry else 0
+        file = f"registry.{number}"
+        self._archive.remove(file)
+        await self._workers.run(self._archive.append, file, frames)
+        await self._workers.run(self._archive.sync, file)
+        return file
+
     # ---- the catalogue
 
     async def _catalogue(self, former: Contents) -> tuple[str, int]:
@@ -357,6 +423,16 @@ class Backup:
         await self._workers.run(self._archive.append, file, frames)
         await self._workers.run(self._archive.sync, file)
         return file, len(frames)
+
+
+async def _until_now(subscription: Subscription) -> AsyncGenerator[Message, None]:
+    try:
+        async for message in subscription:
+            yield message
+            if not message.pending:
+                return
+    finally:
+        await subscription.close()
 
 
 def _blobs_of(journal: JournalFile) -> Iterator[str]:

@@ -366,10 +366,14 @@ class ModelStore:
 
     async def mark_restored(self, model: ModelPublished) -> None:
         """Say in the catalogue that a version's arrays are there again, where it said that they were removed."""
+        subject = self._subjects.model(model.version)
+        known = await self._persist(lambda: self._bus.last(self._models, subject))
+        if known is None or _removed(known) != model.blob:
+            return await self.enter(model)
         entry = model.model_copy(update={"removed_at": 0.0, "removed_why": ""})
-        data = encode(Envelope(entry.version, self._subjects.workspace, "engineer", entry))
-        subject = self._subjects.model(entry.version)
+        data = encode(Envelope(entry.version, self._subjects.workspace, "coordinator", entry))
         await self._persist(lambda: self._bus.append(self._models, subject, data))
+        return None
 
     async def find(self, version: str) -> ModelPublished:
         """Return the catalogue's entry of a version; `NotFound` when there is none."""

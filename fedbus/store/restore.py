@@ -24,10 +24,12 @@ from fedbus.bus.patience import patiently
 from fedbus.errors import BadMessage, ConfigError, Conflict
 from fedbus.messages.envelope import decode
 from fedbus.messages.records import RESTORED, RESTORING, ModelPublished
+from fedbus.messages.registry import RegistryState, VersionNote
 from fedbus.messages.subjects import Subjects
 from fedbus.store.archive import Archive, BlobFile, Contents, Frame, JournalFile
 from fedbus.store.journal import Journal, at_of, mark_of
 from fedbus.store.models import CHUNK_DEADLINE_S, ModelStore
+from fedbus.store.registry import RegistryStore
 from fedbus.store.streams import ensure_streams
 from fedbus.tensors.digest import Hasher
 from fedbus.tensors.manifest import Manifest
@@ -46,7 +48,10 @@ class WouldOverwrite(ConfigError):
 
 @dataclass(slots=True)
 class Restored:
-    """What a restore did: names of what it brought back, of what was there already, and of what cannot go on."""
+    """What a restore did: names of what it brought back, of what was there already, and of what cannot go on.
+
+    ``registry``: whether stages and retention are the backup's; a broker that has some of its own keeps them.
+    """
 
     contents: Contents
     sessions: list[str] = field(default_factory=list)
@@ -56,6 +61,7 @@ class Restored:
     blobs_there: list[str] = field(default_factory=list)
     nbytes: int = 0
     versions: int = 0
+    registry: bool = False
     behind: bool = False
 
 
@@ -89,6 +95,7 @@ class Restore:
         for blob in missing:
             await self._put_blob(blob, done)
         await self._enter(contents, done)
+        await self._register(contents, done)
         await self._advance(contents, done)
         await self._append(left, done)
         return done
@@ -175,13 +182,44 @@ class Restore:
         """Enter the catalogue's versions; those that are there already are not entered twice."""
         if not contents.catalogue:
             return
-        file = contents.catalogue
+        file, brought = contents.catalogue, set(done.blobs)
         for frame in self._archive.frames(file, self._archive.size(file)):
             body = decode(frame.data, f"{file}, version {frame.part}").body
             if not isinstance(body, ModelPublished):
                 raise BadMessage(f"{file}: expected ModelPublished, got {body.kind}")
-            await self._models.enter(body)
+            if not body.removed_at and body.blob in brought:
+                await self._models.mark_restored(body)
+            else:
+                await self._models.enter(body)
             done.versions += 1
+
+    async def _register(self, contents: Contents, done: Restored) -> None:
+        """Bring back stages, retention and notes, where the broker has none."""
+        if not contents.registry:
+            return
+        state = RegistryState()
+        notes: dict[str, VersionNote] = {}
+        for frame in self._archive.frames(contents.registry, self._archive.size(contents.registry)):
+            try:
+                body = decode(frame.data, f"{contents.registry}, {frame.part}").body
+            except BadMessage as error:
+                log.warning("a revision of the registry is passed over: %s", error)
+                continue
+            if isinstance(body, RegistryState):
+                state = body
+            elif isinstance(body, VersionNote):
+                notes[body.version] = body
+        registry = RegistryStore(self._bus, self._subjects, "restore")
+
+        async def decide(there: RegistryState) -> RegistryState | None:
+            done.registry = not (there.stages or there.retired or there.imports or there.keep_last)
+            return state.model_copy(update={"imports": ()}) if done.registry else None
+
+        await registry.change("restored from a backup", decide)
+        known = await registry.notes()
+        for version, note in notes.items():
+            if note.note and version not in known:
+                await registry.annotate(version, note.note)
 
     async def _advance(self, contents: Contents, done: Restored) -> None:
         if not done.sessions:

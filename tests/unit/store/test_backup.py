@@ -18,11 +18,14 @@ from fedbus.messages.records import (
     SessionEnded,
     SessionStarted,
 )
+from fedbus.messages.registry import Promoted, Stage
 from fedbus.messages.subjects import Subjects
 from fedbus.store.archive import Archive
 from fedbus.store.backup import Backup
 from fedbus.store.journal import Journal, mark_of
 from fedbus.store.models import ModelStore
+from fedbus.store.registry import RegistryStore
+from fedbus.store.removal import Removal
 from fedbus.store.restore import MARGIN, Restore, WouldOverwrite
 from fedbus.store.streams import ensure_streams
 from fedbus.testing.loop import run_virtual
@@ -445,3 +448,118 @@ async def test_directories_are_not_mixed_up(directory):
     (directory / "backup.json").write_text("{}")
     with pytest.raises(BadMessage, match=r"backup\.json"):
         await house.restore(directory)
+
+
+# --- what people have decided ---
+
+
+class Decided(House):
+    """A house with a registry, and models that were brought in."""
+
+    def __init__(self, name="house"):
+        super().__init__(name)
+        self.registry = RegistryStore(self.bus, OURS, "eve")
+        self.removal = Removal(self.bus, OURS, self.models, self.registry)
+
+    async def bring(self, version):
+        """Bring a model in."""
+        manifest = await self.models.put(f"imported-{version}", arrays(9), CHUNK_BYTES)
+        entry = ModelPublished(
+            round=0, version=version, parent="", session="imported", blob=f"imported-{version}",
+            digest=manifest.digest, nbytes=manifest.spec.nbytes, at=3.0,
+        )  # fmt: skip
+        await self.models.enter_first(entry)
+
+    async def stage(self, stage, version, blob):
+        """Give a stage a version."""
+        held = (Promoted(version=version, blob=blob, at=1.0, by="eve"),)
+
+        async def decide(state):
+            return state.model_copy(update={"stages": {**state.stages, stage: Stage(held=held)}, "keep_last": 3})
+
+        await self.registry.change("promoted", decide)
+
+
+@virtual
+async def test_stages_notes_and_imports_come_back(directory):
+    """What a stage has is in it though its session keeps it no longer, as is what was brought in, and every note."""
+    house = await Decided().open()
+    await house.begin("s", versions_kept=2)
+    for _ in range(4):
+        await house.publish("s")
+    await house.bring("bert")
+    await house.stage("production", "s-1", "s-1-1")
+    await house.registry.annotate("s-1", "the one")
+    taken = await house.back_up(directory)
+    assert {blob.blob for blob in taken.contents.blobs} == {"s-1-1", "s-3-1", "s-4-1", "imported-bert"}
+    empty = Decided("empty")
+    done = await empty.restore(directory)
+    assert done.registry
+    state = (await empty.registry.read()).state
+    assert state.stages["production"].now.version == "s-1" and state.keep_last == 3
+    assert await empty.registry.notes() == {"s-1": "the one"}
+    assert await empty.models.read("s-1-1") and await empty.models.read("imported-bert")
+    again = await empty.restore(directory)
+    assert not again.registry and (await empty.registry.read()).state.stages == state.stages
+
+
+@virtual
+async def test_a_registry_that_is_there_is_left(directory):
+    """A broker whose people have decided otherwise since keeps that; one that lost it does not empty the backup."""
+    house = await Decided().open()
+    await house.bring("bert")
+    await house.stage("production", "bert", "imported-bert")
+    await house.back_up(directory)
+    other = await Decided("other").open()
+    await other.stage("staging", "x", "y")
+    await other.registry.annotate("bert", "mine")
+    done = await other.restore(directory)
+    assert not done.registry and list((await other.registry.read()).state.stages) == ["staging"]
+    assert await other.registry.notes() == {"bert": "mine"}
+    await house.bus.purge(OURS.stream("registry"), OURS.registry())
+    await house.back_up(directory)
+    empty = Decided("empty")
+    assert (await empty.restore(directory)).registry
+
+
+@virtual
+async def test_what_was_removed_is_in_no_backup(directory):
+    """Neither fetched, nor told as missing, nor kept from an earlier one; the catalogue's entry comes back as it is."""
+    house = await Decided().open()
+    await house.begin("s")
+    for _ in range(3):
+        await house.publish("s")
+    await house.back_up(directory)
+    model = await house.models.find("s-1")
+    assert await house.removal.expire(model, "too old") == ""
+    taken = await house.back_up(directory)
+    assert {blob.blob for blob in taken.contents.blobs} == {"s-0-ab", "s-2-1", "s-3-1"}
+    assert taken.contents.skipped == () and not (directory / "blobs" / "s-1-1.blob").exists()
+    empty = Decided("empty")
+    await empty.restore(directory)
+    assert (await empty.models.find("s-1")).removed_why == "eve: too old"
+
+
+@virtual
+async def test_what_was_removed_by_mistake_is_brought_back(directory):
+    """A backup from before has it: its arrays and its entry are there again."""
+    house = await Decided().open()
+    await house.begin("s")
+    await house.publish("s")
+    await house.back_up(directory)
+    assert await house.removal.expire(await house.models.find("s-0"), "a mistake") == ""
+    assert (await house.models.find("s-0")).removed_at
+    done = await house.restore(directory)
+    assert done.blobs == ["s-0-ab"] and not (await house.models.find("s-0")).removed_at
+    assert await house.models.read("s-0-ab")
+
+
+@virtual
+async def test_a_workspace_without_a_registry_is_backed_up(directory):
+    """One that only an older release has served: its stream is not there yet."""
+    house = await House().open()
+    await house.begin("s")
+    house.broker._streams.pop(OURS.stream("registry"))
+    house.bus._ensured.pop(OURS.stream("registry"))
+    taken = await house.back_up(directory)
+    assert taken.contents.registry == "" and len(taken.contents.blobs) == 1
