@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import sys
+
 import aiohttp
 import numpy as np
 import pytest
 
 import fedbus
+from fedbus.bus.embedded.child import die_with
 from fedbus.cli.archiving import archive
 from fedbus.cli.listing import download
 from fedbus.cli.roles import Place
 from fedbus.errors import NotFound
+from fedbus.messages import records
+from fedbus.store.objects.directory import DirectoryStore
+from fedbus.store.streams import ensure_streams
 from fedbus.tensors import files
 from fedbus.tensors.digest import model_digest
 
@@ -91,3 +99,40 @@ async def test_a_gateway_archives_what_is_published(house, make_app, zeros, tmp_
             "/api/v1/models/digits-2/content", headers={"Range": f"bytes=9-{len(whole) - 3}"}
         ) as answer:
             assert (answer.status, await answer.read()) == (206, whole[9 : len(whole) - 2])
+
+
+async def test_an_archivist_that_is_killed_leaves_nothing_half(broker, tmp_path, eventually):
+    """Killed by -9 in the middle of a file, there is no object; the next one makes it whole."""
+    arrays = {"w": np.random.default_rng(0).standard_normal(32 * 2**18, dtype=np.float32)}
+    async with fedbus.connect(broker.url) as federation:
+        await ensure_streams(federation.bus, federation.subjects)
+        manifest = await federation.store.put("blob", arrays)
+        digest, nbytes = manifest.digest, manifest.spec.nbytes
+        entry = records.ModelPublished(
+            round=1, version="big-1", parent="", session="big", blob="blob", digest=digest, nbytes=nbytes, at=1.0
+        )
+        await federation.store.enter(entry)
+    for number in range(5):  # it may have been quicker than we were
+        store = tmp_path / f"models-{number}"
+        command = ["-m", "fedbus", "model", "archive", "--store", store.as_uri(), "--nats", broker.url]
+        killed = await asyncio.create_subprocess_exec(sys.executable, *command, preexec_fn=die_with(os.getpid()))
+        await eventually(lambda store=store: has_begun(store), within_s=30, every_s=0.001)
+        killed.kill()
+        await killed.wait()
+        if has_begun(store) == "a part":
+            break
+    else:
+        pytest.fail("it was never killed in the middle")
+    assert [info.key async for info in DirectoryStore(store).list()] == []
+    await archive(Place(broker.url, store=store.as_uri()), json=True)
+    assert model_digest(files.read(store / "default" / "big-1.safetensors")) == digest
+
+
+def has_begun(store):
+    """Return how far an archivist is: with a part, or with the whole file; '' before that."""
+    if (store / "default" / "big-1.safetensors").exists():
+        return "a file"
+    try:
+        return "a part" if any(part.stat().st_size for part in store.glob(".parts/*")) else ""
+    except FileNotFoundError:
+        return ""  # it was just renamed
