@@ -7,6 +7,7 @@ asked. Every answer, also a stream or a file, gets the headers that keep a brows
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import secrets
@@ -18,7 +19,7 @@ from aiohttp import web
 from aiohttp.typedefs import Middleware
 from yarl import URL
 
-from fedbus.errors import FedbusError
+from fedbus.errors import BusUnavailable, FedbusError
 from fedbus.gateway.answers import answer_to
 from fedbus.gateway.asking import body_of, key_of, names_in, query_of
 from fedbus.gateway.files import Files
@@ -33,6 +34,15 @@ if TYPE_CHECKING:
 log = logging.getLogger("fedbus.gateway")
 
 Next = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+ANSWER_S_MAX = 12.0
+"""How long the beginning of an answer is waited for: calls of the bus are given up after ten seconds, and repeated."""
+
+CHANGE_S_MAX = 45.0
+"""The same, of what changes something: a start waits half a minute for a coordinator."""
+
+AWAY_S_MAX = 3.0
+"""The same, of anything, while the broker is known to be away: what is known here is told at once."""
 
 SAFE = ("GET", "HEAD", "OPTIONS")
 """Methods that change nothing."""
@@ -55,6 +65,7 @@ CORS_METHODS = "GET, HEAD, POST, PUT, PATCH, DELETE"
 
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 ID: web.RequestKey[str] = web.RequestKey("id", str)
+PATIENCE: web.RequestKey[asyncio.Timeout] = web.RequestKey("patience", asyncio.Timeout)
 
 
 def application(gateway: Gateway, operations: Iterable[Operation], listening: Listening) -> web.Application:
@@ -74,6 +85,21 @@ def application(gateway: Gateway, operations: Iterable[Operation], listening: Li
 
 
 def _handler(gateway: Gateway, operation: Operation) -> Next:
+    async def bounded(request: web.Request) -> web.StreamResponse:
+        if operation.body_media != "application/json":
+            return await handle(request)  # what is sent to us takes as long as the sender's line
+        longest_s = ANSWER_S_MAX if operation.method in SAFE else CHANGE_S_MAX
+        if not gateway.station.bus.connected:
+            longest_s = AWAY_S_MAX
+        try:
+            async with asyncio.timeout(longest_s) as patience:
+                request[PATIENCE] = patience
+                return await handle(request)
+        except TimeoutError as error:
+            raise BusUnavailable(f"not answered within {longest_s:g} s: the broker is slow, or away") from error
+        finally:
+            request.pop(PATIENCE, None)
+
     async def handle(request: web.Request) -> web.StreamResponse:
         call = Call(
             gateway,
@@ -86,7 +112,7 @@ def _handler(gateway: Gateway, operation: Operation) -> Next:
         )
         return answer_to(request, operation, await operation.handler(call))
 
-    return handle
+    return bounded
 
 
 class _Frame:
@@ -185,6 +211,8 @@ def _headers_of(listening: Listening) -> Callable[[web.Request, web.StreamRespon
         for name, value in HEADERS.items():
             response.headers.setdefault(name, value)
         response.headers["Server"] = "fedbus"  # which versions of what are below is nobody's business
+        if PATIENCE in request:
+            request[PATIENCE].reschedule(None)  # it has begun: a stream may go on for days
         if ID in request:
             response.headers.setdefault("X-Request-Id", request[ID])
         if origins:

@@ -97,6 +97,8 @@ class Presence:
 
     async def _ask(self) -> Known:
         """Ask the coordinator; where none answers, what was known, with what the broker tells itself."""
+        if not self._federation.bus.connected:
+            return replace(self.known, answers=False)
         try:
             told = await self._federation.overview(deadline_s=ASK_S_MAX)
         except (BusError, BadMessage) as error:
@@ -117,9 +119,8 @@ class Presence:
 
     async def _streams(self) -> Mapping[str, Usage]:
         """Return how full the streams are, also without a coordinator; what was known where the broker is away."""
-        if self._federation.bus.connected:
-            with suppress(BusError):
-                return await streams_of_workspace(self._federation, ASK_S_MAX)
+        with suppress(BusError):
+            return await streams_of_workspace(self._federation, ASK_S_MAX)
         return self.known.streams
 
 
