@@ -68,6 +68,7 @@ class RoundTraces:
         self._sampling = sampling or Sampling()
         self._bucket = _Bucket(self._sampling.rounds_per_s, now)
         self._shares: dict[str, float] = {}
+        self._recorded: dict[str, int] = {}
         self._workspace = workspace
         self._spans: dict[str, Span] = {}
         self._next: dict[str, list[Span]] = {}
@@ -140,6 +141,7 @@ class RoundTraces:
         if isinstance(record, records.RoundOpened):
             self._end(session)
             self._spans[session] = self._next[session].pop(0)
+            self._recorded[session] = 0
         span = self._spans.get(session)
         if span is None:
             return
@@ -154,10 +156,20 @@ class RoundTraces:
                 self._end(session)
             case records.RoundEvaluated():
                 self._end(session)
-            case _ if self._traces.enabled:
-                span.event(record.kind, _attributes(machine, record))
-            case _:
+            case _ if telemetry.is_unsampled(span.headers) or not self._traces.enabled:
                 pass
+            case records.UpdatesRecorded() if not self._is_told(session):
+                pass
+            case _:
+                span.event(record.kind, _attributes(machine, record))
+
+    def _is_told(self, session: str) -> bool:
+        """Whether one more entry about updates is told of: the 1st, 2nd, 4th, 8th of a round.
+
+        To say what is waited for looks at every client of it, and of ten thousand there are hundreds of entries.
+        """
+        count = self._recorded[session] = self._recorded.get(session, 0) + 1
+        return count & (count - 1) == 0
 
     def _end(self, session: str) -> None:
         span = self._spans.pop(session, None)
@@ -170,6 +182,7 @@ class RoundTraces:
         self._end(session)
         self._parents.pop(session, None)
         self._shares.pop(session, None)
+        self._recorded.pop(session, None)
 
     def stand_by(self) -> None:
         """End every span: somebody else goes on with the rounds, in their traces."""
