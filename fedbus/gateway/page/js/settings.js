@@ -125,13 +125,13 @@ const quote = (text) => /^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceA
 
 /** The command that clones a session with what is to differ. */
 export function cloneCommand(origin, { model, session, config }) {
-  return ["fedbus session clone", quote(origin), model && `--model ${quote(model)}`, session && `--name ${quote(session)}`,
+  return [`fedbus session clone ${quote(origin)}`, model && `--model ${quote(model)}`, session && `--name ${quote(session)}`,
     ...Object.entries(config).map(([key, value]) => `--set ${quote(`${key}=${word(value)}`)}`)].filter(Boolean).join(" \\\n  ");
 }
 
 /** The command that starts one; mappings are options with KEY=VALUE, again for each key. */
 export function command({ model, session, config }) {
-  const said = ["fedbus session start", quote(`${model || "VERSION"}.safetensors`)];
+  const said = [`fedbus session start ${quote(`${model || "VERSION"}.safetensors`)}`];
   const singular = { strategy_options: "strategy-option", codec_options: "codec-option", downlink_options: "downlink-option",
     selection_options: "selection-option", train_config: "train-config", client_filter: "client-filter" };
   if (session) said.push(`--name ${quote(session)}`);
