@@ -1,16 +1,17 @@
 // Numbers and times as people read them, in the words of the command line. Moments are seconds since the epoch, and of
-// the gateway's clock, not the browser's: a laptop that is a minute off still counts down rightly.
+// the coordinators' clock, not the browser's: by it deadlines are kept, a laptop that is a minute off counts down rightly.
 
 import { h } from "./dom.js";
 
 export const NONE = "\u2013";
 
+const JUMP_S = 5;
 let ahead_s = 0;
 export const clock = {
   now: () => Date.now() / 1000 + ahead_s,
   set(at) {
-    const off = at - Date.now() / 1000;
-    if (Math.abs(off - ahead_s) > 1) ahead_s = Math.abs(off) < 1 ? 0 : off;
+    const off = at - Date.now() / 1000; // what is heard late seems to be behind: the largest counts, until all is otherwise
+    if (off > ahead_s || off < ahead_s - JUMP_S) ahead_s = Math.abs(off) < 1 ? 0 : off;
   },
 };
 
