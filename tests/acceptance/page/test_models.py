@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+import urllib.request
 
 import numpy as np
 import pytest
 from playwright.sync_api import expect
 
-from fedbus.tensors import Manifest, read, write
+from fedbus.tensors import Manifest, read, to_bytes, write
 
 pytestmark = pytest.mark.slow
 
@@ -116,7 +117,7 @@ def test_a_note_is_kept_and_found(open_page):
 
 
 def test_what_something_needs_is_not_removed(open_page):
-    """The dialog says what refers to a version; one that nothing needs goes, and says so; a collection asks first."""
+    """The dialog says what refers to a version; a collection says what would go, and why not."""
     page = open_page("#/models/seed-3", expected=("409",))
     page.get_by_role("button", name="Promote").click()
     page.get_by_label("Stage").fill("kept-here")
@@ -138,7 +139,25 @@ def test_what_something_needs_is_not_removed(open_page):
     expect(dialog.get_by_role("link", name="seed-0", exact=True)).to_be_visible()
     dialog.get_by_text(re.compile("kept, and why")).click()
     expect(dialog.locator(".why")).not_to_be_empty()
-    dialog.get_by_role("button", name=re.compile(r"Remove \d+ version")).click()
+    dialog.get_by_role("button", name="Cancel").click()
+    page.get_by_role("button", name="Retention").click()
+    page.get_by_label("Versions kept of each session").fill("")
+    page.get_by_role("button", name="Save").click()
+    expect(page.get_by_role("dialog")).to_be_hidden()
+
+
+def test_what_nothing_needs_is_removed(open_page, place):
+    """A version that was imported and is of no use goes on request, and its page says so."""
+    body = to_bytes({"w": np.zeros(3, np.float32)})
+    request = urllib.request.Request(f"{place.http_url}/api/v1/models?version=to-go", body, method="POST")
+    request.add_header("Content-Type", "application/octet-stream")
+    with urllib.request.urlopen(request, timeout=20) as answer:
+        assert answer.status == 201
+    page = open_page("#/models/to-go")
+    page.get_by_role("button", name="Remove", exact=True).click()
+    dialog = page.get_by_role("dialog", name="Remove to-go")
+    dialog.get_by_label("Reason").fill("of no use")
+    dialog.get_by_role("button", name="Remove", exact=True).click()
     expect(dialog).to_be_hidden()
-    page.goto(page.url.split("#")[0] + "#/models/seed-0")
     expect(page.locator("h1 .badge")).to_contain_text(re.compile("retired|removed"))
+    expect(page.get_by_role("button", name="Remove", exact=True)).to_be_hidden()
