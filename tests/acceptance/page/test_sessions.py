@@ -145,3 +145,20 @@ def test_a_model_in_a_file_becomes_the_beginning_of_a_session(open_page, place):
     expect(page.get_by_role("heading", level=1)).to_contain_text("from-file")
     expect(page.locator("h1 .badge")).to_contain_text("completed", timeout=20_000)
     expect(page.get_by_role("main")).to_contain_text("from first-try-")
+
+
+def test_an_option_that_is_refused_is_told_at_its_field(open_page):
+    """An option of a chain's member that is out of range is marked with the reason, and has the focus."""
+    page = open_page("#/sessions/new?model=seed-3", expected=("422",))
+    page.get_by_label("strategy", exact=True).select_option("norm_clipping")
+    page.get_by_label("clip norm").fill("1")
+    page.get_by_role("button", name="+ Chain another").click()
+    page.get_by_label("then").select_option("fedadam")
+    page.get_by_label("tau").fill("-4")
+    page.get_by_role("button", name="Start", exact=True).click()
+    tau = page.locator("[id='f-strategy_options.fedadam.tau']")
+    expect(tau).to_have_attribute("aria-invalid", "true")
+    expect(tau).to_be_focused()
+    expect(page.locator("[id='f-strategy_options.fedadam.tau-problem']")).to_contain_text("greater than 0")
+    tau.fill("0.01")
+    expect(tau).not_to_have_attribute("aria-invalid", "true")

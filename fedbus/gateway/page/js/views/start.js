@@ -123,6 +123,17 @@ class Form {
   }
 }
 
+/** The fields of a problem: those that it names, else those that its words are about. */
+function fields(error, form) {
+  if (error.errors?.length) return error.errors;
+  const problem = error.detail || error.title || "";
+  if (error.status === 409 && form.session) return [{ where: "session", problem }];
+  if (error.status === 404 && problem.startsWith("model ")) return [{ where: "model", problem }];
+  const [, kind = "strategy", member, option, wrong] = /^(?:(codec|selection) )?([\w-]+): option '(\w+)'[: ]+(.*)$/.exec(problem) ?? [];
+  const setting = member && Object.keys(KINDS).find((key) => KINDS[key] === kind && form.members(key).includes(member));
+  return setting ? [{ where: `${setting}.${member}.${option}`, problem: wrong }] : [];
+}
+
 /** The field that a problem of the gateway belongs to: `body.config.rounds` -> rounds. */
 function place(where, form) {
   const parts = where.split(".").filter((one, index) => !(index === 0 && one === "body") && one !== "config");
@@ -158,8 +169,8 @@ function page(ctx, state, draw) {
       state.busy = false;
       state.failed = error;
       state.key = idempotency();
-      for (const one of error.errors ?? []) form.problems[place(one.where, form)] = one.problem + (one.got ? ` (got ${one.got})` : "");
-      if (error.status === 409 && form.session) form.problems.session = error.detail || error.title;
+      error.errors = fields(error, form);
+      for (const one of error.errors) form.problems[place(one.where, form)] = one.problem + (one.got ? ` (got ${one.got})` : "");
       draw();
       reveal(ctx.root, Object.keys(form.problems)[0]);
     }
