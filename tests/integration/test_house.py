@@ -99,7 +99,7 @@ def test_a_house_in_order_passes(tmp_path):
         ("gateway/rest.py", "from fedbus.coordinator import machine", LAYERS),
         ("store/journal.py", "def late():\n    import fedbus.access", LAYERS),
         ("tensors/spec.py", "from fedbus import messages", LAYERS),
-        ("store/archivist.py", "import fedbus.federation", LAYERS),
+        ("store/archivist.py", "import fedbus.sinks", LAYERS),
         ("sinks/tracking.py", "import fedbus.gateway", LAYERS),
         ("utils.py", "", LAYERS),
         ("tensors/chunks.py", "import asyncio", PURE),
