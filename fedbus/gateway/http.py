@@ -11,7 +11,7 @@ import asyncio
 import logging
 import re
 import secrets
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -70,8 +70,9 @@ PATIENCE: web.RequestKey[asyncio.Timeout] = web.RequestKey("patience", asyncio.T
 
 def application(gateway: Gateway, operations: Iterable[Operation], listening: Listening) -> web.Application:
     """Return the application of a gateway."""
+    operations = tuple(operations)
     app = web.Application(
-        middlewares=[_Frame(gateway, listening).handle],
+        middlewares=[_Frame(gateway, listening, _exact(operations)).handle],
         client_max_size=listening.body_bytes_max,
     )
     for operation in operations:
@@ -82,6 +83,19 @@ def application(gateway: Gateway, operations: Iterable[Operation], listening: Li
     Files("viewer", index="/docs", below="/docs").add_to(app)
     app.on_response_prepare.append(_headers_of(listening))
     return app
+
+
+def _exact(operations: Iterable[Operation]) -> Mapping[str, tuple[str, ...]]:
+    """Return which methods addresses have that have no names in them.
+
+    ``/models/collect`` is nothing but that: the version of this name has no address.
+    """
+    found: dict[str, tuple[str, ...]] = {}
+    for operation in operations:
+        if "{" not in operation.path:
+            methods = ("GET", "HEAD") if operation.method == "GET" else (operation.method,)
+            found[operation.path] = (*found.get(operation.path, ()), *methods)
+    return found
 
 
 def _handler(gateway: Gateway, operation: Operation) -> Next:
@@ -118,10 +132,11 @@ def _handler(gateway: Gateway, operation: Operation) -> Next:
 class _Frame:
     """What holds for every request."""
 
-    def __init__(self, gateway: Gateway, listening: Listening) -> None:
+    def __init__(self, gateway: Gateway, listening: Listening, exact: Mapping[str, tuple[str, ...]]) -> None:
         self._gateway = gateway
         self._origins = frozenset(listening.cors_origins)
         self._bytes_max = listening.body_bytes_max
+        self._exact = exact
         self._rate = Rate(listening.rate_per_s, listening.burst, gateway.clock.now)
 
     @property
@@ -150,6 +165,7 @@ class _Frame:
             self._check(request)
             if request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
                 return self._preflight(request)
+            self._check_method(request)
             return await handler(request)
         except web.HTTPRequestEntityTooLarge:
             refused = Refused(413, f"expected a body of at most {self._bytes_max} bytes")
@@ -175,6 +191,11 @@ class _Frame:
             raise Refused(
                 403, f"Origin {origin[:200]}: another page may change nothing here, unless --cors-origin allows it"
             )
+
+    def _check_method(self, request: web.Request) -> None:
+        methods = self._exact.get(request.path, (request.method,))
+        if request.method not in methods:
+            raise web.HTTPMethodNotAllowed(request.method, methods)
 
     def _is_ours(self, origin: str, request: web.Request) -> bool:
         if origin in self._origins:

@@ -20,6 +20,10 @@ KEEPALIVE_S = 75.0
 """How long an idle connection is kept: longer than a proxy in front of us keeps its own."""
 
 
+LINE_BYTES_MAX = 2**17
+"""Longest first line of a request: the note of an import, of 10,000 characters, may be a part of an address."""
+
+
 class _Requests(web.RequestHandler):
     """One connection."""
 
@@ -67,4 +71,5 @@ class Runner(web.AppRunner):
             handler_cancellation=True,  # whoever has gone needs no answer: a stream ends with its reader
             keepalive_timeout=KEEPALIVE_S,
             access_log=None,
+            max_line_size=LINE_BYTES_MAX,
         )

@@ -127,6 +127,8 @@ def test_unknown_address_and_method():
     assert (nothing.status, nothing.headers["Content-Type"]) == (404, "application/problem+json")
     assert nothing.json["instance"].endswith(nothing.headers["X-Request-Id"])
     assert "default-src 'self'" in nothing.headers["Content-Security-Policy"]
+    sessions = asked("GET", f"{API}/sessions")
+    assert (sessions.status, sessions.headers["Allow"]) == (405, "POST")
     other = asked("DELETE", ECHO)
     assert other.status == 405
     assert set(other.headers["Allow"].split(",")) == {"GET", "HEAD"}
