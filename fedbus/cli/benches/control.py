@@ -70,7 +70,7 @@ async def run(case: Case) -> dict[str, Any]:
         ready_s = time.perf_counter() - began
         meter = Meter({"gateway": process.pid})
         after_reading = meter.rss_bytes()["gateway"]
-        found = await asyncio.to_thread(pages.measure, case)
+        found = await asyncio.to_thread(pages.measure, case, lambda: meter.cpu_s()["gateway"])
         return {
             "correct": pages.correct and events == case.sessions * journals.EVENTS,
             "sessions": case.sessions,
@@ -129,8 +129,8 @@ class _Pages:
                 raise BusUnavailable(f"the gateway was not ready within {READY_S_MAX:g} s")
             time.sleep(POLL_S)
 
-    def measure(self, case: Case) -> dict[str, dict[str, float]]:
-        """Return the median and the 99th percentile of each page, in milliseconds."""
+    def measure(self, case: Case, cpu_s: Callable[[], float]) -> dict[str, dict[str, float]]:
+        """Return of each page the median, the 99th percentile, and what it costs the gateway's CPU, in milliseconds."""
         spread = [case.sessions * index // case.requests for index in range(case.requests)]
         name = journals.session_name
         pages: dict[str, Callable[[int], str]] = {
@@ -155,17 +155,20 @@ class _Pages:
             "clients": lambda _: "/clients",
             "client": lambda at: f"/clients/site-{at % 997:03d}",
         }
-        return {what: self._times(page, spread) for what, page in pages.items()}
+        return {what: self._times(page, spread, cpu_s) for what, page in pages.items()}
 
-    def _times(self, page: Callable[[int], str], spread: list[int]) -> dict[str, float]:
-        times = []
+    def _times(self, page: Callable[[int], str], spread: list[int], cpu_s: Callable[[], float]) -> dict[str, float]:
+        times: list[float] = []
+        before = cpu_s()
         for at in spread:
             path = page(at)
             began = time.perf_counter()
             self._get(path)
             times.append(1000 * (time.perf_counter() - began))
+        used_ms = 1000 * (cpu_s() - before) / len(times)
         times.sort()
-        return {"p50": statistics.median(times), "p99": times[min(len(times) - 1, int(0.99 * len(times)))]}
+        p99 = times[min(len(times) - 1, int(0.99 * len(times)))]
+        return {"p50": statistics.median(times), "p99": p99, "cpu": used_ms}
 
     def _turning(self, path: str) -> Callable[[int], str]:
         """Return a list whose next page is asked for each time."""
@@ -203,9 +206,10 @@ COLUMNS = (
     Column("its memory, MB", lambda run: number(run["gateway_rss_mb"])),
     Column("slowest p99, ms", lambda run: number(run["slowest_p99_ms"])),
     Column(
-        "pages p50/p99, ms",
+        "pages p50/p99/CPU, ms",
         lambda run: "; ".join(
-            f"{what} {number(one['p50'])}/{number(one['p99'])}" for what, one in run["pages_ms"].items()
+            f"{what} {number(one['p50'])}/{number(one['p99'])}/{number(one['cpu'])}"
+            for what, one in run["pages_ms"].items()
         ),
     ),
 )
