@@ -15,12 +15,15 @@ from fedbus.bus.embedded.child import die_with
 from fedbus.cli.archiving import archive
 from fedbus.cli.listing import download
 from fedbus.cli.roles import Place
+from fedbus.clock import SystemClock
 from fedbus.errors import NotFound
 from fedbus.messages import records
+from fedbus.store import archivist
 from fedbus.store.objects.directory import DirectoryStore
 from fedbus.store.streams import ensure_streams
 from fedbus.tensors import files
 from fedbus.tensors.digest import model_digest
+from fedbus.workers import Threads
 
 
 async def session_of(house, make_app, zeros, name="digits"):
@@ -136,3 +139,32 @@ def has_begun(store):
         return "a part" if any(part.stat().st_size for part in store.glob(".parts/*")) else ""
     except FileNotFoundError:
         return ""  # it was just renamed
+
+
+async def test_a_bucket_that_is_away_gets_its_versions_when_it_is_back(broker, s3, eventually, monkeypatch):
+    """While the server is down a version waits, with the reason; it is in the bucket soon after the server is back."""
+    monkeypatch.setattr(archivist, "PAUSE_S_MAX", 0.5)
+    await s3.stop()
+    workers = Threads(2, "archivist")
+    async with fedbus.connect(broker.url, store=s3.url("archive")) as federation:
+        await ensure_streams(federation.bus, federation.subjects)
+        archive, subjects = federation.models.archive, federation.subjects
+        copying = archivist.Archivist(federation.bus, subjects, archive, workers=workers, clock=SystemClock())
+        running = asyncio.create_task(copying.run())
+        manifest = await federation.store.put("blob", {"w": np.zeros(100_000, np.float32)})
+        digest, nbytes = manifest.digest, manifest.spec.nbytes
+        entry = records.ModelPublished(
+            round=1, version="v-1", parent="", session="v", blob="blob", digest=digest, nbytes=nbytes, at=1.0
+        )
+        await federation.store.enter(entry)
+        await eventually(lambda: copying.state.error and copying.state.waiting, within_s=30)
+        state = copying.state
+        assert (state.waiting, state.waiting_bytes, state.since_at) == (1, nbytes, 1.0)
+        assert s3.endpoint in state.error
+        await s3.start()
+        await s3.make_bucket()
+        await eventually(lambda: copying.has("v-1"), within_s=30)
+        assert (await archive.read(entry)).manifest.digest == digest
+        running.cancel()
+        await asyncio.wait([running])
+    workers.close()
