@@ -8,7 +8,7 @@ import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as WireSpan
 
 from fedbus import telemetry
-from fedbus.telemetry import Kind, setup
+from fedbus.telemetry import Kind, metrics, setup
 from fedbus.version import __version__
 
 
@@ -38,6 +38,25 @@ def test_two_roles_make_one_trace_by_headers_alone(collector):
     assert (about_round["service.name"], about_round["service.instance.id"]) == ("fedbus-coordinator", "c-1")
     assert (about_train["service.name"], about_train["service.instance.id"]) == ("fedbus-client", "site-1")
     assert about_train["service.version"] == __version__
+
+
+def test_numbers_leave_by_otlp_with_unit_and_buckets(collector):
+    """Real OTLP/HTTP, decoded: the same metrics that Prometheus reads, under the same resource as the spans."""
+    tracing = setup("combiner", "k-1", {"OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": f"{collector.url}/v1/metrics"})
+    meters = tracing.telemetry.meters
+    assert not tracing.telemetry.outlet and meters.enabled
+    meters.add(metrics.FOLD_BYTES, 4096)
+    meters.record(metrics.PUBLISH_DURATION, 3.0, {telemetry.OUTCOME: "stored"})
+    meters.watch(metrics.CREDIT, lambda: [(17, {})])
+    assert tracing.shutdown()
+    found = {metric.name: (about, metric) for about, metric in collector.metrics()}
+    assert found.keys() == {"fedbus.fold.io", "fedbus.model.publish.duration", "fedbus.credit.usage"}
+    assert {about["service.instance.id"] for about, _ in found.values()} == {"k-1"}
+    nbytes = found["fedbus.fold.io"][1]
+    assert (nbytes.unit, nbytes.sum.is_monotonic, nbytes.sum.data_points[0].as_int) == ("By", True, 4096)
+    (point,) = found["fedbus.model.publish.duration"][1].histogram.data_points
+    assert tuple(point.explicit_bounds) == metrics.LONG and (point.count, point.sum) == (1, 3.0)
+    assert found["fedbus.credit.usage"][1].gauge.data_points[0].as_int == 17
 
 
 def test_shutdown_is_bounded_when_the_collector_never_answers(make_collector):
