@@ -17,8 +17,9 @@ from fedbus.messages.spans import SpanEnded, SpanEvent, SpansEnded
 from fedbus.telemetry import Telemetry
 from fedbus.telemetry.outlet import EndedSpan, Outlet
 
-GATHER_S = 0.2
-"""How long spans wait for others to travel with: a page that follows a round sees them within half a second."""
+GATHER_S = 1.0
+"""How long spans wait for others to travel with: a message costs its sender as much as ten spans, and with 0.2 s the
+fetch, the training and the upload of a client each had their own."""
 
 BATCH_MAX = 256
 """Spans of one message, and of one turn of the loop: 2 ms of packing."""
