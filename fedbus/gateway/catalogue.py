@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from bisect import bisect_left, insort
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from fedbus.bus.base import Message
 from fedbus.bus.patience import patiently
 from fedbus.errors import BadMessage, BusUnavailable, NotFound
+from fedbus.federation.lineage import Lineage
 from fedbus.federation.registered import ModelInfo
 from fedbus.federation.registry import info_of, session_of
 from fedbus.federation.service import Federation
@@ -30,6 +31,9 @@ READY_S_MAX = 30.0
 
 PAUSE_ENTRIES = 200
 """Entries that are read in one go; others have their turn in between."""
+
+LOOKED_AT = 5000
+"""Versions that are looked at in one go for a filtered list: a millisecond or two."""
 
 AGAIN_S = 5.0
 """How often a registry is looked for that is not there yet: a coordinator makes it."""
@@ -58,6 +62,10 @@ class Asked(NamedTuple):
     kept: str = ""
 
 
+def _place(entry: ModelPublished) -> Place:
+    return Place(entry.at, entry.version)
+
+
 class Catalogue:
     """The versions of a workspace. ``importing``, ``downloading``: places of those who bring models in, and fetch them.
 
@@ -68,16 +76,16 @@ class Catalogue:
         self.state = RegistryState()
         self._federation = federation
         self._facts = facts
-        self._entries: dict[str, ModelPublished] = {}
+        self.lineage = Lineage()
         self._places: list[Place] = []
-        self._children: dict[str, list[str]] = {}
+        self._removed: dict[str, None] = {}
         self._notes: dict[str, str] = {}
         self._caught_up = asyncio.Event()
         self.importing = asyncio.Semaphore(IMPORTS_AT_ONCE)
         self.downloading = asyncio.Semaphore(DOWNLOADS_AT_ONCE)
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self._places)
 
     async def wait(self) -> None:
         """Wait until the catalogue was read once; `BusUnavailable` where that takes long."""
@@ -135,7 +143,7 @@ class Catalogue:
         if stream == self._federation.subjects.stream("registry"):
             self.state, self._notes = RegistryState(), {}
         else:
-            self._entries, self._places, self._children = {}, [], {}
+            self.lineage, self._places, self._removed = Lineage(), [], {}
 
     def _take_entry(self, message: Message) -> None:
         body = decode(message.data, message.subject).body
@@ -144,15 +152,16 @@ class Catalogue:
 
     def enter(self, entry: ModelPublished) -> None:
         """Take an entry of the catalogue, new or changed."""
-        before = self._entries.get(entry.version)
-        if before is not None:
-            del self._places[bisect_left(self._places, Place(before.at, before.version))]
-            if before.parent:
-                self._children[before.parent].remove(before.version)
-        self._entries[entry.version] = entry
-        insort(self._places, Place(entry.at, entry.version))
-        if entry.parent:
-            self._children.setdefault(entry.parent, []).append(entry.version)
+        before = self.lineage.entries.get(entry.version)
+        if before is None or before.at != entry.at:
+            if before is not None:
+                del self._places[bisect_left(self._places, _place(before))]
+            insort(self._places, _place(entry))
+        self.lineage.add(entry)
+        if entry.removed_at:
+            self._removed[entry.version] = None
+        else:
+            self._removed.pop(entry.version, None)
 
     def _take_registered(self, message: Message) -> None:
         match decode(message.data, message.subject).body:
@@ -183,38 +192,58 @@ class Catalogue:
 
     # --- what is asked ---
 
-    def children(self, version: str) -> tuple[str, ...]:
-        """Return the versions that were made from one."""
-        return tuple(self._children.get(version, ()))
-
-    def entries(self) -> Iterator[ModelPublished]:
-        """Yield all entries, in the order in which they came."""
-        yield from self._entries.values()
-
     async def page(self, asked: Asked, before: Place | None, limit: int) -> tuple[list[ModelInfo], bool]:
         """Return versions, newest first, behind a place of this order; and whether more follow."""
         found: list[ModelInfo] = []
-        stop = bisect_left(self._places, before) if before is not None else len(self._places)
-        for place in self._places[:stop][::-1]:
-            info = await self._wanted(self._entries.get(place.version), asked)
-            if info is None:
+        places = self._candidates(asked)
+        fits, entries = self._fits(asked), self.lineage.entries
+        stop = bisect_left(places, before) if before is not None else len(places)
+        for count, place in enumerate(reversed(places[:stop]), 1):
+            if not count % LOOKED_AT:
+                await asyncio.sleep(0)
+            entry = entries.get(place.version)
+            if entry is None or not fits(entry):
+                continue
+            info = await self.info(entry)
+            if asked.kept and info.kept != asked.kept:
                 continue
             if len(found) == limit:
                 return found, True
             found.append(info)
         return found, False
 
-    async def _wanted(self, entry: ModelPublished | None, asked: Asked) -> ModelInfo | None:
-        if entry is None or (asked.session and session_of(entry) != asked.session):
-            return None
-        if asked.stage and asked.stage not in self.state.stages_of(entry.version):
-            return None
-        if asked.text and asked.text.lower() not in f"{entry.version}\n{self._notes.get(entry.version, '')}".lower():
-            return None
-        if asked.kept in ("kept", "retired") and entry.removed_at:
-            return None
-        info = await self.info(entry)
-        return info if not asked.kept or info.kept == asked.kept else None
+    def _candidates(self, asked: Asked) -> list[Place]:
+        """Return places, in order, among which everything is that is asked for: as few as are known to suffice."""
+        some: Iterable[str] | None = None
+        if asked.stage:
+            stage = self.state.stages.get(asked.stage)
+            some = (stage.now.version,) if stage is not None else ()
+        elif asked.kept == "retired":
+            some = (one.version for one in self.state.retired)
+        elif asked.session:
+            some = self.lineage.session(asked.session)
+        elif asked.kept in ("removed", "archived"):
+            some = self._removed
+        if some is None:
+            return self._places
+        entries = self.lineage.entries
+        return sorted(_place(entries[version]) for version in some if version in entries)
+
+    def _fits(self, asked: Asked) -> Callable[[ModelPublished], bool]:
+        """Return what tells whether an entry is asked for, as far as nobody else has to be asked."""
+        text, notes = asked.text.lower(), self._notes
+        kept_here = asked.kept in ("kept", "retired")
+
+        def fits(entry: ModelPublished) -> bool:
+            if kept_here and entry.removed_at:
+                return False
+            if asked.session and session_of(entry) != asked.session:
+                return False
+            if not text:
+                return True
+            return text in entry.version.lower() or text in notes.get(entry.version, "").lower()
+
+        return fits
 
     async def info(self, entry: ModelPublished) -> ModelInfo:
         """Return a version at a glance."""

@@ -15,7 +15,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from fedbus.config.session import SessionConfig
 from fedbus.errors import NotFound
-from fedbus.federation.lineage import Lineage
 from fedbus.federation.registered import Collection, ModelInfo
 from fedbus.federation.registry import GRACE_S
 from fedbus.gateway.catalogue import Asked, Place
@@ -142,7 +141,7 @@ async def get_model(call: Call) -> Reply:
         arrays=tuple(ArrayView(name=one.name, dtype=str(one.numpy), shape=one.shape) for one in arrays),
         config=config,
         clients=clients,
-        children=gateway.catalogue.children(info.version),
+        children=gateway.catalogue.lineage.children(info.version),
     )
 
 
@@ -208,7 +207,7 @@ async def get_lineage(call: Call) -> Reply:
     catalogue = call.gateway.catalogue
     entry = await call.gateway.federation.models.entry(call.path["version"])
     await catalogue.wait()
-    found = Lineage(catalogue.entries()).of(entry)
+    found = catalogue.lineage.of(entry)
     return LineageView(versions=tuple([model_view(await catalogue.info(one)) for one in found]))
 
 
