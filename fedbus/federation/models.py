@@ -7,7 +7,7 @@ no longer is read from the archive, where there is one.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -51,7 +51,8 @@ class Models:
         except NotFound:
             found = await self._journalled(version)
             if found is None and self.archive is not None:
-                return await self.archive.find(version)  # of a broker that was lost, or another one
+                with suppress(NotFound):
+                    return await self.archive.find(version)  # of a broker that was lost, or another one
             if found is None:
                 raise
             return found

@@ -250,6 +250,8 @@ async def test_a_version_that_only_the_store_knows_is_found(world):
     models = Models(empty.models, empty.journal, empty.archive)
     assert (await models.find("s-1")).digest == entry.digest
     assert np.array_equal((await models.get("s-1"))["w"], ARRAYS["w"])
+    with pytest.raises(NotFound, match="s-2: no such version; `fedbus model list`"):
+        await models.find("s-2")
 
 
 async def test_what_was_changed_in_the_store_is_refused(world):
