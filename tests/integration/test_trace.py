@@ -124,6 +124,37 @@ def test_a_round_is_one_trace_of_all_roles(traced):
         assert span.end_time_unix_nano <= top.end_time_unix_nano, f"{span.name} ended behind its round"
 
 
+def test_every_client_trains_and_uploads_under_the_coordinators_round(traced):
+    """In each round, of each client, one training and one upload whose parent is the coordinator's own span."""
+    for name in ("train", "upload"):
+        found = set()
+        for _, _, span in traced.named(name):
+            (above,) = traced.ancestors(span)
+            assert above.name == "round" and above.span_id in {one.span_id for _, _, one in traced.named("round")}
+            found.add((attributes(span)["fedbus.client"], attributes(above)["fedbus.round"]))
+        assert found == {(f"site-{number}", round_) for number in range(1, CLIENTS + 1) for round_ in (1, 2)}
+
+
+def test_a_merge_names_the_folds_that_it_is_made_of(traced):
+    """Batched work has one parent; what else it is about are links, within its own trace."""
+    folds = {span.span_id: span for _, _, span in traced.named("fold update")}
+    for _, _, span in traced.named("merge"):
+        assert span.links and {link.span_id for link in span.links} <= folds.keys()
+        assert {link.trace_id for link in span.links} == {span.trace_id}
+
+
+def test_resources_follow_the_conventions(traced):
+    """Each role says who, where and which process it is."""
+    for about, _ in traced.spans:
+        assert {
+            "service.name",
+            "service.namespace",
+            "service.instance.id",
+            "service.version",
+            "host.name",
+        } <= about.keys()
+
+
 def test_spans_are_of_updates_not_of_chunks(traced):
     """Ten chunks an update, and of everything as many spans as there are updates, partials and models."""
     everybody = {f"site-{number}" for number in range(1, CLIENTS + 1)}

@@ -48,7 +48,8 @@ def coordinator(
     metrics_listen: MetricsListen = "127.0.0.1",
 ) -> None:
     """Run a coordinator: it decides rounds, or stands by for the one that does, and touches no tensor."""
-    from fedbus.cli.roles import Place, Sampling, coordinate
+    from fedbus.cli.roles import Place, coordinate
+    from fedbus.coordinator.rounds import Sampling
 
     observing = observe(
         "coordinator", name, workspace, log_level, log_format, log_file, spans, spans_file, metrics_port, metrics_listen
