@@ -61,6 +61,10 @@ class Models:
         """Whether a version's arrays stand in the store behind the bus, where there is one."""
         return self.archive is not None and await self.archive.has(entry)
 
+    async def is_listed(self, entry: ModelPublished) -> bool:
+        """Whether the store had a version when it was listed, a minute ago at most: quicker than `is_archived`."""
+        return self.archive is not None and await self.archive.lists(entry.version)
+
     async def is_kept(self, entry: ModelPublished) -> bool:
         """Whether the bus has a version's arrays."""
         return not entry.removed_at and await self._store.is_whole(entry.blob)

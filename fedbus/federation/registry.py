@@ -192,7 +192,7 @@ class Registry:
     async def kept(self, entry: ModelPublished, state: RegistryState) -> Kept:
         """Return where a version's arrays are."""
         if entry.removed_at:
-            return "archived" if await self._federation.models.is_archived(entry) else "removed"
+            return "archived" if await self._federation.models.is_listed(entry) else "removed"
         return "retired" if state.retirement(entry.version) else "kept"
 
     async def _facts(self, sessions: Iterable[str]) -> Versions:

@@ -6,6 +6,7 @@ file in order, and to its end, is checked against the digest that the catalogue 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -24,6 +25,10 @@ from fedbus.tensors.manifest import Manifest
 from fedbus.tensors.spec import ModelSpec
 from fedbus.workers import Workers
 
+LISTED_S, MISSED_S = 60.0, 5.0
+"""How old a listing may be that lists of versions are made with, and one that lacks what is asked for: to ask for each
+version would be a request each."""
+
 
 @dataclass(frozen=True, slots=True)
 class Head:
@@ -41,6 +46,9 @@ class Archive:
         self.store = store
         self.workspace = workspace
         self._workers = workers
+        self._listed: frozenset[str] = frozenset()
+        self._listed_at: float | None = None
+        self._listing = asyncio.Lock()
 
     async def versions(self) -> AsyncIterator[tuple[str, float]]:
         """Yield every archived version, with the time at which its record was written, in any order."""
@@ -70,6 +78,16 @@ class Archive:
         except (NotFound, BadMessage):
             return False
         return found.digest == entry.digest
+
+    async def lists(self, version: str, within_s: float = LISTED_S) -> bool:
+        """Whether a version's record was there when the store was listed last, at most so long ago: for lists."""
+        async with self._listing:
+            now = asyncio.get_running_loop().time()
+            old_s = within_s if version in self._listed else min(within_s, MISSED_S)
+            if self._listed_at is None or now > self._listed_at + old_s:
+                self._listed = frozenset([name async for name, _ in self.versions()])
+                self._listed_at = now
+        return version in self._listed
 
     async def head(self, version: str) -> Head:
         """Return what a version's file holds; `NotFound` where there is none."""

@@ -39,6 +39,7 @@ class Away(DirectoryStore):
 
     away = False
     puts = 0
+    lists = 0
 
     async def put(self, key, pieces, *, nbytes=0):
         """Count, or fail."""
@@ -48,7 +49,8 @@ class Away(DirectoryStore):
         return await super().put(key, pieces, nbytes=nbytes)
 
     async def list(self, prefix=""):
-        """List, or fail."""
+        """Count, and list, or fail."""
+        self.lists += 1
         if self.away:
             raise StoreUnavailable("it is away")
         async for info in super().list(prefix):
@@ -264,3 +266,16 @@ async def test_what_was_changed_in_the_store_is_refused(world):
     file.write_bytes(data)
     with pytest.raises(BadMessage, match="was changed, or is damaged"):
         await world.archive.read(entry)
+
+
+async def test_a_list_of_versions_asks_the_store_once(world):
+    """Whether versions are archived is told of one listing, and of another when that is old."""
+    for number in range(3):
+        await world.publish(f"s-{number}")
+    await world.archivist().once()
+    before = world.store.lists
+    assert [await world.archive.lists(f"s-{number}") for number in range(4)] == [True, True, True, False]
+    assert world.store.lists == before + 1
+    await world.store.remove("w/s-1.json")
+    assert await world.archive.lists("s-1")
+    assert not await world.archive.lists("s-1", within_s=-1.0)
