@@ -7,29 +7,17 @@ here, provided that the arrays lie back to back without holes, which the format 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from fedbus.errors import BadMessage
-from fedbus.tensors.files import COMPLEX_KEY, HEADER_BYTES_MAX
+from fedbus.tensors.files import COMPLEX_KEY, HEADER_BYTES_MAX, SAFETENSORS_DTYPES
 from fedbus.tensors.spec import DTYPES, ModelSpec
 
 LENGTH_BYTES = 8
 """What says how long the JSON is."""
 
-_NAMES = {
-    "BOOL": "|b1",
-    "I8": "|i1",
-    "I16": "<i2",
-    "I32": "<i4",
-    "I64": "<i8",
-    "U8": "|u1",
-    "U16": "<u2",
-    "U32": "<u4",
-    "U64": "<u8",
-    "F16": "<f2",
-    "F32": "<f4",
-    "F64": "<f8",
-}
+_NAMES = {name: dtype.str for name, dtype in SAFETENSORS_DTYPES.items()}
 _PAIRS = {"<f4": "<c8", "<f8": "<c16"}
 """What two of a real dtype are, where the metadata say that they are complex numbers."""
 
@@ -45,7 +33,7 @@ def length_of(start: bytes) -> int:
 def spec_of(head: bytes) -> ModelSpec:
     """Return what a file holds, of all bytes before its data, trusting nothing; `BadMessage` for what is none."""
     try:
-        entries = json.loads(head[LENGTH_BYTES : length_of(head)])
+        entries = json.loads(head[LENGTH_BYTES : length_of(head)], object_pairs_hook=_distinct)
         notes = entries.pop("__metadata__", {})
         pairs = set(json.loads(notes.get(COMPLEX_KEY, "[]")))
         order = sorted(entries, key=lambda name: tuple(entries[name]["data_offsets"]))
@@ -53,13 +41,26 @@ def spec_of(head: bytes) -> ModelSpec:
         places = [[array.offset, array.stop] for array in spec.arrays]
         found = [list(entries[name]["data_offsets"]) for name in order]
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise BadMessage(f"safetensors: expected a header, got {len(head)} bytes: {error!r:.200}") from error
+        raise BadMessage(f"safetensors: expected a header, got {len(head)} bytes: {_said(error)}") from error
     if places != found:
         raise BadMessage("safetensors: expected the arrays back to back, as their dtypes and shapes say")
     return spec
 
 
+def _said(error: Exception) -> str:
+    return str(error) if type(error) is ValueError else f"{error!r:.200}"
+
+
+def _distinct(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a name comes twice")
+    return found
+
+
 def _wire(name: str, entry: dict[str, Any], *, pair: bool) -> list[Any]:
+    if entry["dtype"] not in _NAMES:
+        raise ValueError(f"array {name!r:.80} is {entry['dtype']!r:.20}, which numpy has not: convert it first")
     dtype, shape = _NAMES[entry["dtype"]], list(entry["shape"])
     if not pair:
         return [name, dtype, shape]

@@ -10,8 +10,7 @@ only as far as its bytes bear it out.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from math import prod
 from typing import IO, Any
 from zipfile import BadZipFile, ZipFile
@@ -23,7 +22,7 @@ from fedbus.errors import BadMessage, ConfigError
 from fedbus.tensors.chunks import CHUNK_BYTES, Layout
 from fedbus.tensors.codec import Buffer
 from fedbus.tensors.digest import Hasher, chunk_digest
-from fedbus.tensors.files import COMPLEX_KEY, SAFETENSORS_DTYPES
+from fedbus.tensors.heads import spec_of
 from fedbus.tensors.manifest import Manifest, magnitude
 from fedbus.tensors.spec import ARRAYS_MAX, ModelSpec
 
@@ -104,7 +103,7 @@ class SafetensorsCutter:
             )
         if len(self._head) < 8 + length:
             return []
-        self.cutter = Cutter(spec_of(bytes(self._head[8 : 8 + length])), self._chunk_bytes)
+        self.cutter = Cutter(_spec_of(bytes(self._head[: 8 + length])), self._chunk_bytes)
         rest = bytes(self._head[8 + length :])
         self._head.clear()
         return self.cutter.feed(rest)
@@ -116,53 +115,15 @@ class SafetensorsCutter:
         return self.cutter.finish()
 
 
-def spec_of(header: bytes) -> ModelSpec:
-    """Return what the header of a safetensors file tells of, in the order of its data; ConfigError for what is none.
-
-    The arrays have to lie back to back, from the first byte of the data on, as the format asks.
-    """
+def _spec_of(head: bytes) -> ModelSpec:
+    """Return what a safetensors file tells of, of all that stands before its data; ConfigError for what is none."""
     try:
-        entries = json.loads(header, object_pairs_hook=_distinct)
-        notes = entries.pop("__metadata__", {})
-        pairs = json.loads(notes.get(COMPLEX_KEY, "[]"))
-        places = sorted((_place(entry), name) for name, entry in entries.items())
-        wire = [_described(name, entries[name], pair=name in pairs) for _, name in places]
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise ConfigError(f"not a safetensors file: its header is not as it should be: {error!r:.200}") from error
-    if not wire:
+        spec = spec_of(head)
+    except BadMessage as error:
+        raise ConfigError(f"not a model: {error}") from error
+    if not spec.arrays:
         raise ConfigError("not a model: it has no arrays")
-    spec = _spec(wire)
-    for array, (place, name) in zip(spec.arrays, places, strict=True):
-        if place != (array.offset, array.stop):
-            what = f"array {name!r:.80} lies at {place[0]} to {place[1]}, expected {array.offset} to {array.stop}"
-            raise ConfigError(f"not a safetensors file: {what}")
     return spec
-
-
-def _place(entry: dict[str, Any]) -> tuple[int, int]:
-    start, stop = entry["data_offsets"]
-    if type(start) is not int or type(stop) is not int:
-        raise TypeError("data_offsets that are no two whole numbers")
-    return start, stop
-
-
-def _distinct(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a name comes twice")
-    return found
-
-
-def _described(name: str, entry: dict[str, Any], *, pair: bool) -> list[Any]:
-    dtype, shape = entry["dtype"], entry["shape"]
-    if dtype not in SAFETENSORS_DTYPES:
-        raise ConfigError(f"array {name!r:.80}: dtype {dtype!r:.20} is none that numpy has; convert it first")
-    text = SAFETENSORS_DTYPES[dtype].str
-    if not pair:
-        return [name, text, shape]
-    if text not in ("<f4", "<f8") or shape[-1:] != [2]:
-        raise ValueError(f"complex numbers are pairs of F32 or F64, not {dtype} {shape}")
-    return [name, {"<f4": "<c8", "<f8": "<c16"}[text], shape[:-1]]
 
 
 def _spec(wire: list[list[Any]]) -> ModelSpec:
