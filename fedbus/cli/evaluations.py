@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fedbus.cli.listing import federation_of
-from fedbus.cli.loading import load_model
+from fedbus.cli.loading import model_of
 from fedbus.cli.output import metrics_text, print_json, print_table
 from fedbus.cli.progress import waits_told
 from fedbus.cli.roles import Place
@@ -42,11 +41,6 @@ async def evaluate(
         _print_one(*next(iter(results.items())))
     else:
         _print_matrix(matrix, metric)
-
-
-def model_of(name: str) -> Model:
-    """Return what a word on the command line names: a file's arrays, or a version."""
-    return load_model(Path(name)) if Path(name).suffix in (".safetensors", ".npz") else name
 
 
 def _json(name: str, result: EvaluationResult) -> dict[str, object]:

@@ -20,6 +20,9 @@ from fedbus.tensors import files
 MAPPINGS = tuple(name for name, field in SessionConfig.model_fields.items() if get_origin(field.annotation) is dict)
 """Settings that a command takes one ``KEY=VALUE`` at a time."""
 
+SUFFIXES = (".safetensors", ".npz")
+"""How files with models end."""
+
 
 def load_app(target: str) -> ClientApp:
     """Import ``MODULE:APP`` with the current directory in reach; `ConfigError` says which half of it is wrong."""
@@ -125,10 +128,25 @@ def _complaint(error: Mapping[str, Any]) -> str:
     return f"{name}: {message[0].lower()}{message[1:]}, got {error['input']!r}" if error["loc"] else message
 
 
+def model_of(name: str) -> Mapping[str, np.ndarray[Any, Any]] | str:
+    """Return what a word on the command line names: a file's arrays, or a version; `ConfigError` where it is neither.
+
+    A version has no dot in its name, a file ends in one of two ways.
+    """
+    file = Path(name)
+    if file.suffix in SUFFIXES:
+        return load_model(file)
+    if file.exists() or file.suffix or len(file.parts) > 1:
+        raise ConfigError(f"{name}: expected a .safetensors or .npz file, a published version, or @STAGE")
+    return name
+
+
 def load_model(file: Path) -> dict[str, np.ndarray[Any, Any]]:
     """Read a model's first version from a ``.safetensors`` or ``.npz`` file."""
-    if file.suffix not in (".safetensors", ".npz"):
+    if file.suffix not in SUFFIXES:
         raise ConfigError(f"{file}: expected a .safetensors or .npz file")
+    if not file.is_file():
+        raise ConfigError(f"{file}: there is no such file")
     arrays = files.read(file)
     if not arrays:
         raise ConfigError(f"{file}: expected arrays, got none")

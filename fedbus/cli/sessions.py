@@ -26,7 +26,7 @@ END_S_MAX = 30.0
 async def start_session(
     place: Place,
     config: SessionConfig,
-    model: Mapping[str, np.ndarray[Any, Any]],
+    model: Mapping[str, np.ndarray[Any, Any]] | str,
     name: str | None,
     *,
     chunk_bytes: int,
@@ -96,7 +96,7 @@ async def list_sessions(place: Place, chosen: Mapping[str, Any], *, json: bool) 
     ]
     columns = ("session", "state", "rounds", "waits", "metrics", "model", "started")
     filtered = any(chosen.get(name) for name in ("status", "strategy", "text", "after"))
-    none = "no such sessions" if filtered else "no sessions yet; start one: fedbus session start MODEL_FILE"
+    none = "no such sessions" if filtered else "no sessions yet; start one: fedbus session start MODEL"
     print_table(columns, rows, empty=none)
 
 

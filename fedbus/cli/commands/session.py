@@ -31,10 +31,12 @@ def _pair(what: str) -> object:
 @app.command("start")
 def start(
     *,
-    model_file: Annotated[
-        Path,
+    model: Annotated[
+        str,
         typer.Argument(
-            metavar="MODEL_FILE", exists=True, dir_okay=False, help="The first model: .safetensors or .npz."
+            metavar="MODEL",
+            autocompletion=completing.versions,
+            help="The first model: a .safetensors or .npz file, a published version, or a stage's (@production).",
         ),
     ],
     name: Annotated[str | None, typer.Option("--name", help="Default: a name is made up.", show_default=False)] = None,
@@ -114,14 +116,13 @@ def start(
 ) -> None:
     """Start a session from a model."""
     given = dict(locals())
-    from fedbus.cli.loading import load_config, load_model
+    from fedbus.cli.loading import load_config, model_of
     from fedbus.cli.roles import Place
     from fedbus.cli.sessions import start_session
 
     settings = load_config(config, given)
     place = Place(nats, workspace, credentials)
-    model = load_model(model_file)
-    run(start_session(place, settings, model, name, chunk_bytes=1024 * chunk_kb, watch=watch, json=json))
+    run(start_session(place, settings, model_of(model), name, chunk_bytes=1024 * chunk_kb, watch=watch, json=json))
 
 
 @app.command("show")

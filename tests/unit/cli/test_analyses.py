@@ -9,7 +9,7 @@ import pytest
 
 from fedbus.cli import tree
 from fedbus.cli.analyses import lines_of, queries_of
-from fedbus.cli.evaluations import model_of
+from fedbus.cli.loading import model_of
 from fedbus.errors import ConfigError
 from fedbus.federation.analytics import (
     Answer,

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from fedbus.cli.loading import load_app, load_config, load_model, pairs, values
+from fedbus.cli.loading import load_app, load_config, load_model, model_of, pairs, values
 from fedbus.errors import ConfigError
 
 
@@ -116,3 +116,12 @@ def test_models(tmp_path):
         load_model(tmp_path / "e.npz")
     with pytest.raises(ConfigError, match=r"expected a \.safetensors"):
         load_model(tmp_path / "m.pt")
+
+
+def test_a_word_is_a_file_or_a_version(tmp_path):
+    """What could be neither a version nor a file of a model is refused with what it may be."""
+    assert model_of("digits-10") == "digits-10"
+    assert model_of("@production") == "@production"
+    for wrong in ("model.txt", "models/digits-10", str(tmp_path)):
+        with pytest.raises(ConfigError, match=r"a \.safetensors or \.npz file, a published version, or @STAGE"):
+            model_of(wrong)

@@ -131,7 +131,7 @@ export function cloneCommand(origin, { model, session, config }) {
 
 /** The command that starts one; mappings are options with KEY=VALUE, again for each key. */
 export function command({ model, session, config }) {
-  const said = [`fedbus session start ${quote(`${model || "VERSION"}.safetensors`)}`];
+  const said = [`fedbus session start ${quote(model || "VERSION")}`];
   const singular = { strategy_options: "strategy-option", codec_options: "codec-option", downlink_options: "downlink-option",
     selection_options: "selection-option", train_config: "train-config", client_filter: "client-filter" };
   if (session) said.push(`--name ${quote(session)}`);
@@ -143,5 +143,5 @@ export function command({ model, session, config }) {
     } else if (typeof value === "boolean") said.push(`--${value ? "" : "no-"}${option}`);
     else said.push(`--${option} ${quote(String(value))}`);
   }
-  return `${model ? `fedbus model download ${quote(model)}\n` : ""}${said.join(" \\\n  ")}`;
+  return said.join(" \\\n  ");
 }
