@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 
@@ -59,16 +59,22 @@ async def track_all(federation: Federation, sink: Sink, *, follow: bool = True) 
     workers = Threads(1, "fedbus-sink")
     workspace = federation.subjects.workspace
     telling: dict[str, _Telling] = {}
-    entries: AsyncIterator[Journalled] = federation.journal.follow() if follow else federation.journal.entries()
+    ended = 0
     try:
-        async for journalled in entries:
-            name = journalled.session
-            one = telling.setdefault(name, _Telling(sink, name, workspace, workers))
-            await one.take(journalled)
-        await asyncio.gather(*(one.flush() for one in telling.values()))
+        async with aclosing(federation.journal.follow() if follow else federation.journal.entries()) as entries:
+            async for journalled in entries:
+                name = journalled.session
+                one = telling.setdefault(name, _Telling(sink, name, workspace, workers))
+                await one.take(journalled)
+                if one.ended:
+                    await one.flush()
+                    ended += one.started is not None
+                    del telling[name]
+        for one in telling.values():
+            await one.flush()
     finally:
         workers.close()
-    return sum(one.started is not None for one in telling.values())
+    return ended + sum(one.started is not None for one in telling.values())
 
 
 @dataclass(slots=True)
