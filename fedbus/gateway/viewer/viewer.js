@@ -5,7 +5,7 @@ const METHODS = ["get", "post", "put", "patch", "delete"];
 function node(tag, attributes = {}, ...children) {
   const made = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
-  made.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== ""));
+  made.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== ""));
   return made;
 }
 
@@ -53,7 +53,7 @@ function model(doc, schema, seen = new Set()) {
   const below = fields.flatMap(([, field]) => [field, field.items, field.additionalProperties, ...(field.anyOf ?? [])].filter((one) => one?.$ref));
   return node("details", {}, node("summary", {}, node("code", {}, name(inner))),
     found.description ? node("p", {}, prose(found.description)) : null,
-    fields.length ? rows(["field", "type", ""], fields.map(([key, field]) => node("tr", {},
+    fields.length ? rows(["field", "type", "about"], fields.map(([key, field]) => node("tr", {},
       node("td", {}, node("code", {}, key), found.required?.includes(key) ? " *" : null),
       node("td", {}, node("code", {}, brief(field))),
       node("td", {}, prose(field.description ?? ""))))) : null,
@@ -74,13 +74,13 @@ function operation(doc, path, method, found) {
     node("h3", {}, node("a", { href: `#${found.operationId}` }, node("code", {}, node("span", { class: "method" }, method.toUpperCase()), ` ${path}`)), ` ${found.summary}`),
     node("p", {}, prose(found.description ?? "")),
     found["x-fedbus-command"] ? node("p", { class: "mild" }, "Also: ", node("code", {}, found["x-fedbus-command"]), ", ", node("code", {}, found["x-fedbus-python"] ?? "")) : null,
-    parameters.length ? rows(["parameter", "in", "type", ""], parameters.map((one) => node("tr", {},
+    parameters.length ? rows(["parameter", "in", "type", "about"], parameters.map((one) => node("tr", {},
       node("td", {}, node("code", {}, one.name), one.required ? " *" : null), node("td", {}, one.in),
       node("td", {}, node("code", {}, brief(one.schema))), node("td", {}, prose(one.description ?? ""))))) : null,
     found.requestBody ? [node("h4", {}, found.requestBody.required ? "Body" : "Body, may be left out"), contents(doc, found.requestBody.content)] : null,
     good.map(([status, answer]) => [node("h4", {}, `${status} ${answer.description}`), contents(doc, answer.content)]),
     node("details", {}, node("summary", {}, `Problems: ${bad.map(([status]) => status).join(", ")}`),
-      rows(["status", ""], bad.map(([status, answer]) => node("tr", {}, node("td", {}, status), node("td", {}, prose(answer.description)))))));
+      rows(["status", "means"], bad.map(([status, answer]) => node("tr", {}, node("td", {}, status), node("td", {}, prose(answer.description)))))));
 }
 
 function show(doc) {
@@ -95,7 +95,7 @@ function show(doc) {
     shown.push(node("h2", {}, tag.name), node("p", { class: "mild" }, tag.description), own.map((one) => operation(doc, ...one)));
   }
   document.getElementById("contents").replaceChildren(...contentsOf);
-  document.getElementById("operations").replaceChildren(...shown.flat());
+  document.getElementById("operations").replaceChildren(...shown.flat(Infinity));
 }
 
 function find(text) {
