@@ -134,6 +134,8 @@ class Telemetry:
             return _SilentSpan(passed_on(parent or {}))
         if self._tracer is None:
             assert self.outlet is not None
+            if parent is not None and context_of(parent.get("traceparent", "")) is None:
+                return _OFF  # nobody traces the round: on the bus it would be found by nobody
             return RecordedSpan(self.outlet, name, parent or {}, attributes, kind.value.lower(), links)
         return _start(self._tracer, name, parent or {}, attributes, kind, links)
 

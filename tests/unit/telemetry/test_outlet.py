@@ -99,6 +99,14 @@ def test_an_unsampled_span_costs_nothing_and_is_not_told(traced):
     assert len(outlet) == 0 and not hasattr(below, "_span")
 
 
+def test_for_a_round_that_nobody_traces_nothing_is_put_on_the_bus():
+    """Messages without a trace, of a coordinator that has none: no client begins one of its own that nobody finds."""
+    outlet = Outlet()
+    with alone(outlet).span("train", parent={}) as span:
+        assert span.headers == {}
+    assert len(outlet) == 0
+
+
 def test_an_applications_own_spans_are_not_told():
     """Where our spans go through the provider of an application around us, only ours are taken from there."""
     outlet = Outlet()
