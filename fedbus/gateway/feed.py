@@ -177,12 +177,13 @@ class Feed:
         """Wait until a place is known, though not for long: another gateway may have told of it a moment before us."""
         loop = asyncio.get_running_loop()
         end = loop.time() + LAG_S_MAX
-        while position > self.position and (left_s := end - loop.time()) > 0:
+        while position.sequence > self.position.sequence and (left_s := end - loop.time()) > 0:
             await self.news(ALL, left_s)
 
     def _is_gone(self, position: Position) -> bool:
         """Whether a position is of a journal that was lost: beyond its end, or before what was written again."""
-        return position > BEGINNING and (position > self.position or position.sequence < self._restored)
+        beyond = position.sequence > self.position.sequence  # an entry is known as a whole: its sequence decides
+        return position > BEGINNING and (beyond or position.sequence < self._restored)
 
     def _next(self, position: Position) -> list[Event]:
         at = bisect_right(self._held, position, key=lambda event: event.position)

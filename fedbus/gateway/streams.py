@@ -78,7 +78,7 @@ async def stream(
     if request.method == "HEAD":
         return response
     first = start or gateway.feed.position
-    is_place = BEGINNING < first <= gateway.feed.position
+    is_place = first > BEGINNING and first.sequence <= gateway.feed.position.sequence
     head = f"retry: {RETRY_MS}\n" + (f"id: {first}\n\n" if is_place else "\n")
     with suppress(ConnectionError, TimeoutError, FedbusError):  # it has gone, or resumes: its place is in its id
         await _write(response, head.encode())
@@ -92,7 +92,7 @@ async def _is_over(gateway: Gateway, session: str, start: Position | None) -> bo
     if not (await gateway.sessions.summary(session)).ended:
         return False
     newest, _ = gateway.sessions.folded.index.find(Wanted(session), newest=True, limit=1)
-    return start is None or bool(newest and newest[0] <= start <= gateway.feed.position)
+    return start is None or bool(newest and newest[0] <= start and start.sequence <= gateway.feed.position.sequence)
 
 
 async def _tell(response: web.StreamResponse, told: AsyncGenerator[Told, None], meets: Meets, session: str) -> None:

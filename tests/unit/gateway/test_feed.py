@@ -261,10 +261,12 @@ def test_a_place_beyond_the_end_is_none():
     async def test(house, writer):
         await writer.start("s")
         async with gateway_in(house) as gateway:
-            heard = Heard(gateway, start=Position(77, 0))
+            heard, behind_entry = Heard(gateway, start=Position(77, 0)), Heard(gateway, start=Position(1, 9999))
             await asyncio.sleep(5)
             assert (heard.resets, heard.told) == (1, [("s", "1.0"), ("s", "1.1")])
+            assert (behind_entry.resets, behind_entry.told) == (0, []), "behind an entry, whatever it has"
             await heard.close()
+            await behind_entry.close()
 
     scene(test)
 
