@@ -85,6 +85,16 @@ def document(operations: Iterable[Operation]) -> Json:
     }
 
 
+EXAMPLES: Mapping[str, str] = {
+    "session": "digits",
+    "round": "newest",
+    "client": "site-1",
+    "version": "digits-10",
+    "stage": "production",
+    "name": "norm_clipping+fedadam",
+}
+"""Of each name in a path."""
+
 TAGS: Mapping[str, str] = {
     "overview": "What is there, and what it waits for.",
     "sessions": "Sessions, their rounds, curves and events.",
@@ -264,7 +274,8 @@ def _names(operation: Operation) -> Iterable[Json]:
     for name in names_of(operation):
         form, text = NAMES[name]
         schema = {"type": "string", "pattern": form}
-        yield {"name": name, "in": "path", "required": True, "description": text, "schema": schema}
+        one = {"name": name, "in": "path", "required": True, "description": text, "schema": schema}
+        yield one | {"example": EXAMPLES[name]}
 
 
 def _query(operation: Operation) -> Iterable[Json]:

@@ -255,6 +255,10 @@ class SessionStart(View):
     ``session``: its name; made up where there is none.
     """
 
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"model": "digits-10", "config": {"rounds": 3, "strategy": "fedadam"}}]}
+    )
+
     model: Name
     config: SessionConfig = SessionConfig()
     session: SessionName | None = None
@@ -450,6 +454,8 @@ class StageView(View):
 
 class Promotion(View):
     """Which version a stage is to have."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"version": "digits-10", "reason": "best so far"}]})
 
     version: Name
     reason: ShortReason = ""

@@ -58,6 +58,8 @@ def test_each_operation_says_what_it_is(operation):
     assert {str(status) for status in statuses(operation)} <= found["responses"].keys()
     for parameter in found.get("parameters", ()):
         assert parameter["description"], f"{parameter['name']} needs a description"
+        if parameter["in"] == "path":
+            assert re.search(parameter["schema"]["pattern"], parameter["example"])
 
 
 @IDS
