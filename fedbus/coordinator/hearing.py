@@ -25,6 +25,7 @@ from fedbus.messages.commands import StartSession, StopSession
 from fedbus.messages.envelope import Body
 from fedbus.messages.ids import Peer
 from fedbus.messages.presence import Bye, Hello
+from fedbus.messages.registry import IMPORTED
 from fedbus.planning import plan_of
 
 log = logging.getLogger("fedbus.coordinator")
@@ -197,6 +198,8 @@ class Hearing:
 def asked_by(who: str, start: StartSession) -> StartAsked:
     """Return what a command asks for: with its plan, or with the reason for which it cannot run."""
     asked = StartAsked(start.config, start.blob, start.digest, start.nbytes, who, base=start.base)
+    if start.session == IMPORTED:
+        return replace(asked, refusal=f"{IMPORTED!r} stands for versions that were brought in; choose another name")
     try:
         return replace(asked, plan=plan_of(start.config))
     except ConfigError as error:

@@ -15,6 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from fedbus.config.session import SessionConfig
 from fedbus.errors import NotFound
+from fedbus.federation.cards import card_of
+from fedbus.federation.details import detail_of
 from fedbus.federation.registered import Collection, ModelInfo
 from fedbus.federation.registry import GRACE_S
 from fedbus.gateway.catalogue import Asked, Place
@@ -197,7 +199,11 @@ async def get_content(call: Call) -> Reply:
 
 async def get_card(call: Call) -> Reply:
     """A version's card: what it is, how it was made and measured, how to load it, in Markdown."""
-    text = await call.gateway.federation.registry.card(call.path["version"])
+    gateway, info = call.gateway, await _info(call)
+    catalogue, federation = gateway.catalogue, gateway.federation
+    detail = await detail_of(federation, info, catalogue.lineage.children(info.version))
+    line = [await catalogue.info(one) for one in catalogue.lineage.of(catalogue.lineage.entries[info.version])]
+    text = card_of(detail, line, federation.subjects.workspace)
     headers = {"Cache-Control": "no-cache"}
     return web.Response(text=text, content_type="text/markdown", charset="utf-8", headers=headers)
 

@@ -267,3 +267,9 @@ def test_the_sum_of_weights_is_that_of_the_fold():
     for client in "ab":
         driver.verdict(client, weight=1.0, metrics={"s": 2.0**-11})
     assert driver.facts(records.RoundFailed)[0].reason.startswith("the weights sum up to 4096, more than 2048 x")
+
+
+def test_a_session_cannot_be_called_as_what_is_brought_in():
+    """Its versions would pass for imported ones: whoever asks past the door of `start_session` is refused as well."""
+    start = StartSession(session="imported", config=SessionConfig(), blob="b", digest="ab" * 32, nbytes=1)
+    assert "brought in" in asked_by("eve", start).refusal
