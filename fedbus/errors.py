@@ -6,13 +6,31 @@ door (``bus.nats`` for nats-py) with the original chained, so a caller needs to 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import NamedTuple
+
+
+class Wrong(NamedTuple):
+    """One setting or option that cannot be: ``where``, as a path joined by dots, what the problem is, and what came."""
+
+    where: str
+    problem: str
+    got: str = ""
+
 
 class FedbusError(Exception):
     """Base of all errors of fedbus."""
 
 
 class ConfigError(FedbusError):
-    """A setting, an option or an argument is out of its range: correct it and call again."""
+    """A setting, an option or an argument is out of its range: correct it and call again.
+
+    ``wrong``: each of them, where they are known by name.
+    """
+
+    def __init__(self, *what: object, wrong: Iterable[Wrong] = ()) -> None:
+        super().__init__(*what)
+        self.wrong = tuple(wrong)
 
 
 class BadMessage(FedbusError):

@@ -7,13 +7,15 @@ who folds: a plug-in that is missing, or was upgraded, where a coordinator takes
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from math import isfinite
 from typing import Any
 
 from fedbus import aggregation, codecs, selection
 from fedbus.aggregation import Aggregator, Family
 from fedbus.config.session import SessionConfig
-from fedbus.errors import ConfigError
+from fedbus.errors import ConfigError, Wrong
 from fedbus.messages.plans import STALE_MAX, Encoding, Plan
 
 
@@ -21,7 +23,8 @@ def plan_of(config: SessionConfig) -> Plan:
     """Return what a session asks of its rounds.
 
     Raises `ConfigError` for a strategy, codec or selection that is unknown, for options that these do not take (it
-    names each, what is allowed, and the paper), and for settings that exclude each other (it names both).
+    names each, what is allowed, and the paper; its ``wrong`` says in which settings), and for settings that exclude
+    each other (it names both).
     """
     try:
         return _plan_of(config)
@@ -33,10 +36,14 @@ def plan_of(config: SessionConfig) -> Plan:
 
 
 def _plan_of(config: SessionConfig) -> Plan:
-    aggregator = aggregation.find(config.strategy)
-    options = aggregator.parse(config.strategy_options)
-    selector = selection.find(config.selection)
-    selector.parse(config.selection_options)
+    with _setting("strategy"):
+        aggregator = aggregation.find(config.strategy)
+    with _setting("strategy_options"):
+        options = aggregator.parse(config.strategy_options)
+    with _setting("selection"):
+        selector = selection.find(config.selection)
+    with _setting("selection_options"):
+        selector.parse(config.selection_options)
     updates_min, why = aggregator.updates_min(options) if aggregator.updates_min else (1, "")
     plan = Plan(
         whole=aggregator.family in (Family.PER_COORDINATE, Family.INNER_PRODUCTS),
@@ -54,6 +61,17 @@ def _plan_of(config: SessionConfig) -> Plan:
     _check_strategy(config, aggregator, plan)
     _check_asynchronous(config, aggregator, plan)
     return plan
+
+
+@contextmanager
+def _setting(name: str) -> Iterator[None]:
+    """Say of what is wrong in a setting which one it is."""
+    try:
+        yield
+    except ConfigError as error:
+        wrong = error.wrong or (Wrong("", str(error)),)
+        error.wrong = tuple(one._replace(where=f"{name}.{one.where}".rstrip(".")) for one in wrong)
+        raise
 
 
 def _stale(config: SessionConfig, aggregator: Aggregator[Any], options: Any) -> tuple[float, ...]:  # noqa: ANN401 - its own type
@@ -78,9 +96,11 @@ def _stale(config: SessionConfig, aggregator: Aggregator[Any], options: Any) -> 
 
 
 def _encoding(config: SessionConfig, aggregator: Aggregator[Any]) -> Encoding:
-    codec = codecs.find(config.codec)
-    # As they are now: a default that another release changes must not change what a chunk means.
-    options = codec.parse(config.codec_options).model_dump(mode="json")
+    with _setting("codec"):
+        codec = codecs.find(config.codec)
+    with _setting("codec_options"):
+        # As they are now: a default that another release changes must not change what a chunk means.
+        options = codec.parse(config.codec_options).model_dump(mode="json")
     if aggregator.family is Family.OPAQUE:
         if config.codec != "none":
             raise ConfigError(f"codec={config.codec}: strategy {aggregator.name} takes payloads of bytes, not arrays")
@@ -92,8 +112,10 @@ def _encoding(config: SessionConfig, aggregator: Aggregator[Any]) -> Encoding:
 
 
 def _downlink(config: SessionConfig) -> Encoding:
-    codec = codecs.find(config.downlink)
-    options = codec.parse(config.downlink_options).model_dump(mode="json")
+    with _setting("downlink"):
+        codec = codecs.find(config.downlink)
+    with _setting("downlink_options"):
+        options = codec.parse(config.downlink_options).model_dump(mode="json")
     if config.downlink == "none":
         return Encoding()
     if codec.feedback:

@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from fedbus.errors import ConfigError
+from fedbus.errors import ConfigError, Wrong
 
 T = TypeVar("T")
 OptionsT = TypeVar("OptionsT", bound=BaseModel)
@@ -64,8 +64,17 @@ def parse(what: str, kind: type[OptionsT], options: Mapping[str, Any], paper: st
     try:
         return kind.model_validate(dict(options))
     except ValidationError as error:
-        wrong = "; ".join(_explain(kind, found) for found in error.errors())
-        raise ConfigError(f"{what}: {wrong}" + (f" ({paper})" if paper else "")) from error
+        explained = [(found, _explain(kind, found)) for found in error.errors()]
+        text = "; ".join(why for _, why in explained) + (f" ({paper})" if paper else "")
+        wrong = (Wrong(".".join(map(str, found["loc"])), *_problem(found, why)) for found, why in explained)
+        raise ConfigError(f"{what}: {text}", wrong=wrong) from error
+
+
+def _problem(found: Mapping[str, Any], why: str) -> tuple[str, str]:
+    """Return what is wrong with a value, and the value; of an option without one, why that is wrong."""
+    if found["type"] in ("extra_forbidden", "missing"):
+        return why, ""
+    return str(found["msg"]), f"{found['input']!r:.80}"
 
 
 def _explain(kind: type[BaseModel], found: Mapping[str, Any]) -> str:

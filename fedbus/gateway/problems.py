@@ -7,7 +7,7 @@ Errors of fedbus are named for what the receiver should do, and so have a status
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from http import HTTPStatus
 
 from aiohttp import web
@@ -86,8 +86,15 @@ def refused_by(error: FedbusError) -> Refused | None:
     for kind, status in STATUS:
         if isinstance(error, kind):
             headers = {"Retry-After": str(RETRY_S)} if status == HTTPStatus.SERVICE_UNAVAILABLE else {}
-            return Refused(status, str(error), state=getattr(error, "state", "") or None, headers=headers)
+            state, errors = getattr(error, "state", "") or None, _fields(error)
+            return Refused(status, str(error), errors=errors, state=state, headers=headers)
     return None
+
+
+def _fields(error: FedbusError) -> Iterator[FieldProblem]:
+    """Yield the settings that cannot be: these come as the body's ``config``, whatever the operation."""
+    for wrong in error.wrong if isinstance(error, ConfigError) else ():
+        yield FieldProblem(where=f"body.config.{wrong.where}", problem=wrong.problem, got=shown(wrong.got))
 
 
 def problem_of(refused: Refused, id_: str) -> web.Response:

@@ -188,3 +188,23 @@ def test_every_codec_can_be_the_way_up(name):
             plan_of(SessionConfig(downlink=name))
     else:
         assert plan_of(SessionConfig(downlink=name)).downlink.options == up.options
+
+
+@pytest.mark.parametrize(
+    ("settings", "where"),
+    [
+        ({"strategy": "nonesuch"}, "strategy"),
+        ({"strategy": "fedadam", "strategy_options": {"server_learning_rate": "x"}}, "strategy_options.server_learning_rate"),
+        ({"strategy": "zeroing+fedadam", "strategy_options": {"tau": -1}}, "strategy_options.tau"),
+        ({"codec": "int8", "codec_options": {"size": 1}}, "codec_options.size"),
+        ({"downlink": "nonesuch"}, "downlink"),
+        ({"downlink": "int8", "downlink_options": {"size": 1}}, "downlink_options.size"),
+        ({"selection_options": {"x": 1}}, "selection_options.x"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_told_by_name(settings, where):
+    """For forms and programs: which setting, and what of it, beside the sentence for people."""
+    with pytest.raises(ConfigError) as caught:
+        plan_of(SessionConfig(**settings))
+    assert [wrong.where for wrong in caught.value.wrong] == [where]
+    assert caught.value.wrong[0].problem in str(caught.value)

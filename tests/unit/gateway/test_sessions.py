@@ -171,6 +171,10 @@ def test_a_session_is_started_once_under_its_key():
         assert gone.status == 404
         wrong = await ask(gateway, "POST", f"{API}/sessions", json={"model": "one-2", "config": {"rounds": -1}})
         assert (wrong.status, wrong.json["errors"][0]["where"]) == (422, "body.config.rounds")
+        adam = {"strategy": "fedadam", "strategy_options": {"server_learning_rate": -1}}
+        wrong = await ask(gateway, "POST", f"{API}/sessions", json={"model": "one-2", "config": adam})
+        where = "body.config.strategy_options.server_learning_rate"
+        assert (wrong.status, wrong.json["errors"][0]["where"], wrong.json["errors"][0]["got"]) == (422, where, "-1")
         assert len(await federation.sessions()) == 3, "what was refused has started nothing"
 
     scene(test)

@@ -123,15 +123,13 @@ class Form {
   }
 }
 
-/** The fields of a problem: those that it names, else those that its words are about. */
+/** The fields of a problem: those that it names, else the one that its status is about. */
 function fields(error, form) {
   if (error.errors?.length) return error.errors;
   const problem = error.detail || error.title || "";
   if (error.status === 409 && form.session) return [{ where: "session", problem }];
   if (error.status === 404 && problem.startsWith("model ")) return [{ where: "model", problem }];
-  const [, kind = "strategy", member, option, wrong] = /^(?:(codec|selection) )?([\w-]+): option '(\w+)'[: ]+(.*)$/.exec(problem) ?? [];
-  const setting = member && Object.keys(KINDS).find((key) => KINDS[key] === kind && form.members(key).includes(member));
-  return setting ? [{ where: `${setting}.${member}.${option}`, problem: wrong }] : [];
+  return [];
 }
 
 /** The field that a problem of the gateway belongs to: `body.config.rounds` -> rounds. */
