@@ -194,7 +194,10 @@ def test_every_codec_can_be_the_way_up(name):
     ("settings", "where"),
     [
         ({"strategy": "nonesuch"}, "strategy"),
-        ({"strategy": "fedadam", "strategy_options": {"server_learning_rate": "x"}}, "strategy_options.server_learning_rate"),
+        (
+            {"strategy": "fedadam", "strategy_options": {"server_learning_rate": "x"}},
+            "strategy_options.server_learning_rate",
+        ),
         ({"strategy": "zeroing+fedadam", "strategy_options": {"tau": -1}}, "strategy_options.tau"),
         ({"codec": "int8", "codec_options": {"size": 1}}, "codec_options.size"),
         ({"downlink": "nonesuch"}, "downlink"),
