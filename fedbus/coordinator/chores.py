@@ -12,7 +12,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 
 from fedbus.bus.base import Bus
-from fedbus.errors import BadMessage, BusFull, BusUnavailable, Conflict, NotFound
+from fedbus.errors import BadMessage, BusDenied, BusFull, BusUnavailable, Conflict, NotFound
 from fedbus.messages.records import ModelPublished
 from fedbus.messages.subjects import Subjects
 from fedbus.store.models import ModelStore
@@ -32,6 +32,9 @@ FORGET_S = 600.0
 
 LOOK_S = 60.0
 """How often it is looked whether the grace of something that was retired is over: a message is read each time."""
+
+NOT_NOW = (Conflict, NotFound, BadMessage, BusDenied)
+"""What does not get better by trying again soon: the version stays, and a collection tells why."""
 
 Chore = Callable[[], Awaitable[None]]
 
@@ -77,17 +80,24 @@ class Chores:
             return
         try:
             why = await self._removal.expire(model, "its session keeps the newest versions only")
-        except (Conflict, NotFound, BadMessage) as error:
+        except NOT_NOW as error:
             log.warning("version %s stays until it is collected: %s", model.version, error)
             return
         if why:
             log.info("version %s expires, and stays: %s", model.version, why)
 
+    async def _reserve(self) -> None:
+        """Let the registry have something to forget when the store is full."""
+        try:
+            await self._registry.reserve()
+        except NOT_NOW as error:
+            log.warning("the registry cannot be written: %s", error)
+
     async def _go_on(self) -> None:
         """Remove what people have retired, when its grace is over."""
         try:
             await self._removal.go_on(Collected())
-        except (Conflict, NotFound, BadMessage) as error:
+        except NOT_NOW as error:
             log.warning("what is retired stays until it is collected: %s", error)
 
     def forget(self, command: int) -> None:
@@ -105,7 +115,7 @@ class Chores:
             self._clear_boards(self._ended.popitem(last=False)[0])
         if self._look_at <= now:
             if not self._look_at:
-                self._put("the registry has room", self._registry.reserve)
+                self._put("the registry has room", self._reserve)
             self._look_at = now + LOOK_S
             self._put("what is retired is removed", self._go_on)
 
