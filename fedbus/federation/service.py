@@ -500,7 +500,8 @@ def clients_of(peers: Iterable[queries.Seen]) -> list[queries.Seen]:
         if peer.role == "client":
             found[peer.name] = peer
         for name in members_of(peer.name, peer.first, peer.members):
-            found.setdefault(name, peer.model_copy(update={"role": "client", "name": name, "members": 0, "first": 0}))
+            alone = {"role": "client", "name": name, "members": 0, "first": 0, "crowd": peer.name}
+            found.setdefault(name, peer.model_copy(update=alone))
     return [found[name] for name in sorted(found)]
 
 

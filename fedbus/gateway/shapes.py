@@ -191,6 +191,7 @@ def _client(client: str, seen: Seen | None, tally: Tally | None) -> dict[str, An
     if seen is not None:
         found |= {
             "doing": seen.doing,
+            "crowd": seen.crowd,
             "version": seen.version,
             "attributes": dict(seen.attributes),
             "since_at": seen.since_at,

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from fedbus.messages.envelope import Body
-from fedbus.messages.ids import Count, Name, Number, Reason
+from fedbus.messages.ids import Count, MaybeName, Name, Number, Reason
 from fedbus.messages.presence import Attributes
 
 
@@ -16,7 +16,11 @@ class Ask(Body):
 
 
 class Seen(Body):
-    """Somebody who is there. ``members``, ``first``: of a crowd, which clients it is (`presence.members_of`)."""
+    """Somebody who is there.
+
+    ``members``, ``first``: of a crowd, which clients it is (`presence.members_of`). ``crowd``: of one of these, shown
+    by itself, which crowd speaks for it.
+    """
 
     role: Name
     name: Name
@@ -28,6 +32,7 @@ class Seen(Body):
     seen_at: Number
     members: Count = 0
     first: Count = 0
+    crowd: MaybeName = ""
 
 
 class Roster(Body):

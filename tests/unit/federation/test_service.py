@@ -85,6 +85,7 @@ def test_a_crowd_is_shown_as_its_clients():
     crowd = Seen(role="crowd", name="m-2", members=3, first=2, attributes={"gpu": "no"}, doing="idle", **common)
     own = Seen(role="client", name="m-3", attributes={"gpu": "yes"}, **common)
     found = clients_of([crowd, own])
+    assert [seen.crowd for seen in found] == ["m-2", "", "m-2"]
     assert [(seen.role, seen.name, seen.attributes["gpu"], seen.members, seen.first) for seen in found] == [
         ("client", "m-2", "no", 0, 0),
         ("client", "m-3", "yes", 0, 0),

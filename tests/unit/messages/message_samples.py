@@ -143,6 +143,7 @@ SEEN = queries.Seen(
     seen_at=2.0,
     members=7,
     first=14,
+    crowd="sim",
 )
 WAIT = queries.Wait(
     session="s",

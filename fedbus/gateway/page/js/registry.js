@@ -107,7 +107,8 @@ export async function collect() {
   async () => {
     if (!plan.removed.length) return null;
     const done = await run(false);
-    toast(`${count(done.removed.length, "version")} removed, ${bytes(done.nbytes)}`);
+    const later = done.retired.length > 0 && `${count(done.retired.length, "version")} will be removed when their grace is over`;
+    toast([done.removed.length > 0 && `${count(done.removed.length, "version")} removed, ${bytes(done.nbytes)}`, later].filter(Boolean).join("; ") || "Nothing was removed");
     return done;
   });
 }

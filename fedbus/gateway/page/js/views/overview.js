@@ -69,6 +69,7 @@ function topology(now) {
         peer.clients ? `${number(peer.updates)} of ${number(peer.clients)} updates, ${bytes(peer.nbytes)}` : peer.doing || "idle",
         meter(peer.clients ? peer.updates / peer.clients : 0, `${peer.updates} of ${peer.clients} updates are here`)], now, combined(now))),
     broker(now),
+    archive(now),
     clients(now, busy));
 }
 
@@ -102,6 +103,15 @@ function broker({ broker: found }) {
       return h("li", { key: stream.name, title: text }, h("span", short(stream.name)), h("span.muted", bytes(stream.nbytes)),
         share === null ? null : meter(share, text, share > 0.9 ? "bad" : share > 0.7 ? "wait" : "off"));
     })));
+}
+
+/** The store behind the bus: how far it has copies of what was published. */
+function archive({ archive: store }) {
+  if (!store) return null;
+  const lost = Object.keys(store.refused).length;
+  return h("p.muted", { key: "archive" }, h("strong", "Store "), h("bdi", store.store), `: ${count(store.archived, "version")} archived`,
+    store.waiting > 0 && [`, ${number(store.waiting)} to come (${bytes(store.waiting_bytes)}), the first since `, ago(store.since_at)],
+    lost > 0 && `, ${number(lost)} cannot be`, store.error && [h("br"), badge("fails", "bad"), ` ${store.error}`]);
 }
 
 /** How many clients do what, from "training for a, sending for b" to its first word. */
