@@ -26,11 +26,13 @@ from fedbus.config.session import SessionConfig
 from fedbus.errors import BadMessage, BusUnavailable, NotFound
 from fedbus.messages import records
 from fedbus.messages.envelope import decode
+from fedbus.messages.records import ModelPublished
 from fedbus.messages.registry import IMPORTED, RegistryState
 from fedbus.messages.subjects import Subjects
 from fedbus.store.archive import Archive, BlobFile, Contents, Frame, JournalFile, Skipped, Version
 from fedbus.store.journal import entry_of, mark_of
 from fedbus.store.models import ModelStore
+from fedbus.store.registry import RESERVE
 from fedbus.tensors.digest import Hasher
 from fedbus.workers import Workers
 
@@ -104,9 +106,13 @@ class _Journal:
 
 @dataclass(slots=True)
 class _Named:
-    """What is known beyond the journals: the registry, the versions that it or an import names, and blobs that went."""
+    """What is known beyond the journals: the registry, the versions that it or an import names, and blobs that went.
+
+    ``lost``: the broker has nothing of the registry that a former backup has; ``frames`` are those then.
+    """
 
     frames: list[Frame] = field(default_factory=list)
+    lost: bool = False
     wanted: list[Version] = field(default_factory=list)
     removed: set[str] = field(default_factory=set)
 
@@ -129,7 +135,7 @@ class Backup:
         """
         former = await self._workers.run(self._archive.begin, self._subjects.workspace)
         taken = Taken(former)
-        named = await self._named()
+        named = await self._named(former)
         journals, skipped = await self._journals(former, taken)
         blobs = {blob.blob: blob for blob in former.blobs if self._archive.size(blob.file) == blob.nbytes}
         gone: dict[str, Skipped] = {}
@@ -146,7 +152,7 @@ class Backup:
         for journal in journals.values():
             await self._workers.run(self._archive.sync, journal.file.file)
         catalogue, count = await self._catalogue(former)
-        registry = await self._registry(former, named.frames)
+        registry = await self._registry(former, named)
         wanted = {blob for journal in journals.values() for blob in _blobs_of(journal.file)} - named.removed
         wanted |= {version.blob for version in named.wanted}
         taken.contents = Contents(
@@ -158,7 +164,7 @@ class Backup:
             catalogue=catalogue,
             catalogue_count=count,
             registry=registry,
-            registry_count=len(named.frames) or (former.registry_count if registry else 0),
+            registry_count=len(named.frames),
             skipped=(*skipped, *(one for name, one in gone.items() if name in wanted)),
         )
         await self._workers.run(self._archive.commit, taken.contents)
@@ -368,61 +374,102 @@ class Backup:
 
     # ---- what people have decided
 
-    async def _named(self) -> _Named:
-        """Read what the registry and the catalogue say of versions beyond the journals."""
-        named, stream, pattern = _Named(), self._subjects.stream("registry"), self._subjects.registry()
+    async def _named(self, former: Contents) -> _Named:
+        """Read what the registry and the catalogue say of versions beyond the journals.
+
+        Where the broker came back without them, what the former backup says: those versions are in no journal.
+        """
+        named = _Named(frames=await self._registered())
+        if former.registry and not _has_said(named.frames):
+            named.lost, named.frames = True, await self._frames(former.registry)
         state = RegistryState()
-        try:
-            count = await self._bus.pending(stream, pattern)
-        except BusUnavailable:
-            if not self._bus.connected:
-                raise
-            count = 0  # a workspace that no coordinator of this release has served yet
-        start = f"{pattern.removesuffix('>')}"
-        subscription = await self._bus.follow(stream, pattern) if count else None
-        if subscription is not None:
-            async with aclosing(_until_now(subscription)) as messages:
-                async for message in messages:
-                    part, data = message.subject.removeprefix(start), bytes(message.data)
-                    named.frames.append(Frame(message.sequence, part, data))
-                    with suppress(BadMessage):
-                        body = decode(data, message.subject).body
-                        state = body if isinstance(body, RegistryState) else state
-        for entry in await self._models.list():
+        for frame in named.frames:
+            with suppress(BadMessage):
+                body = decode(frame.data, "the registry").body
+                state = body if isinstance(body, RegistryState) else state
+        entries = {entry.version: entry for entry in await self._former_entries(former)}
+        entries |= {entry.version: entry for entry in await self._models.list()}
+        for entry in entries.values():
             if entry.removed_at:
                 named.removed.add(entry.blob)
             elif entry.session == IMPORTED or entry.blob in state.protected:
                 named.wanted.append(Version(version=entry.version, blob=entry.blob, digest=entry.digest))
         return named
 
-    async def _registry(self, former: Contents, frames: list[Frame]) -> str:
+    async def _registered(self) -> list[Frame]:
+        """Read the registry's revisions and notes; none in a workspace that only an older release has served."""
+        stream, pattern = self._subjects.stream("registry"), self._subjects.registry()
+        try:
+            count = await self._bus.pending(stream, pattern)
+        except BusUnavailable:
+            if not self._bus.connected:
+                raise
+            return []
+        if not count:
+            return []
+        start = f"{pattern.removesuffix('>')}"
+        async with aclosing(_until_now(await self._bus.follow(stream, pattern))) as messages:
+            return [
+                Frame(message.sequence, message.subject.removeprefix(start), bytes(message.data))
+                async for message in messages
+            ]
+
+    async def _frames(self, file: str) -> list[Frame]:
+        def read() -> list[Frame]:
+            return list(self._archive.frames(file, self._archive.size(file)))
+
+        return await self._workers.run(read) if file else []
+
+    async def _former_entries(self, former: Contents) -> list[ModelPublished]:
+        found = []
+        for frame in await self._frames(former.catalogue):
+            with suppress(BadMessage):
+                body = decode(frame.data, former.catalogue).body
+                found += [body] if isinstance(body, ModelPublished) else []
+        return found
+
+    async def _registry(self, former: Contents, named: _Named) -> str:
         """Write the registry anew; one that the broker has lost stays as it was."""
-        if len(frames) < min(former.registry_count, 1):
+        if named.lost:
             return former.registry
-        if not frames:
+        if not named.frames:
             return ""
         number = int(former.registry.rpartition(".")[2]) + 1 if former.registry else 0
         file = f"registry.{number}"
         self._archive.remove(file)
-        await self._workers.run(self._archive.append, file, frames)
+        await self._workers.run(self._archive.append, file, named.frames)
         await self._workers.run(self._archive.sync, file)
         return file
 
     # ---- the catalogue
 
     async def _catalogue(self, former: Contents) -> tuple[str, int]:
-        """Write the catalogue anew; one that the broker has lost stays as it was."""
+        """Write the catalogue anew, with the entries of the former backup that the broker has lost."""
         stream, pattern = self._subjects.stream("model"), self._subjects.model()
         count = await patiently(self._bus, lambda: self._bus.pending(stream, pattern))
-        if count < former.catalogue_count:
+        if not count:
             return former.catalogue, former.catalogue_count
+        frames = [frame async for frame in self._messages_of(stream, pattern, count)]
+        there = {frame.part for frame in frames}
+        lost = [frame for frame in await self._frames(former.catalogue) if frame.part not in there]
         number = int(former.catalogue.rpartition(".")[2]) + 1 if former.catalogue else 0
         file = f"catalogue.{number}"
         self._archive.remove(file)
-        frames = [frame async for frame in self._messages_of(stream, pattern, count)]
-        await self._workers.run(self._archive.append, file, frames)
+        await self._workers.run(self._archive.append, file, [*lost, *frames])
         await self._workers.run(self._archive.sync, file)
-        return file, len(frames)
+        return file, len(lost) + len(frames)
+
+
+def _has_said(frames: list[Frame]) -> bool:
+    """Whether a registry says anything: one that a coordinator has just made anew holds nothing but its reserve."""
+    for frame in frames:
+        try:
+            body = decode(frame.data, "the registry").body
+        except BadMessage:
+            continue
+        if not isinstance(body, RegistryState) or body.what.strip() != RESERVE.strip():
+            return True
+    return False
 
 
 async def _until_now(subscription: Subscription) -> AsyncGenerator[Message, None]:

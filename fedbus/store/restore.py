@@ -138,7 +138,7 @@ class Restore:
         if found != blob.digest:
             what = f"blob {blob.blob} has the digest {found} in the broker, {blob.digest} in the backup"
             raise WouldOverwrite(f"{what}: nothing was written")
-        return True
+        return await self._models.is_whole(blob.blob)  # a broker that lost its store in between may have some of it
 
     # ---- what is brought back
 

@@ -523,6 +523,61 @@ async def test_a_registry_that_is_there_is_left(directory):
 
 
 @virtual
+async def test_a_broker_that_lost_its_registry_takes_no_model_from_the_backup(directory):
+    """What was brought in, and what a stage has beyond what its session keeps, is named by no journal: it stays in the
+    backup of a broker that came back empty.
+    """
+    await lost_and_backed_up(directory, begun_anew=False)
+
+
+@virtual
+async def test_nor_does_one_that_was_begun_anew(directory):
+    """A coordinator has made a registry, and somebody has brought another model in: both backups' models are kept."""
+    await lost_and_backed_up(directory, begun_anew=True)
+
+
+async def lost_and_backed_up(directory, *, begun_anew):
+    """Back up, lose everything, back up again, and look at what comes back to another broker."""
+    house = await Decided().open()
+    await house.begin("s", versions_kept=1)
+    for _ in range(3):
+        await house.publish("s")
+    await house.bring("bert")
+    await house.stage("production", "s-1", "s-1-1")
+    await house.registry.annotate("s-1", "the one")
+    first = await house.back_up(directory)
+    house.broker.wipe()
+    await ensure_streams(house.bus, OURS)
+    if begun_anew:
+        await RegistryStore(house.bus, OURS, "coordinator").reserve()
+        await house.bring("another")
+    second = await house.back_up(directory)
+    kept = {blob.blob for blob in first.contents.blobs}
+    assert kept == {"s-1-1", "s-3-1", "imported-bert"}
+    assert {blob.blob for blob in second.contents.blobs} == kept | ({"imported-another"} if begun_anew else set())
+    assert not second.contents.skipped
+    empty = Decided("empty")
+    assert (await empty.restore(directory)).registry
+    assert (await empty.registry.read()).state.stages["production"].now.version == "s-1"
+    assert await empty.registry.notes() == {"s-1": "the one"}
+    for entry in await empty.models.list():
+        assert entry.version in ("s-0", "s-2") or await empty.models.is_whole(entry.blob), entry.version
+    assert len(await empty.models.list()) == 5 + begun_anew
+
+
+@virtual
+async def test_half_a_model_is_brought_back_whole(directory):
+    """A broker that has a model's manifest, and not all of its chunks, is not taken to have it."""
+    house = await Decided().open()
+    await house.bring("bert")
+    await house.back_up(directory)
+    await house.bus.purge(OURS.stream("blob"), OURS.blob("imported-bert", 1))
+    assert not await house.models.is_whole("imported-bert")
+    assert (await house.restore(directory)).blobs == ["imported-bert"]
+    assert await house.models.read("imported-bert")
+
+
+@virtual
 async def test_what_was_removed_is_in_no_backup(directory):
     """Neither fetched, nor told as missing, nor kept from an earlier one; the catalogue's entry comes back as it is."""
     house = await Decided().open()
