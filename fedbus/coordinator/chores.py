@@ -59,6 +59,7 @@ class Chores:
         self._is_used = is_used
         self._look_at = 0.0
         self._line: dict[str, Chore] = {}
+        self._late: set[str] = set()
         self._ended: OrderedDict[str, float] = OrderedDict()
         self._wake = asyncio.Event()
 
@@ -122,6 +123,7 @@ class Chores:
     def forget_all(self) -> None:
         """Leave what is left to somebody else."""
         self._line.clear()
+        self._late.clear()
         self._ended.clear()
 
     def _clear_boards(self, session: str) -> None:
@@ -151,13 +153,21 @@ class Chores:
             log.warning("left undone: %s", ", ".join(self._line)[:200])
 
     async def _done(self) -> bool:
-        """Do all that there is; False where the bus did not take something."""
+        """Do all that there is; False where the bus did not take something.
+
+        What it did not take holds up nothing else: where a full store has no room for what an expiry writes down, that
+        may come from a blob that is removed behind it in the line.
+        """
+        all_done = True
         for what, chore in list(self._line.items()):
             try:
                 await chore()
             except (BusUnavailable, BusFull) as error:
-                log.warning("not yet: %s: %s", what, error)
-                return False
+                log.log(logging.DEBUG if what in self._late else logging.WARNING, "not yet: %s: %s", what, error)
+                self._late.add(what)
+                all_done = False
+                continue
+            self._late.discard(what)
             if self._line.get(what) is chore:
                 del self._line[what]
-        return True
+        return all_done
