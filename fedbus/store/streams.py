@@ -6,7 +6,7 @@ import logging
 from dataclasses import replace
 
 from fedbus.bus.base import Bus, Placement, Storage, StreamSpec
-from fedbus.errors import BusFull
+from fedbus.errors import BusDenied, BusFull
 from fedbus.messages.subjects import Subjects
 
 log = logging.getLogger("fedbus.store")
@@ -57,12 +57,12 @@ async def ensure_streams(
     """Create the streams of a workspace, or bring them to their description.
 
     `ConfigError` where the servers cannot keep them so: replicas without a cluster, tags that nobody has. Only spans
-    may stay without a stream, where the broker has no memory for them.
+    may stay without a stream, where the broker has no memory for them, or does not permit it.
     """
     for spec in streams_of(subjects, replicas=replicas, placement=placement):
         try:
             await bus.ensure(spec)
-        except BusFull as error:
+        except (BusFull, BusDenied) as error:
             if not spec.drop_oldest:
                 raise
             log.warning("spans are not kept on the bus: %s", error)  # a federation goes on without its pictures

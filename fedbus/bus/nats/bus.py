@@ -39,6 +39,9 @@ T = TypeVar("T")
 CALL_DEADLINE_S = 10.0
 """For calls that take no deadline of their own: a broker that was killed is back and recovered within it."""
 
+SPARE_DEADLINE_S = 2.0
+"""For a stream whose messages may be lost (`StreamSpec.drop_oldest`): no longer does a role wait until it is there."""
+
 MISSING_RETRY_S = 0.1
 """Between looks for a stream that is not there yet: its owner may be about to make it."""
 
@@ -181,7 +184,7 @@ class NatsBus:
     async def ensure(self, spec: StreamSpec) -> None:
         """Create a stream, or bring an existing one to this description."""
         check_spec(spec)
-        await self._jetstream.ensure(spec, CALL_DEADLINE_S)
+        await self._jetstream.ensure(spec, SPARE_DEADLINE_S if spec.drop_oldest else CALL_DEADLINE_S)
         self._ensured[spec.name] = spec
 
     async def usage(self, stream: str, *, deadline_s: float = CALL_DEADLINE_S) -> Usage | None:

@@ -110,6 +110,8 @@ class JetStream:
                 for step in _steps(spec, config, info["config"]):
                     await self.api(f"STREAM.UPDATE.{spec.name}", step, deadline_s=deadline_s, what=what)
         except _NoPeers as error:
+            if "insufficient" in str(error):  # the servers are there
+                raise BusFull(f"{error}: free room or raise the limits of {max(1, spec.replicas)} servers") from error
             text = f"{error}: {max(1, spec.replicas)} servers with JetStream are needed"
             where = f" that fit {spec.placement}" if spec.placement else ""
             raise ConfigError(f"{text}{where}: are all of them there, and tagged so? {HOW_TO_CLUSTER}") from error

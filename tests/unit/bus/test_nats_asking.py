@@ -10,7 +10,7 @@ import pytest
 from fedbus.bus.base import Message, Placement, Storage, StreamSpec
 from fedbus.bus.nats.jetstream import JetStream, NotReady, raise_refusal
 from fedbus.bus.nats.requests import Requests
-from fedbus.errors import BusUnavailable, ConfigError
+from fedbus.errors import BusFull, BusUnavailable, ConfigError
 
 SPEC = StreamSpec("s", ("s.>",), Storage.FILE)
 
@@ -130,6 +130,21 @@ def test_what_passes_is_asked_again(code):
     """Servers that are still missing, or a move under way, are no final answer."""
     with pytest.raises(NotReady):
         raise_refusal({"error": {"code": 400, "err_code": code, "description": "d"}}, "x")
+
+
+async def test_a_cluster_without_room_is_full():
+    """Servers that are there and have no memory left are told apart from servers that are missing."""
+
+    class Full(JetStream):
+        def __init__(self):
+            pass
+
+        async def api(self, path, body, *, deadline_s, what):
+            text = "no suitable peers for placement, insufficient storage"
+            raise_refusal({"error": {"code": 400, "err_code": 10005, "description": text}}, what)
+
+    with pytest.raises(BusFull, match="3 servers"):
+        await Full().ensure(StreamSpec("s", ("s.>",), Storage.MEMORY, replicas=3), 1)
 
 
 def test_a_server_that_is_alone_says_what_to_do():

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
 from fedbus.bus.base import Placement, Storage
+from fedbus.errors import BusDenied, BusFull
 from fedbus.messages.subjects import Subjects
 from fedbus.store.streams import ensure_streams, streams_of
 
@@ -33,3 +36,25 @@ async def test_each_stream_is_ensured_once():
     bus = Bus()
     await ensure_streams(bus, Subjects("w"), replicas=3)
     assert tuple(bus.seen) == streams_of(Subjects("w"), replicas=3)
+
+
+@pytest.mark.parametrize("why", [BusFull, BusDenied])
+async def test_only_spans_may_stay_without_a_stream(why):
+    """A broker with no memory for spans, or that does not permit their stream, has all others; those are an error."""
+
+    class Bus:
+        def __init__(self, refused):
+            self.refused = refused
+            self.seen = []
+
+        async def ensure(self, spec):
+            if spec.name == self.refused:
+                raise why("no")
+            self.seen.append(spec)
+
+    subjects = Subjects("w")
+    bus = Bus(subjects.stream("span"))
+    await ensure_streams(bus, subjects)
+    assert len(bus.seen) == len(streams_of(subjects)) - 1
+    with pytest.raises(why):
+        await ensure_streams(Bus(subjects.stream("board")), subjects)
