@@ -23,10 +23,11 @@ from fedbus.errors import BusUnavailable, FedbusError
 from fedbus.gateway.answers import answer_to
 from fedbus.gateway.asking import body_of, key_of, names_in, query_of
 from fedbus.gateway.files import Files
+from fedbus.gateway.hosts import Hosts
 from fedbus.gateway.limits import Rate
 from fedbus.gateway.listening import Listening
 from fedbus.gateway.operations import Call, Operation
-from fedbus.gateway.problems import Refused, problem_of, refused_by, unforeseen
+from fedbus.gateway.problems import Refused, problem_of, refused_by, shown, unforeseen
 
 if TYPE_CHECKING:
     from fedbus.gateway.service import Gateway
@@ -135,6 +136,7 @@ class _Frame:
     def __init__(self, gateway: Gateway, listening: Listening, exact: Mapping[str, tuple[str, ...]]) -> None:
         self._gateway = gateway
         self._origins = frozenset(listening.cors_origins)
+        self._hosts = Hosts(listening.host, listening.hosts)
         self._bytes_max = listening.body_bytes_max
         self._exact = exact
         self._rate = Rate(listening.rate_per_s, listening.burst, gateway.clock.now)
@@ -186,10 +188,14 @@ class _Frame:
         wait_s = self._rate.take(request.remote or "")
         if wait_s:
             raise Refused(429, f"too many requests; ask again in {wait_s} s", headers={"Retry-After": str(wait_s)})
+        if not self._hosts.has(host := request.headers.get("Host")):
+            raise Refused(
+                421, f"Host {shown(host)!r}: no name of this gateway; `--allow-host` lets it be asked for under others"
+            )
         origin = request.headers.get("Origin")
         if request.method not in SAFE and origin is not None and not self._is_ours(origin, request):
             raise Refused(
-                403, f"Origin {origin[:200]}: another page may change nothing here, unless --cors-origin allows it"
+                403, f"Origin {shown(origin)}: another page may change nothing here, unless --cors-origin allows it"
             )
 
     def _check_method(self, request: web.Request) -> None:
@@ -201,7 +207,7 @@ class _Frame:
         if origin in self._origins:
             return True
         try:
-            return URL(origin).authority == URL(f"{request.scheme}://{request.host}").authority
+            return URL(origin).authority == URL(f"{request.scheme}://{request.headers.get('Host', '')}").authority
         except ValueError:
             return False
 

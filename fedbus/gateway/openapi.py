@@ -32,6 +32,7 @@ EVERYWHERE: dict[int, str] = {
     404: "There is nothing of that name.",
     405: "That cannot be done with it; `Allow` says what can.",
     413: "The body is larger than the gateway takes.",
+    421: "The name that was asked for, in `Host`, is none of this gateway.",
     422: "The request is well formed and cannot be meant so: `errors` names each field with its bound.",
     429: "Too many requests from one address; `Retry-After` says when to ask again.",
     500: "An error that nobody has foreseen; the gateway's log tells more under the id in `instance`.",
@@ -127,7 +128,7 @@ def about(operation: Operation) -> str:
 
 def statuses(operation: Operation) -> tuple[int, ...]:
     """Return the statuses of the problems that an operation may answer with."""
-    found = {400, 422, 429, 500, 503, *operation.problems}
+    found = {400, 421, 422, 429, 500, 503, *operation.problems}
     if "{" in operation.path or (operation.query is not None and issubclass(operation.query, Paged)):
         found.add(404)  # there is no such page
     if operation.method != "GET":

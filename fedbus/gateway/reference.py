@@ -67,8 +67,8 @@ gateway: what it makes is made once. The same key with another body is refused w
 answer and in the gateway's log.
 
 **Bounds**: bodies of JSON 1 MiB (`--body-max`), 100 requests a second of an address and 400 at once (`--rate`,
-`--burst`). A page of another origin may read nothing and change nothing, unless `--cors-origin` allows it. There is no
-login.
+`--burst`). A page of another origin may read nothing and change nothing, unless `--cors-origin` allows it. A
+request whose `Host` is none of this gateway (`--allow-host`) is answered with 421. There is no login.
 """
 
 SHAPES = "What stands in bodies and answers; `*`: always there.\n"

@@ -126,6 +126,10 @@ def gateway(
         typer.Option("--listen", metavar="HOST", help="Where it listens: there is no login, so mind who can reach it."),
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0 takes a free one.")] = 8080,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option("--allow-host", metavar="NAME", help="A name under which it may be asked for; repeatable."),
+    ] = None,
     cors_origin: Annotated[
         list[str] | None,
         typer.Option("--cors-origin", metavar="ORIGIN", help="A page elsewhere that may use it; repeatable."),
@@ -168,6 +172,7 @@ def gateway(
     listening = Listening(
         host=listen,
         port=port,
+        hosts=tuple(allow_host or ()),
         cors_origins=tuple(cors_origin or ()),
         jaeger_url=jaeger_url,
         body_bytes_max=body_max,

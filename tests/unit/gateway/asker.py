@@ -74,7 +74,7 @@ class Answer:
 
 async def ask(gateway, method, target, *, json=None, body=b"", headers=None, remote="127.0.0.1"):
     """Ask a gateway; ``json`` or ``body`` is sent where there is one."""
-    found = {"Host": "gateway.example:8080", **(headers or {})}
+    found = {"Host": "localhost:8080", **(headers or {})}
     data = json_of.dumps(json).encode() if json is not None else body
     if json is not None:
         found.setdefault("Content-Type", "application/json")

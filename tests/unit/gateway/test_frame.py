@@ -308,11 +308,11 @@ def test_an_unforeseen_error_tells_nothing_but_where_to_look(caplog):
 @pytest.mark.parametrize(
     ("origin", "allowed"),
     [
-        ("http://gateway.example:8080", True),
+        ("http://localhost:8080", True),
         ("https://lab.example", True),
         ("http://evil.example", False),
-        ("http://gateway.example:9999", False),
-        ("http://gateway.example", False),
+        ("http://localhost:9999", False),
+        ("http://localhost", False),
         ("null", False),
         ("http://[", False),
     ],
@@ -339,6 +339,40 @@ def test_cors_is_off_unless_an_origin_is_allowed():
     assert allowed.status == 204
     assert "Idempotency-Key" in allowed.headers["Access-Control-Allow-Headers"]
     assert asked("OPTIONS", f"{API}/sessions", headers=there | ask_first).status == 403
+
+
+@pytest.mark.parametrize(
+    ("host", "here", "everywhere"),
+    [
+        ("localhost:8080", True, True),
+        ("LOCALHOST.", True, True),
+        ("page.localhost", True, True),
+        ("127.9.9.9:1", True, True),
+        ("[::1]:8080", True, True),
+        ("lab.example", True, True),
+        ("lab.example:99", True, True),
+        ("port.example:99", True, True),
+        ("port.example:98", False, False),
+        ("10.0.0.7:8080", False, True),
+        ("[fe80::1]", False, True),
+        ("gateway:8080", False, True),
+        ("evil.example:8080", False, False),
+        ("127.0.0.1.evil.example", False, False),
+        ("lab.example.evil.example", False, False),
+        ("localhost@evil.example", False, False),
+        ("", False, False),
+    ],
+)
+def test_a_page_cannot_reach_a_gateway_under_a_name_of_its_own(host, here, everywhere):
+    """What is sent to a name that is not the gateway's is refused, also where the page's origin is the same."""
+    headers = {"Host": host, "Origin": f"http://{host}"}
+    for where, taken in (("127.0.0.1", here), ("0.0.0.0", everywhere)):
+        listening = {"host": where, "hosts": ("Lab.example", "port.example:99")}
+        told = asked("GET", ECHO, headers=headers, listening=listening)
+        changed = asked("POST", f"{API}/sessions", json={"rounds": 1}, headers=headers, listening=listening)
+        assert told.status == (200 if taken else 421)
+        assert changed.status in ((201, 403) if taken else (421,))
+    assert asked("GET", ECHO, headers={"Host": host}, listening={"hosts": ("*",)}).status == 200
 
 
 def test_one_address_cannot_ask_for_everything():
