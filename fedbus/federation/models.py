@@ -89,10 +89,8 @@ class Models:
         entry = await self.find(version)
         try:
             stored = await self._from_bus(entry, self._store.read)
-        except NotFound:
-            if self.archive is None:
-                raise
-            return await self.archive.read(entry)
+        except NotFound as error:
+            return await (await self._archive_of(entry, error)).read(entry)
         if stored.manifest.digest != entry.digest:
             raise BadMessage(f"model {version}: expected the digest {entry.digest}, got {stored.manifest.digest}")
         return stored
@@ -105,10 +103,9 @@ class Models:
         entry = await self.find(version)
         try:
             manifest = await self._from_bus(entry, self._store.manifest)
-        except NotFound:
-            if self.archive is None:
-                raise
-            async with aclosing(self.archive.chunks(entry)) as chunks:
+        except NotFound as error:
+            archive = await self._archive_of(entry, error)
+            async with aclosing(archive.chunks(entry)) as chunks:
                 async for chunk in chunks:
                     yield chunk
             return
@@ -121,10 +118,8 @@ class Models:
         entry = await self.find(version)
         try:
             return (await self._from_bus(entry, self._store.manifest)).spec
-        except NotFound:
-            if self.archive is None:
-                raise
-            return (await self.archive.head(version)).spec
+        except NotFound as error:
+            return (await (await self._archive_of(entry, error)).head(version)).spec
 
     async def span(self, version: str, start: int, stop: int) -> AsyncGenerator[Payload, None]:
         """Yield the bytes ``start`` to ``stop`` of a model's buffer; of a range from the archive nothing is checked."""
@@ -132,13 +127,17 @@ class Models:
         try:
             manifest = await self._from_bus(entry, self._store.manifest)
             pieces = self._store.span(entry.blob, manifest, start, stop)
-        except NotFound:
-            if self.archive is None:
-                raise
-            pieces = self.archive.span(version, start, stop)
+        except NotFound as error:
+            pieces = (await self._archive_of(entry, error)).span(version, start, stop)
         async with aclosing(pieces):
             async for piece in pieces:
                 yield piece
+
+    async def _archive_of(self, entry: ModelPublished, error: NotFound) -> Archive:
+        """Return the archive, where it has this version: by its digest, as another one may be called the same."""
+        if self.archive is None or not await self.archive.has(entry):
+            raise error
+        return self.archive
 
     async def _from_bus(self, entry: ModelPublished, read: Callable[[str], Awaitable[T]]) -> T:
         """Read from the bus; `NotFound` at once where the catalogue says that it has the arrays no longer."""

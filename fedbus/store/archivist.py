@@ -157,7 +157,8 @@ class Archivist:
         if entry.removed_at:
             self._looks.pop(entry.version, None)
             return
-        if entry.version not in self._archived:
+        if self._archived.get(entry.version, 0.0) < entry.at:  # none, or one of a broker that was lost
+            self._archived.pop(entry.version, None)
             self._waiting[entry.version] = entry
         elif entry.at > self._clock.now() - RECENT_S:
             self._look_again(entry)
@@ -220,15 +221,19 @@ class Archivist:
             if len(self._refused) < REFUSED_MAX:
                 self._refused[version] = str(error)
         else:
-            self._archived[version] = self._clock.now()
+            self._archived[version] = max(self._clock.now(), entry.at)
             self._refused.pop(version, None)
             self._look_again(entry)
         if self._waiting.get(version) is entry:
             del self._waiting[version]
 
     async def _copy(self, entry: ModelPublished) -> None:
-        if await self.archive.has(entry):
+        there = await self.archive.digest(entry.version)
+        if there == entry.digest:
             return  # another archivist was quicker
+        if there:
+            what = f"{self.archive.store.url} has another model under this name, of the digest {there}, which stays"
+            raise BadMessage(f"model {entry.version}: {what}: archive this workspace in another place")
         manifest = await self._models.manifest(entry.blob)
         file, record = keys_of(self._subjects.workspace, entry.version)
         nbytes = len(file_head(entry, manifest.spec)) + manifest.spec.nbytes

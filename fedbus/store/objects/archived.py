@@ -7,12 +7,13 @@ file in order, and to its end, is checked against the digest that the catalogue 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass
 
 from fedbus.bus.base import Payload
-from fedbus.errors import BadMessage, NotFound
+from fedbus.errors import BadMessage, NotFound, StoreError
 from fedbus.messages.records import ModelPublished
 from fedbus.store.objects.base import Store
 from fedbus.store.objects.records import FILE, RECORD, RECORD_BYTES_MAX, entry_of, keys_of
@@ -25,9 +26,14 @@ from fedbus.tensors.manifest import Manifest
 from fedbus.tensors.spec import ModelSpec
 from fedbus.workers import Workers
 
+log = logging.getLogger("fedbus.store")
+
 LISTED_S, MISSED_S = 60.0, 5.0
 """How old a listing may be that lists of versions are made with, and one that lacks what is asked for: to ask for each
 version would be a request each."""
+
+AWAY_S = 30.0
+"""How long a store that did not answer is not asked for a listing: each try takes some ten seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +54,7 @@ class Archive:
         self._workers = workers
         self._listed: frozenset[str] = frozenset()
         self._listed_at: float | None = None
+        self._away_until = 0.0
         self._listing = asyncio.Lock()
 
     async def versions(self) -> AsyncIterator[tuple[str, float]]:
@@ -71,22 +78,35 @@ class Archive:
 
     async def has(self, entry: ModelPublished) -> bool:
         """Whether a version is archived, whole, with the digest that the catalogue says."""
-        file, _ = keys_of(self.workspace, entry.version)
+        return await self.digest(entry.version) == entry.digest
+
+    async def digest(self, version: str) -> str:
+        """Return the digest of the model that is archived, whole, as a version; '' where none is."""
+        file, _ = keys_of(self.workspace, version)
         try:
-            found = await self.find(entry.version)
+            found = await self.find(version)
             await self.store.head(file)
         except (NotFound, BadMessage):
-            return False
-        return found.digest == entry.digest
+            return ""
+        return found.digest
 
     async def lists(self, version: str, within_s: float = LISTED_S) -> bool:
-        """Whether a version's record was there when the store was listed last, at most so long ago: for lists."""
+        """Whether a version's record was there when the store was listed last, at most so long ago: for lists.
+
+        A store that is away is told of as it was; where it was never listed, its error is raised.
+        """
         async with self._listing:
             now = asyncio.get_running_loop().time()
             old_s = within_s if version in self._listed else min(within_s, MISSED_S)
-            if self._listed_at is None or now > self._listed_at + old_s:
-                self._listed = frozenset([name async for name, _ in self.versions()])
-                self._listed_at = now
+            if self._listed_at is None or now > max(self._listed_at + old_s, self._away_until):
+                try:
+                    self._listed = frozenset([name async for name, _ in self.versions()])
+                    self._listed_at = now
+                except StoreError as error:
+                    if self._listed_at is None:
+                        raise
+                    log.warning("lists tell what %s had a while ago: %s", self.store.url, error)
+                    self._away_until = asyncio.get_running_loop().time() + AWAY_S
         return version in self._listed
 
     async def head(self, version: str) -> Head:

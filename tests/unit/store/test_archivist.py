@@ -279,3 +279,44 @@ async def test_a_list_of_versions_asks_the_store_once(world):
     await world.store.remove("w/s-1.json")
     assert await world.archive.lists("s-1")
     assert not await world.archive.lists("s-1", within_s=-1.0)
+
+
+async def test_another_model_of_the_same_name_takes_no_place(world, tmp_path):
+    """A broker that was lost leaves its models in the store; a session called the same makes others: what is archived
+    stays, whoever archives later says so, and neither is taken for the other.
+    """
+    first = await world.publish("s-1")
+    await world.archivist().once()
+    world = World(tmp_path)
+    await ensure_streams(world.bus, world.subjects)
+    other = await world.publish("s-1", {"w": np.ones(300_000, np.float32)})
+    for _ in range(2):
+        archivist = world.archivist()
+        state = await archivist.once()
+        assert "another model" in state.refused["s-1"] and not await world.archive.has(other)
+        assert not archivist.has("s-1")
+    assert (await world.archive.read(first)).manifest.digest == first.digest
+    await world.models.remove(other.blob)
+    models = Models(world.models, world.journal, world.archive)
+    for reading in (
+        models.read("s-1"),
+        models.spec("s-1"),
+        anext(models.span("s-1", 0, 4)),
+        anext(models.chunks("s-1")),
+    ):
+        with pytest.raises(NotFound):
+            await reading
+
+
+async def test_a_list_is_made_with_a_store_that_is_away(world):
+    """What the store had when it was listed last is told then; before any listing nobody knows, and says so."""
+    await world.publish("s-1")
+    await world.archivist().once()
+    world.store.away = True
+    with pytest.raises(StoreUnavailable):
+        await world.archive.lists("s-1")
+    world.store.away = False
+    assert await world.archive.lists("s-1")
+    world.store.away, before = True, world.store.lists
+    assert await world.archive.lists("s-1", within_s=-1.0) and not await world.archive.lists("s-2", within_s=-1.0)
+    assert world.store.lists == before + 1, "asked once, not for each version of a list"
