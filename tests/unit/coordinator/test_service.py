@@ -128,7 +128,7 @@ def test_a_silent_bus_is_not_asked_ten_thousand_times(monkeypatch):
 
 
 def test_chores_are_done_until_they_are_done():
-    """What the bus does not take is tried again, in order, once each; the end waits for what is left, but not long."""
+    """What the bus does not take is tried again, and done once; the end waits for what is left, but not long."""
 
     async def main():
         done, refused = [], [BusUnavailable("away"), BusFull("full")]
