@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from fedbus.cli.listing import federation_of
 from fedbus.cli.output import ago, metrics_text, moment, print_json, print_table, size
 from fedbus.cli.roles import Place
 from fedbus.federation.contributions import Contribution, Tally
 from fedbus.federation.reading import ClientInfo
+from fedbus.messages.queries import Seen
 
 SHOWN = 20
 """Contributions that are worth a line each; ``--json`` has the newest 200."""
@@ -23,7 +26,7 @@ async def show_client(place: Place, name: str, *, json: bool) -> None:
     attributes = " ".join(f"{key}={value}" for key, value in sorted(seen.attributes.items())) if seen else ""
     for what, value in (
         ("client", found.client),
-        ("there", f"{seen.doing or 'idle'}, heard {ago(seen.seen_at)}, came {ago(seen.since_at)}" if seen else "no"),
+        ("there", _there(seen, federation.now) if seen else "no"),
         ("attributes", attributes or "-"),
         ("sessions", tally.sessions),
         ("rounds", f"asked {tally.asked}, counted {tally.counted}, refused {tally.refused}"),
@@ -37,6 +40,10 @@ async def show_client(place: Place, name: str, *, json: bool) -> None:
         for one in found.history[:SHOWN]
     ]
     print_table(("when", "session", "round", "outcome", "what"), rows, empty="it was not asked for anything yet")
+
+
+def _there(seen: Seen, now: Callable[[], float]) -> str:
+    return f"{seen.doing or 'idle'}, heard {ago(seen.seen_at, now)}, came {ago(seen.since_at, now)}"
 
 
 def as_json(found: ClientInfo) -> dict[str, object]:

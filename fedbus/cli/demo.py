@@ -101,7 +101,7 @@ class Demo:
     async def _federate(self, up: Up) -> tuple[SessionResult, SessionInfo, digits.Arrays]:
         async with connect(up.place.url) as federation:
             session = await federation.start_session(self._config, model=digits.initial(self._seed), name="digits")
-            progress = Progress(SessionInfo(session.name))
+            progress = Progress(SessionInfo(session.name), federation.now)
             await show(federation, session, progress)
             result = await session.wait()
             return result, progress.info, await federation.models.get(result.model_version)

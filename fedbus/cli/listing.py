@@ -38,8 +38,8 @@ async def list_clients(place: Place, *, json: bool) -> None:
         (
             seen.name,
             seen.doing or "-",
-            ago(seen.seen_at),
-            ago(seen.since_at),
+            ago(seen.seen_at, federation.now),
+            ago(seen.since_at, federation.now),
             " ".join(f"{key}={value}" for key, value in sorted(seen.attributes.items())) or "-",
             seen.version,
         )

@@ -151,7 +151,7 @@ class Progress:
         parts: list[RenderableType] = [Text(head + left, style="bold")]
         if info.rounds:
             parts.append(table)
-        parts += [Text(wait_text(wait), style="dim") for wait in self.waits if not info.ended]
+        parts += [Text(wait_text(wait, self._now), style="dim") for wait in self.waits if not info.ended]
         return Group(*parts)
 
 
@@ -187,7 +187,7 @@ async def _show_live(federation: Federation, session: Session, progress: Progres
 
 async def _show_plain(federation: Federation, session: Session, progress: Progress) -> None:
     def tell_waits() -> None:
-        for line in progress.lasting_waits(time.time()):
+        for line in progress.lasting_waits(federation.now()):
             print(line, flush=True)
 
     async with together() as group:
@@ -218,7 +218,7 @@ async def _tell(federation: Federation, kind: str) -> None:
             waits = await federation.waits()
         except BusUnavailable:
             continue
-        for line in lasting(waits, kind, said, time.time()):
+        for line in lasting(waits, kind, said, federation.now()):
             print(line, file=sys.stderr, flush=True)
 
 

@@ -56,7 +56,7 @@ async def watch_session(place: Place, name: str, *, json: bool) -> None:
 
 
 async def _watch(federation: Federation, session: Session, *, json: bool) -> None:
-    progress = Progress(SessionInfo(session.name))
+    progress = Progress(SessionInfo(session.name), federation.now)
     try:
         if json:
             async for event in session.events():
@@ -87,7 +87,7 @@ async def list_sessions(place: Place, chosen: Mapping[str, Any], *, json: bool) 
             info.session,
             info.state,
             f"{len(info.rounds)}/{info.config.rounds}",
-            "; ".join(wait_text(wait) for wait in waits if wait.session == info.session) or "-",
+            "; ".join(wait_text(wait, federation.now) for wait in waits if wait.session == info.session) or "-",
             metrics_text(info.metrics) or "-",
             info.version or "-",
             moment(info.started_at),
@@ -115,7 +115,7 @@ async def show_session(place: Place, name: str, *, json: bool) -> None:
             }
         )
         return
-    _print_facts(info, waits)
+    _print_facts(info, [wait_text(wait, federation.now) for wait in waits])
     rows = [
         (
             r.round,
@@ -138,7 +138,7 @@ async def show_session(place: Place, name: str, *, json: bool) -> None:
         print(f"refused in round {round_}: {client}: {reason}")
 
 
-def _print_facts(info: SessionInfo, waits: list[Wait]) -> None:
+def _print_facts(info: SessionInfo, waits: list[str]) -> None:
     changed = info.config.model_dump(exclude_defaults=True)
     facts: list[tuple[str, object]] = [
         ("session", info.session),
@@ -151,7 +151,7 @@ def _print_facts(info: SessionInfo, waits: list[Wait]) -> None:
         ("digest", info.digest),
         ("metrics", metrics_text(info.metrics) or "-"),
         *((("best", _best(info)),) if info.config.best_metric else ()),
-        *(("waits", wait_text(wait)) for wait in waits),
+        *(("waits", wait) for wait in waits),
     ]
     for name, value in facts:
         print(f"{name:10s} {value}")

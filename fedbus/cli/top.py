@@ -82,7 +82,6 @@ class Watch:
 
     def __init__(self, federation: Federation, clock: Clock) -> None:
         self._federation = federation
-        self._clock = clock
         self._presence = Presence(federation, clock)
         self._sessions = Projection(federation, Feed(lambda: federation.journal, lambda _: 0))
 
@@ -100,7 +99,7 @@ class Watch:
 
     async def look(self) -> Glance:
         """Return what is known now; at most about a second old."""
-        known, now = await self._presence.look(), self._clock.now()
+        known, now = await self._presence.look(), self._federation.now()
         federation, folded = self._federation, self._sessions.folded
         broker = self._broker()
         overview = OverviewView(

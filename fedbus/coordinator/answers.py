@@ -22,17 +22,20 @@ ROLES = {
 AllWaits = Callable[[], list[queries.Wait]]
 """What waits now."""
 
+Now = Callable[[], float]
+"""What time it is for the coordinators, in seconds since the epoch: an answer says it, for its moments are by it."""
 
-async def answer(station: Station, asked: Subscription, roster: Roster, waits: AllWaits) -> None:
+
+async def answer(station: Station, asked: Subscription, roster: Roster, waits: AllWaits, now: Now) -> None:
     """Answer every question that comes; runs until cancelled."""
     async for message in asked:
         if message.reply:
-            await _answer(station, message, roster, waits)
+            await _answer(station, message, roster, waits, now)
 
 
-async def _answer(station: Station, message: Message, roster: Roster, waits: AllWaits) -> None:
+async def _answer(station: Station, message: Message, roster: Roster, waits: AllWaits, now: Now) -> None:
     (what,) = station.subjects.tokens(message.subject, "query", 1)
-    answered = encode(station.envelope(_answer_to(what, roster, waits)))
+    answered = encode(station.envelope(_answer_to(what, roster, waits, now())))
     try:
         # The asker names where to answer: never a subject on which it may not publish but we may.
         station.subjects.check_foreign(message.reply)
@@ -41,7 +44,7 @@ async def _answer(station: Station, message: Message, roster: Roster, waits: All
         station.refuse(BadMessage(f"{message.subject}: the answer cannot be sent: {error}"))
 
 
-def _answer_to(what: str, roster: Roster, waits: AllWaits) -> Body:
+def _answer_to(what: str, roster: Roster, waits: AllWaits, at: float) -> Body:
     if what in ROLES:
         return queries.Roster(
             peers=tuple(
@@ -59,8 +62,9 @@ def _answer_to(what: str, roster: Roster, waits: AllWaits) -> Body:
                 )
                 for peer, known in sorted(roster.peers.items(), key=lambda item: item[0])
                 if peer.role in ROLES[what]
-            )
+            ),
+            at=at,
         )
     if what == "waits":
-        return queries.Waits(waits=tuple(waits()))
+        return queries.Waits(waits=tuple(waits()), at=at)
     return queries.Refused(reason=f"expected one of {', '.join([*ROLES, 'waits'])}, got {what[:64]}")

@@ -375,7 +375,7 @@ class Coordinator:
             log.info("goes on with %d sessions: %s", len(self._sessions.machines), names)
 
     async def _answer(self, asked: Subscription) -> None:
-        await answer(self._station, asked, self._roster, self._deciding.waits)
+        await answer(self._station, asked, self._roster, self._deciding.waits, self._station.clock.now)
 
     async def _enter_versions(self) -> None:
         """Enter versions that a former leader published and did not live to enter."""

@@ -98,6 +98,7 @@ class Federation:
         self._workers = workers
         self._bus: Bus | None = None
         self._said = 0
+        self._ahead_s = 0.0
 
     async def __aenter__(self) -> Self:
         """Connect; `BusUnavailable` when no broker answers."""
@@ -130,6 +131,14 @@ class Federation:
     def clock(self) -> Clock:
         """The time of day."""
         return self._clock
+
+    def now(self) -> float:
+        """Return what time it is for the coordinators: events, waits and who was seen when are by it, in seconds.
+
+        As the latest answer of one has said; before that it is our own `clock`. The two differ by what machines'
+        clocks do, and by how long all coordinators were away while sessions ran (`fedbus.coordinator.clock`).
+        """
+        return self._clock.now() + self._ahead_s
 
     @property
     def workers(self) -> Workers:
@@ -344,7 +353,7 @@ class Federation:
         """
         statuses = (status,) if isinstance(status, str) else tuple(status)
         wanted = SessionFilter(statuses, strategy, text)
-        return chosen(await sessions_of(self.journal), wanted, self._clock.now(), order, limit, after)
+        return chosen(await sessions_of(self.journal), wanted, self.now(), order, limit, after)
 
     async def events(
         self,
@@ -442,6 +451,8 @@ class Federation:
         body = decode(message.data, message.subject).body
         if not isinstance(body, expected):
             raise BadMessage(f"{message.subject}: expected {expected.kind}, got {body.kind}")
+        if isinstance(body, queries.Roster | queries.Waits):
+            self._ahead_s = body.at - self._clock.now() if body.at else 0.0
         return body
 
     async def _answer(self, subject: str, question: bytes, deadline_s: float) -> Message:

@@ -44,7 +44,7 @@ class Numbers:
         self._watch()
         while True:
             await self._gateway.presence.look()
-            counts = self._gateway.sessions.statuses(self._gateway.clock.now())
+            counts = self._gateway.sessions.statuses(self._gateway.federation.now())
             self._statuses = {str(status): count for status, count in counts.items()}
             await asyncio.sleep(LOOK_S)
 
@@ -81,7 +81,7 @@ class Numbers:
         return [(found[kind], {telemetry.WAIT: kind}) for kind in sorted(self._kinds)]
 
     def _ages(self) -> Readings:
-        now, found = self._gateway.clock.now(), dict.fromkeys(self._kinds, 0.0)
+        now, found = self._gateway.federation.now(), dict.fromkeys(self._kinds, 0.0)
         for wait in self._known.waits:
             kind = kind_of(wait)
             found[kind] = max(found.get(kind, 0.0), now - wait.since_at)

@@ -25,7 +25,7 @@ async def overview_of(gateway: Gateway) -> OverviewView:
     catalogue = gateway.presence.known.streams.get(gateway.federation.subjects.stream("model"))
     return OverviewView(
         workspace=gateway.federation.subjects.workspace,
-        at=gateway.clock.now(),
+        at=gateway.federation.now(),
         version=__version__,
         broker=broker,
         coordinator_answers=known.answers and broker.connected,
@@ -99,7 +99,7 @@ def combiners_of(known: Known, loads: Mapping[str, Load]) -> tuple[PeerView, ...
 def gateways_of(gateway: Gateway, known: Known) -> tuple[PeerView, ...]:
     """Return the gateways: this one is there, whatever the coordinator has heard."""
     found = {peer.name: peer for peer in _peers("gateway", known.gateways)}
-    now = gateway.clock.now()
+    now = gateway.federation.now()
     since_at = found[gateway.name].since_at if gateway.name in found else now
     found[gateway.name] = PeerView(
         role="gateway",
@@ -143,4 +143,4 @@ def loads_of(gateway: Gateway) -> Mapping[str, Load]:
 
 def statuses_of(gateway: Gateway) -> dict[Status, int]:
     """Return how many sessions stand where."""
-    return gateway.sessions.statuses(gateway.clock.now())
+    return gateway.sessions.statuses(gateway.federation.now())

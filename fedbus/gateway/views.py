@@ -143,7 +143,8 @@ class ArchiveView(View):
 class OverviewView(View):
     """Everything at a glance. ``coordinator_answers`` False: none does; what is known of others is then old.
 
-    ``archive``: None where this gateway has no store.
+    ``at``: what time it is for the coordinators, by which all moments and deadlines are; the gateway's own clock before
+    one has said it. ``archive``: None where this gateway has no store.
     """
 
     workspace: str

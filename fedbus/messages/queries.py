@@ -36,9 +36,10 @@ class Seen(Body):
 
 
 class Roster(Body):
-    """Everybody who is there now."""
+    """Everybody who is there now. ``at``: as in `Waits`."""
 
     peers: Annotated[tuple[Seen, ...], Field(fail_fast=True)]
+    at: Number = 0.0
 
 
 KNOWN_MAX = 20
@@ -67,9 +68,13 @@ class Wait(Body):
 
 
 class Waits(Body):
-    """All waits of now."""
+    """All waits of now.
+
+    ``at``: what time it is for the coordinator, by which all its moments and deadlines are; 0 of one that does not say.
+    """
 
     waits: Annotated[tuple[Wait, ...], Field(fail_fast=True)]
+    at: Number = 0.0
 
 
 _WAITS = (

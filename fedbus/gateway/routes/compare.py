@@ -28,7 +28,7 @@ async def compare(call: Call) -> Reply:
     """Settings in which sessions differ, and their metrics as curves."""
     await call.gateway.sessions.wait()
     infos = [await call.gateway.sessions.info(name) for name in call.asked(ComparisonAsked).session]
-    found, now = compared(infos), call.gateway.clock.now()
+    found, now = compared(infos), call.gateway.federation.now()
     return ComparisonView(
         sessions=tuple(session_view(info, (), now) for info in found.sessions),
         settings=tuple(DifferenceView(setting=one.setting, values=one.values) for one in found.settings),

@@ -52,7 +52,7 @@ async def list_sessions(call: Call) -> Reply:
     """Sessions by their start, with what each waits for."""
     query = call.asked(SessionsAsked)
     await call.gateway.sessions.wait()
-    now = call.gateway.clock.now()
+    now = call.gateway.federation.now()
     wanted = SessionFilter(query.status, query.strategy, query.text)
     everything = call.gateway.sessions.folded.sessions.values()
     found = in_order((info for info in everything if wanted.meets(info, now)), query.order)
@@ -92,7 +92,7 @@ async def get_session(call: Call) -> Reply:
     info = await call.gateway.sessions.info(call.path["session"])
     waits = await _waits(call, [info])
     sequence = call.gateway.sessions.folded.sequences.get(info.session, 0)
-    return session_detail(info, waits, call.gateway.clock.now(), sequence)
+    return session_detail(info, waits, call.gateway.federation.now(), sequence)
 
 
 async def start_session(call: Call) -> Reply:
@@ -117,13 +117,13 @@ async def _start(call: Call, name: str | None, config: SessionConfig, model: str
     federation = call.gateway.federation
     name = name or call.name_from_key("session") or None
     if name is not None and not call.key and await federation.is_known(name):
-        status = (await federation.session(name).info()).status(call.gateway.clock.now())
+        status = (await federation.session(name).info()).status(federation.now())
         raise Conflict(f"session {name}: there is one of this name; choose another", state=status)
     session = await federation.start_session(config, model=model, name=name)
     info = await session.info()
     if info.config != config or model not in (info.base, info.first_version):
         raise Refused(422, f"session {session.name} was started under this key, or name, with another body")
-    view = session_view(info, (), call.gateway.clock.now())
+    view = session_view(info, (), federation.now())
     return view, {"Location": f"{API}/sessions/{session.name}"}
 
 
@@ -131,7 +131,7 @@ async def stop_session(call: Call) -> Reply:
     """End a session; models that it has published stay. Answered when it has ended, or after a few seconds."""
     session = call.gateway.federation.session(call.path["session"])
     info = await session.info()
-    now = call.gateway.clock.now
+    now = call.gateway.federation.now
     if info.ended:
         raise Conflict(f"session {info.session} has ended: {info.state}", state=info.status(now()))
     await session.stop(call.given(SessionStop).reason)

@@ -9,12 +9,12 @@ from crowd import MODEL, Combiner, Crowd
 
 from fedbus.bus.memory import MemoryBroker, MemoryBus
 from fedbus.config.session import SessionConfig
-from fedbus.coordinator import service
+from fedbus.coordinator import answers, service
 from fedbus.coordinator.lease import TTL_S
 from fedbus.coordinator.service import Coordinator
 from fedbus.errors import BusFull
 from fedbus.federation.service import Federation
-from fedbus.messages import records
+from fedbus.messages import queries, records
 from fedbus.messages.subjects import Subjects
 from fedbus.store.journal import Journal
 from fedbus.store.streams import ensure_streams
@@ -261,5 +261,48 @@ def test_three_coordinators_one_leads():
             await asyncio.sleep(TAKE_OVER_S)
         assert len(house.leaders()) == 1
         del federation
+
+    in_house(main)
+
+
+def test_an_engineer_goes_by_the_coordinators_time():
+    """After an outage of an hour a wait has as long to go as it had, by the time that its answer says."""
+
+    async def main(house, federation):
+        mine = Federation(MemoryBus(house.broker, "ann"), name="ann", clock=house.clock, workers=Inline())
+        async with mine:
+            house.coordinator("first")
+            await opened(federation, clients=3)
+            await asyncio.sleep(1.0)
+            (before,) = await mine.waits()
+            assert mine.now() == pytest.approx(house.clock.now(), abs=0.5)
+            left_s = before.until_at - mine.now()
+            await house.kill("first")
+            await asyncio.sleep(3600.0)
+            house.coordinator("second")
+            await asyncio.sleep(TAKE_OVER_S)
+            overview = await mine.overview()
+            (after,) = overview.waits
+            assert after.until_at - house.clock.now() < left_s - 3500, "by our own clock it has been over long ago"
+            assert left_s - 15 < after.until_at - mine.now() <= left_s
+            assert [peer.name for peer in overview.coordinators] == ["second"]
+            assert abs(overview.coordinators[0].seen_at - mine.now()) < 10
+
+    in_house(main)
+
+
+def test_a_coordinator_that_does_not_say_its_time(monkeypatch):
+    """One of an older version: the engineer's own clock is what there is."""
+
+    async def main(house, federation):
+        mine = Federation(MemoryBus(house.broker, "ann"), name="ann", clock=house.clock, workers=Inline())
+        async with mine:
+            house.coordinator("first", -3600.0)
+            await asyncio.sleep(3.0)
+            await mine.waits()
+            assert mine.now() == pytest.approx(house.clock.now() - 3600.0, abs=0.5)
+            monkeypatch.setattr(answers, "_answer_to", lambda *_: queries.Waits(waits=()))
+            await mine.waits()
+            assert mine.now() == house.clock.now()
 
     in_house(main)

@@ -210,9 +210,9 @@ SAMPLES: list[envelope.Body] = [
     presence.Lease(holder="coordinator", incarnation="i", term=3, ttl_s=2.5, at=1.5),
     queries.Ask(),
     SEEN,
-    queries.Roster(peers=(SEEN,)),
+    queries.Roster(peers=(SEEN,), at=1_767_225_600.5),
     WAIT,
-    queries.Waits(waits=(WAIT,)),
+    queries.Waits(waits=(WAIT,), at=1_767_225_600.5),
     queries.Refused(reason="no", status="busy"),
     records.SessionStarted(
         config=CONFIG, version="s-0", blob="b", digest=DIGEST, nbytes=1, by="eve", plan=PLAN, base="t-9"

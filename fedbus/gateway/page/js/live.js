@@ -9,7 +9,6 @@ export const KINDS = ["SessionStarted", "RoundOpened", "UpdatesRecorded", "Clien
   "ModelPublished", "RoundClosed", "EvaluationOpened", "RoundEvaluated", "SessionEnded"];
 const HIDDEN_MS = 60_000;
 const RETRY_MS_MAX = 8_000;
-const APART_S = 15;
 
 let source = null;
 let last = "";
@@ -97,15 +96,9 @@ function open() {
   for (const kind of KINDS) source.addEventListener(kind, heard);
   source.addEventListener("overview", (event) => {
     live.overview = JSON.parse(event.data);
-    clock.set(decidedAt(live.overview));
+    clock.set(live.overview.at);
     tell("overview", live.overview);
   });
-}
-
-// Coordinators that take over after an outage go on with the time of those before: then theirs is behind the gateway's.
-function decidedAt({ at, coordinators, combiners }) {
-  const said = Math.max(...[...coordinators, ...combiners].map((peer) => peer.seen_at));
-  return Number.isFinite(said) && Math.abs(said - at) > APART_S ? said : at;
 }
 
 function heard(event) {
