@@ -10,7 +10,7 @@ from typing import Literal
 from fedbus.combiner.events import Key, Prepared, Tell
 from fedbus.errors import BadUpdate
 from fedbus.messages import reports
-from fedbus.messages.ids import Peer
+from fedbus.messages.ids import SECONDS_MAX, Peer
 from fedbus.messages.orders import Order
 from fedbus.messages.plans import fold_weight, given_weight
 from fedbus.messages.uploads import UploadBegin, UploadState
@@ -160,7 +160,7 @@ def verdict_of(key: Key, upload: Upload, *, accepted: bool, norm: float, now: fl
     """Return what the coordinator is told of an upload, whose last byte was folded ``now``."""
     begin, spent = upload.begin, upload.begin.spent
     if spent is not None and now is not None and upload.since_at is not None:
-        spent = spent._replace(upload_s=max(now - upload.since_at, 0.0))
+        spent = spent._replace(upload_s=min(max(now - upload.since_at, 0.0), SECONDS_MAX))
     return reports.Verdict(
         client=key.sender.name,
         attempt=key.attempt,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, NamedTuple
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from fedbus.errors import ConfigError
 
@@ -43,7 +43,10 @@ Number = Annotated[float, Field(allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=0, lt=2**53)]
 """A whole number from 0 on that survives JSON."""
 
-Seconds = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
+SECONDS_MAX = 1e9
+"""Thirty years: a span of time beyond it is a clock that was set."""
+
+Seconds = Annotated[float, Field(ge=0, le=SECONDS_MAX, allow_inf_nan=False)]
 """A span of time."""
 
 
@@ -60,6 +63,14 @@ class Spent(NamedTuple):
     train_s: Seconds = 0.0
     upload_s: Seconds = 0.0
 
+
+def _known(spent: object) -> object:
+    """Leave out what a newer peer says behind what we know: it is ignored, as unknown fields are."""
+    return spent[: len(Spent._fields)] if isinstance(spent, list) else spent
+
+
+SpentTold = Annotated[Spent, BeforeValidator(_known)]
+"""A `Spent` in a message: in years, an entry of the journal must not be passed over for one number more."""
 
 SHARDS_MAX = 256
 """Most combiners that share a model's chunks out among themselves."""

@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError
 from fedbus.config.session import SessionConfig
 from fedbus.errors import BadMessage
 from fedbus.messages.envelope import Body
-from fedbus.messages.ids import SHARDS_MAX, Count, Digest, MaybeName, Metrics, Name, Number, Reason, Spent, Sums
+from fedbus.messages.ids import SHARDS_MAX, Count, Digest, MaybeName, Metrics, Name, Number, Reason, SpentTold, Sums
 from fedbus.messages.plans import Plan
 
 Clients = Annotated[tuple[Name, ...], Field(max_length=200_000, fail_fast=True)]
@@ -85,7 +85,7 @@ class AcceptedUpdate(Body):
     digest: str
     metrics: Metrics = {}
     stale: Count = 0
-    spent: Spent | None = None
+    spent: SpentTold | None = None
 
 
 class RefusedUpdate(Body):

@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import Field
 
 from fedbus.messages.envelope import Body
-from fedbus.messages.ids import Count, Digest, Metrics, Name, Number, Reason, Spent, Sums
+from fedbus.messages.ids import Count, Digest, Metrics, Name, Number, Reason, SpentTold, Sums
 
 VERDICTS_MAX = 1000
 """Updates in one report or record: some 300 bytes each."""
@@ -49,7 +49,7 @@ class Verdict(Body):
     metrics: Metrics = {}
     update: str = Field(default="", max_length=64)
     stale: Count = 0
-    spent: Spent | None = None
+    spent: SpentTold | None = None
 
 
 class UpdatesJudged(Body):

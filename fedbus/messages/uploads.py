@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from fedbus.messages.envelope import Body
-from fedbus.messages.ids import Count, Digest, Metrics, Name, Reason, Spent
+from fedbus.messages.ids import Count, Digest, Metrics, Name, Reason, SpentTold
 
 INLINE_BYTES_MAX = 32 * 1024
 """Updates up to this travel in their announcement: one message instead of four, little where it is not wanted."""
@@ -48,7 +48,7 @@ class UploadBegin(Body):
     stale: Count = 0
     number: Count = 0
     packed: bool = False
-    spent: Spent | None = None
+    spent: SpentTold | None = None
 
 
 class UploadState(Body):

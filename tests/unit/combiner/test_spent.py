@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from round_driver import Driver, Parcel
 
-from fedbus.messages.ids import Spent
+from fedbus.messages.ids import SECONDS_MAX, Spent
 
 MINE = Spent(0.5, 1.0, 20.0)
 
@@ -67,3 +67,13 @@ def test_who_has_measured_nothing_is_given_no_times():
     driver, a = Driver(now=100.0).open({"a": 1}), Parcel("a")
     driver.send(a)
     assert spent(driver) == {"a": None}
+
+
+def test_a_clock_that_is_set_on_by_decades_is_no_error():
+    """A machine that begins in 1970 and then learns what time it is tells of the longest time that a message may."""
+    driver, a = Driver(now=100.0, lazy=True).open({"a": 1}), Parcel("a", spent=MINE)
+    driver.work()
+    driver.step(a.whole())
+    driver.now = 1.8e9
+    driver.work()
+    assert spent(driver) == {"a": MINE._replace(upload_s=SECONDS_MAX)}

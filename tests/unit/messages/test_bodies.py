@@ -152,3 +152,20 @@ def test_an_entry_gives_back_its_records():
     damaged = records.Entry(at=1.0, epoch="e", records=(records.Typed(type="RoundFailed", data={}),))
     with pytest.raises(BadMessage, match="RoundFailed is not valid"):
         damaged.unpack()
+
+
+def test_more_times_than_we_know_are_no_error():
+    """A newer peer's fifth time is ignored as an unknown field is: an entry that is passed over would lose updates."""
+    known = next(body for body in SAMPLES if isinstance(body, uploads.UploadBegin))
+    raw = wire(known)
+    raw["body"]["spent"] = [*raw["body"]["spent"], 5.0, "new"]
+    assert decode(msgpack.packb(raw), "here").body == known
+
+
+@pytest.mark.parametrize("spent", [[-1.0], [float("nan")], [1e300], ["x"], "abc", [[1]], 3, {"wait_s": -1}])
+def test_times_that_cannot_be_are_refused(spent):
+    """What a hostile client says of its time is a peer's mistake, and nothing else."""
+    raw = wire(next(body for body in SAMPLES if isinstance(body, uploads.UploadBegin)))
+    raw["body"]["spent"] = spent
+    with pytest.raises(BadMessage, match="spent"):
+        decode(msgpack.packb(raw), "here")
