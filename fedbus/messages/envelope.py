@@ -96,6 +96,14 @@ def decode(data: bytes | bytearray | memoryview, origin: str) -> Envelope:
     return Envelope(str(texts[0]), str(texts[1]), str(texts[2]), body)
 
 
+def is_envelope(data: bytes | bytearray | memoryview) -> bool:
+    """Whether something is an envelope, perhaps of a version, a kind or a body that only a newer release knows."""
+    try:
+        return {"v", "kind", "body"} <= _unpack(data, "").keys()
+    except BadMessage:
+        return False
+
+
 def _unpack(data: bytes | bytearray | memoryview, origin: str) -> dict[str, Any]:
     """Return the outer map of raw bytes."""
     if len(data) > ENVELOPE_BYTES_MAX:

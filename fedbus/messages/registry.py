@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from fedbus.messages.envelope import Body
 from fedbus.messages.ids import Name, Number
@@ -41,8 +41,15 @@ Author = Annotated[str, Field(pattern=r"^[A-Za-z0-9_/-]{0,140}$")]
 ShortReason = Annotated[str, Field(max_length=REASON_CHARS_MAX)]
 
 
+_HANDED_ON = ConfigDict(extra="allow")
+"""Of the state and its parts: every release that serves the workspace reads them and writes them again, and keeps what
+it does not know."""
+
+
 class Promoted(Body):
     """A version that a stage was given, when, by whom, and why."""
+
+    model_config = _HANDED_ON
 
     version: Name
     blob: Name
@@ -53,6 +60,8 @@ class Promoted(Body):
 
 class Stage(Body):
     """What a stage was given: the version that it has first, then those before, which a roll back goes back to."""
+
+    model_config = _HANDED_ON
 
     held: Annotated[tuple[Promoted, ...], Field(min_length=1, max_length=HELD_MAX)]
 
@@ -73,6 +82,8 @@ class Retired(Body):
     ``purging``: they are going, and nobody can call it back.
     """
 
+    model_config = _HANDED_ON
+
     version: Name
     blob: Name
     at: Number
@@ -84,6 +95,8 @@ class Retired(Body):
 
 class Importing(Body):
     """A model that is being brought in: what is stored of its blob is nothing yet, and goes where nobody ends it."""
+
+    model_config = _HANDED_ON
 
     version: Name
     blob: Name
@@ -97,6 +110,8 @@ class RegistryState(Body):
     ``keep_last``: of how many versions of each session, the newest, the arrays are kept by a collection; None: of all.
     ``at``, ``by``, ``what``: the change that led here, for whoever reads its history.
     """
+
+    model_config = _HANDED_ON
 
     stages: Annotated[dict[Name, Stage], Field(max_length=STAGES_MAX)] = {}
     retired: Annotated[tuple[Retired, ...], Field(max_length=RETIRED_MAX)] = ()

@@ -25,7 +25,7 @@ from fedbus.bus.patience import patiently
 from fedbus.config.session import SessionConfig
 from fedbus.errors import BadMessage, BusUnavailable, NotFound
 from fedbus.messages import records
-from fedbus.messages.envelope import decode
+from fedbus.messages.envelope import decode, is_envelope
 from fedbus.messages.records import ModelPublished
 from fedbus.messages.registry import IMPORTED, RegistryState
 from fedbus.messages.subjects import Subjects
@@ -466,6 +466,8 @@ def _has_said(frames: list[Frame]) -> bool:
         try:
             body = decode(frame.data, "the registry").body
         except BadMessage:
+            if is_envelope(frame.data):
+                return True  # a newer release's
             continue
         if not isinstance(body, RegistryState) or body.what.strip() != RESERVE.strip():
             return True

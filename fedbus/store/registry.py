@@ -22,7 +22,7 @@ from fedbus.bus.base import Bus, Message
 from fedbus.bus.patience import patiently
 from fedbus.clock import Clock, SystemClock
 from fedbus.errors import BadMessage, BusFull, BusUnavailable, Conflict
-from fedbus.messages.envelope import Envelope, decode, encode
+from fedbus.messages.envelope import Envelope, decode, encode, is_envelope
 from fedbus.messages.registry import REASON_CHARS_MAX, RegistryState, Stage, VersionNote
 from fedbus.messages.subjects import Subjects
 
@@ -85,7 +85,11 @@ class RegistryStore:
     # --- the state ---
 
     async def read(self) -> Registered:
-        """Return the state as it is; `BusUnavailable` says so where the workspace has no registry yet."""
+        """Return the state as it is; `BusUnavailable` says so where the workspace has no registry yet.
+
+        `BadMessage`: a newer release has written it, in a form that we do not know. Whoever changed an older one in its
+        place would undo what was decided, and let go what that protects. What is no message of ours is passed over.
+        """
         subject = self._subjects.registry_state()
         message = await self._asked(lambda deadline_s: self._bus.last(self._stream, subject, deadline_s=deadline_s))
         if message is None:
@@ -93,6 +97,8 @@ class RegistryStore:
         try:
             return Registered(_state(message), message.sequence)
         except BadMessage as error:
+            if is_envelope(message.data):
+                raise BadMessage(f"the registry was written by a newer release, upgrade this side: {error}") from error
             log.warning("message %d of the registry is passed over: %s", message.sequence, error)
             return Registered(await self._last_good(), message.sequence)
 
@@ -215,8 +221,14 @@ class RegistryStore:
 
     async def notes(self) -> dict[str, str]:
         """Return all notes, by version."""
-        found = [_note(message) for message in await self._all(self._subjects.registry_note(), 1)]
-        newest = {note.version: note.note for note in found}
+        newest: dict[str, str] = {}
+        for message in await self._all(self._subjects.registry_note(), 1):
+            try:
+                note = _note(message)
+            except BadMessage as error:
+                log.warning("a note is passed over: %s", error)
+            else:
+                newest[note.version] = note.note
         return {version: note for version, note in newest.items() if note}
 
     async def annotate(self, version: str, note: str) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 
+import msgpack
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from fedbus.bus.memory import MemoryBroker, MemoryBus
 from fedbus.config.session import SessionConfig
-from fedbus.errors import BusFull, BusUnavailable, Conflict, NotFound
+from fedbus.errors import BadMessage, BusFull, BusUnavailable, Conflict, NotFound
 from fedbus.federation.service import Federation
 from fedbus.messages.records import Entry, ModelPublished, SessionEnded, SessionStarted
 from fedbus.messages.registry import HELD_MAX, Promoted, RegistryState, Stage
@@ -376,5 +377,51 @@ def test_a_version_without_an_entry_is_no_obstacle():
         with pytest.raises(NotFound):
             await place.models.find("s-0")
         assert (await place.models.find("s-1")).removed_at and (await place.models.find("s-2")).removed_at
+
+    run_virtual(main())
+
+
+def test_what_a_newer_release_has_written_is_not_undone():
+    """Fields that this one does not know stay when it changes others; a state that it cannot read it does not replace
+    by an older one: the promotion that stands there, and what it protects, would be lost.
+    """
+
+    async def main():
+        place = await Workplace().open()
+        stream, subject = OURS.stream("registry"), OURS.registry_state()
+        store = RegistryStore(place.bus, OURS, "eve", place.clock)
+        await store.change("mine", change_of("live", "v1"))
+
+        async def write(**changed):
+            message = await place.bus.last(stream, subject)
+            wire = msgpack.unpackb(message.data)
+            wire["body"].update(changed.pop("body", {}))
+            await place.bus.append(stream, subject, msgpack.packb({**wire, **changed}))
+
+        held = (await store.read()).state.stages["live"].model_dump()
+        held["held"] = [{**one, "signed_by": "x"} for one in held["held"]]
+        await write(body={"frozen_until": 7, "stages": {"live": held}})
+        await store.change("mine", change_of("live", "v2"))
+        body = msgpack.unpackb((await place.bus.last(stream, subject)).data)["body"]
+        assert body["frozen_until"] == 7 and body["stages"]["live"]["held"][1]["signed_by"] == "x"
+        await write(body={"keep_last": "as many as there is room for"})
+        for newer in ({}, {"v": 2}, {"kind": "RegistryStateOfTomorrow"}):
+            await write(**newer)
+            for call in (store.read(), store.change("mine", change_of("live", "v3"))):
+                with pytest.raises(BadMessage, match="newer release"):
+                    await call
+
+    run_virtual(main())
+
+
+def test_a_note_that_is_none_hides_no_other():
+    """What somebody without business there has written beside a version is passed over in a list."""
+
+    async def main():
+        place = await Workplace().open()
+        store = RegistryStore(place.bus, OURS, "eve", place.clock)
+        await store.annotate("s-1", "the one")
+        await place.bus.append(OURS.stream("registry"), OURS.registry_note("s-2"), b"garbage")
+        assert await store.notes() == {"s-1": "the one"}
 
     run_virtual(main())
