@@ -9,10 +9,12 @@ its parent from it.
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import logging.handlers
 import re
+import textwrap
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -76,7 +78,10 @@ def handler_of(
 
 
 class _File(logging.handlers.RotatingFileHandler):
-    """A file that is rotated by us, or by somebody else (logrotate): then it is opened anew."""
+    """A file that is rotated by us, or by somebody else (logrotate): then it is opened anew.
+
+    Where that cannot be, lines are lost until it can; whoever has something to say goes on.
+    """
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, maxBytes=FILE_BYTES_MAX, backupCount=FILES_KEPT, encoding="utf-8")
@@ -90,11 +95,15 @@ class _File(logging.handlers.RotatingFileHandler):
         return found.st_dev, found.st_ino
 
     def emit(self, record: logging.LogRecord) -> None:
-        if self._here() != self._opened:
-            if self.stream is not None:
-                self.stream.close()
-            self.stream = self._open()
-            self._opened = self._here()
+        try:
+            if self._here() != self._opened:
+                stream, self.stream = self.stream, None
+                if stream is not None:
+                    stream.close()
+                self.stream = self._open()
+        except OSError:
+            self.handleError(record)
+            return
         super().emit(record)
         self._opened = self._here()
 
@@ -106,6 +115,8 @@ class _Text(logging.Formatter):
         super().__init__(f"%(asctime)s {who:12s} %(level)s%(message)s", "%H:%M:%S")
 
     def format(self, record: logging.LogRecord) -> str:
+        record = copy.copy(record)  # another handler's text of the traceback, kept in it, is not ours
+        record.exc_text = None
         record.level = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
         return super().format(record)
 
@@ -115,7 +126,8 @@ class _Text(logging.Formatter):
         return super().formatMessage(record)
 
     def formatException(self, ei: Any) -> str:  # noqa: ANN401, N802 - the standard library's
-        return _shown(super().formatException(ei))
+        # Set in: what an error says may have been a stranger's, and no line of it is to look like one of ours.
+        return textwrap.indent(_shown(super().formatException(ei)), "  ", lambda _: True)
 
 
 class _Json(logging.Formatter):

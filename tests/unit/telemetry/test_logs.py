@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import re
+import shutil
 
 import pytest
 from opentelemetry.sdk.trace import TracerProvider
@@ -96,7 +97,29 @@ def test_a_traceback_is_told(written, form):
         (line,) = map(json.loads, lines())
         assert "ValueError: invalid literal" in line["error"] and line["event"] == "failed"
     else:
-        assert len(lines()) > 2 and lines()[-1].startswith("ValueError: ") and "error: failed" in lines()[0]
+        assert len(lines()) > 2 and lines()[-1].startswith("  ValueError: ") and "error: failed" in lines()[0]
+
+
+def test_what_an_error_says_begins_no_line(written):
+    """Lines of a traceback are set in, so that none that a stranger has put into an error looks like one of ours."""
+    log, lines = written("text")
+    log.error("failed", exc_info=ValueError("bad\n\n12:00:00 coordinator forged"))
+    assert len(lines()) == 4 and all(line.startswith("  ") for line in lines()[1:])
+
+
+def test_a_file_whose_place_is_gone_ends_nobody(written, tmp_path, capsys):
+    """Lines are lost, which stderr is told, until the directory is there again; who writes them never hears of it."""
+    place = tmp_path / "logs"
+    place.mkdir()
+    log, _ = written("text", file=place / "k.log")
+    log.info("before")
+    shutil.rmtree(place)
+    log.info("lost")
+    log.info("lost, too")
+    assert "FileNotFoundError" in capsys.readouterr().err
+    place.mkdir()
+    log.info("after")
+    assert (place / "k.log").read_text().endswith("after\n")
 
 
 def test_a_file_is_rotated_and_opened_anew_when_it_was_moved(written, tmp_path, monkeypatch):
