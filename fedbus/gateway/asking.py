@@ -72,6 +72,8 @@ def _one_field(where: str, problem: str, got: object) -> Refused:
 async def body_of(operation: Operation, request: web.Request) -> BaseModel | None:
     """Return the body as the operation declares it; a body that is a stream is left to the handler."""
     kind = operation.body
+    if kind is not None or operation.body_media != "application/json":
+        _check_plain(request)
     if kind is None:
         if operation.body_media == "application/json" and request.can_read_body:
             await request.read()  # not asked for: taken off the line, within the bound
@@ -87,6 +89,14 @@ async def body_of(operation: Operation, request: web.Request) -> BaseModel | Non
         return kind.model_validate_json(data, strict=True)
     except ValidationError as error:
         raise invalid(error, "body") from error
+
+
+def _check_plain(request: web.Request) -> None:
+    """Raise `Refused` with 415 where the body is packed: of what is unpacked no bound would be known before."""
+    coding = request.headers.get("Content-Encoding", "identity")
+    if coding.strip().lower() not in ("identity", ""):
+        refused = f"expected a body as it is, got Content-Encoding: {shown(coding)}"
+        raise Refused(415, refused, headers={"Accept-Encoding": "identity"})
 
 
 def is_optional(kind: type[BaseModel]) -> bool:

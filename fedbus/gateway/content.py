@@ -24,6 +24,7 @@ from fedbus.errors import FedbusError
 from fedbus.federation.models import Models
 from fedbus.gateway.answers import is_known
 from fedbus.gateway.problems import Refused
+from fedbus.gateway.sending import cut_off, send
 from fedbus.messages.records import ModelPublished
 from fedbus.tensors.files import header
 
@@ -122,11 +123,10 @@ async def _send(
         await response.prepare(request)
         try:
             if first is not None:
-                await response.write(first)
+                await send(request, response, first)
             async for piece in pieces:
-                await response.write(piece)
+                await send(request, response, piece)
             await response.write_eof()
         except FedbusError as error:
             log.warning("the download of %s is cut off: %s", version, error)
-            if request.transport is not None:
-                request.transport.abort()
+            cut_off(request)

@@ -28,6 +28,7 @@ from fedbus.gateway.limits import Rate
 from fedbus.gateway.listening import Listening
 from fedbus.gateway.operations import Call, Operation
 from fedbus.gateway.problems import Refused, problem_of, refused_by, shown, unforeseen
+from fedbus.gateway.sending import cut_off
 
 if TYPE_CHECKING:
     from fedbus.gateway.service import Gateway
@@ -67,6 +68,7 @@ CORS_METHODS = "GET, HEAD, POST, PUT, PATCH, DELETE"
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 ID: web.RequestKey[str] = web.RequestKey("id", str)
 PATIENCE: web.RequestKey[asyncio.Timeout] = web.RequestKey("patience", asyncio.Timeout)
+BEGUN: web.RequestKey[web.StreamResponse] = web.RequestKey("begun", web.StreamResponse)
 
 
 def application(gateway: Gateway, operations: Iterable[Operation], listening: Listening) -> web.Application:
@@ -182,6 +184,10 @@ class _Frame:
             raise  # whoever asked has gone: there is nobody to answer
         except Exception as error:  # noqa: BLE001 - one request must not end a gateway; it is logged with its traceback
             refused = unforeseen(id_, error)
+        if BEGUN in request:  # a problem would stand in the middle of what is sent, and end it as if it were whole
+            log.warning("request %s: its answer is cut off: %s", id_, refused)
+            cut_off(request)
+            return request[BEGUN]
         return problem_of(refused, id_)
 
     def _check(self, request: web.Request) -> None:
@@ -237,6 +243,7 @@ def _headers_of(listening: Listening) -> Callable[[web.Request, web.StreamRespon
     async def prepare(request: web.Request, response: web.StreamResponse) -> None:
         for name, value in HEADERS.items():
             response.headers.setdefault(name, value)
+        request[BEGUN] = response
         response.headers["Server"] = "fedbus"  # which versions of what are below is nobody's business
         if PATIENCE in request:
             request[PATIENCE].reschedule(None)  # it has begun: a stream may go on for days

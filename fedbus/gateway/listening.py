@@ -10,13 +10,13 @@ class Listening:
     """Where a gateway listens, and what it takes.
 
     ``host``: this machine alone, until somebody decides otherwise: there is no login. ``port`` 0: a free one.
-    ``hosts``: names under which it may be asked for besides addresses and names of this machine (`fedbus.gateway.hosts`);
-    ``*``: any. ``cors_origins``: other pages that may use it, such as ``https://lab.example``; none. ``body_bytes_max``: of a
-    JSON body; settings of a session are some KB. ``import_bytes_max``: of a model's file; four times the largest
-    model that fedbus is built for. ``rate_per_s``, ``burst``: of one address: a page asks some ten times a second
-    when it opens; 0: no limit. ``drain_s``: how long requests that run may go on when the gateway is to end: a
-    process manager waits ten seconds before it kills, and `Bye` has to be said as well. ``jaeger_url``: where the
-    page's links to traces lead; '' where there is none.
+    ``hosts``: names under which it may be asked for, besides addresses and names of this machine
+    (`fedbus.gateway.hosts`); ``*``: any. ``cors_origins``: other pages that may use it, such as
+    ``https://lab.example``; none. ``body_bytes_max``: of a JSON body; settings of a session are some KB.
+    ``import_bytes_max``: of a model's file; four times the largest model that fedbus is built for. ``rate_per_s``,
+    ``burst``: of one address: a page asks some ten times a second when it opens; 0: no limit. ``drain_s``: how long
+    requests that run may go on when the gateway is to end: a process manager waits ten seconds before it kills, and
+    `Bye` has to be said as well. ``jaeger_url``: where the page's links to traces lead; '' where there is none.
     """
 
     host: str = "127.0.0.1"

@@ -42,6 +42,7 @@ EVERYWHERE: dict[int, str] = {
 
 MORE: dict[int, str] = {
     403: "A page of another origin may change nothing here.",
+    408: "Nothing came of the body for a minute.",
     409: "It is in a state in which that cannot be done: `state` says in which.",
     410: "It was there, and was removed.",
     412: "It has changed since.",

@@ -102,7 +102,7 @@ def problem_of(refused: Refused, id_: str) -> web.Response:
     problem = Problem(
         title=refused.title,
         status=refused.status,
-        detail=str(refused),
+        detail=str(refused).encode(errors="replace").decode(),  # a header may hold what no UTF-8 has
         instance=f"urn:fedbus:request:{id_}",
         errors=refused.errors,
         state=refused.state,

@@ -37,11 +37,14 @@ class _Requests(web.RequestHandler):
         message: str | None = None,
     ) -> web.StreamResponse:
         """Answer what never became a request of ours."""
+        if isinstance(exc, ConnectionError):
+            raise exc  # it has gone that asked: there is nobody to answer, and nothing to log
         id_ = secrets.token_hex(8)
         log.log(logging.DEBUG if status < 500 else logging.ERROR, "%s: %d %s", id_, status, message, exc_info=exc)
         if request.writer.output_size > 0:
             raise ConnectionError("an answer was begun: there can be no other")
-        text = (message or "").strip().splitlines()[0][:200] if status < 500 and message else "see the gateway's log"
+        lines = (message or "").strip().splitlines() if status < 500 else []
+        text = lines[0][:200] if lines else "see the gateway's log"
         response = problem_of(Refused(status, text), id_)
         response.headers["X-Request-Id"] = id_
         response.headers["Server"] = "fedbus"
@@ -71,5 +74,6 @@ class Runner(web.AppRunner):
             handler_cancellation=True,  # whoever has gone needs no answer: a stream ends with its reader
             keepalive_timeout=KEEPALIVE_S,
             access_log=None,
+            auto_decompress=False,  # what is packed is refused: nobody has to find out how large it becomes
             max_line_size=LINE_BYTES_MAX,
         )

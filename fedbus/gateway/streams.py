@@ -8,14 +8,15 @@
     event: end                      of a session's stream: nothing follows; come no more
 
 A reader that comes again with `Last-Event-ID` gets what is behind it, from whichever gateway. One whose line is so slow
-that nothing could be written for `WRITE_S_MAX` is cut off, and resumes.
+that nothing could be written for a while (`fedbus.gateway.sending`) is cut off, and resumes.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import aclosing, suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 from aiohttp import web
@@ -26,6 +27,7 @@ from fedbus.gateway.events import BEGINNING, frame, plain, position_of
 from fedbus.gateway.feed import ALL, Quiet, Reset, Said, Told
 from fedbus.gateway.index import Position, Wanted
 from fedbus.gateway.problems import Refused
+from fedbus.gateway.sending import send
 from fedbus.messages.records import SessionEnded
 
 if TYPE_CHECKING:
@@ -36,15 +38,13 @@ BEAT_S = 15.0
 
 RETRY_MS = 1000
 
-WRITE_S_MAX = 20.0
-"""How long one event may take onto the line; the system's buffers have been full for as long."""
-
 READERS_MAX = 5000
 """Streams at once: each has a connection and its buffers, some 100 KB."""
 
 RESET = frame(b"{}", event="reset")
 
 Meets = Callable[[SessionEvent], bool]
+Write = Callable[[bytes], Awaitable[None]]
 
 
 def start_of(request: web.Request, after: str | None, beginning: bool) -> Position | None:  # noqa: FBT001 - as asked
@@ -80,10 +80,11 @@ async def stream(
     first = start or gateway.feed.position
     is_place = first > BEGINNING and first.sequence <= gateway.feed.position.sequence
     head = f"retry: {RETRY_MS}\n" + (f"id: {first}\n\n" if is_place else "\n")
-    with suppress(ConnectionError, TimeoutError, FedbusError):  # it has gone, or resumes: its place is in its id
-        await _write(response, head.encode())
+    with suppress(ConnectionError, FedbusError):  # it has gone, or resumes: its place is in its id
+        write = partial(send, request, response)
+        await write(head.encode())
         async with aclosing(gateway.feed.read(session, first, quiet_s=BEAT_S)) as told:
-            await _until_drained(gateway, _tell(response, told, meets, session))
+            await _until_drained(gateway, _tell(write, told, meets, session))
     return response
 
 
@@ -95,19 +96,19 @@ async def _is_over(gateway: Gateway, session: str, start: Position | None) -> bo
     return start is None or bool(newest and newest[0] <= start and start.sequence <= gateway.feed.position.sequence)
 
 
-async def _tell(response: web.StreamResponse, told: AsyncGenerator[Told, None], meets: Meets, session: str) -> None:
+async def _tell(write: Write, told: AsyncGenerator[Told, None], meets: Meets, session: str) -> None:
     async for one in told:
         match one:
             case Quiet():
-                await _write(response, b": beat\n\n")
+                await write(b": beat\n\n")
             case Reset():
-                await _write(response, RESET)
+                await write(RESET)
             case Said():
-                await _write(response, one.frame)
+                await write(one.frame)
             case _ if meets(plain(one)):
-                await _write(response, one.frame)
+                await write(one.frame)
                 if session and isinstance(one.record, SessionEnded):
-                    await _write(response, frame(b"{}", event="end"))
+                    await write(frame(b"{}", event="end"))
                     return
             case _:
                 pass
@@ -124,8 +125,3 @@ async def _until_drained(gateway: Gateway, telling: Coroutine[None, None, None])
         for part in parts:
             part.cancel()
         await asyncio.gather(*parts, return_exceptions=True)
-
-
-async def _write(response: web.StreamResponse, data: bytes) -> None:
-    async with asyncio.timeout(WRITE_S_MAX):
-        await response.write(data)

@@ -43,6 +43,9 @@ from fedbus.messages.registry import NOTE_CHARS_MAX, REASON_CHARS_MAX
 PIECE_BYTES = 2**20
 """Of an upload, at once."""
 
+SILENT_S_MAX = 60.0
+"""How long nothing may come of an upload: few are taken at once."""
+
 OF_KEPT = Literal["kept", "archived", "retired", "removed"]
 
 
@@ -175,11 +178,20 @@ async def _body(call: Call) -> AsyncIterator[bytes]:
     if (call.request.content_length or 0) > bytes_max:
         raise too_large
     came = 0
-    async for piece in call.request.content.iter_chunked(PIECE_BYTES):
+    while piece := await _piece(call):
         came += len(piece)
         if came > bytes_max:
             raise too_large
         yield piece
+
+
+async def _piece(call: Call) -> bytes:
+    """Return what comes next of a body, b'' at its end; `Refused` with 408 where nothing does: others wait."""
+    try:
+        async with asyncio.timeout(SILENT_S_MAX):
+            return await call.request.content.read(PIECE_BYTES)
+    except TimeoutError as error:
+        raise Refused(408, f"nothing came of the body for {SILENT_S_MAX:g} s") from error
 
 
 @asynccontextmanager
@@ -299,7 +311,7 @@ OPERATIONS: tuple[Operation, ...] = (
         query=Imported,
         answer=ModelView,
         status=201,
-        problems=(409, 422),
+        problems=(408, 409, 415, 422),
         body_media="application/octet-stream",
         idempotent=True,
         headers={"Location": "Where the version is."},

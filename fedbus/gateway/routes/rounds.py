@@ -20,6 +20,7 @@ from fedbus.gateway.events import events_of
 from fedbus.gateway.index import Position, Wanted
 from fedbus.gateway.operations import API, Call, Operation, Reply
 from fedbus.gateway.paging import Paged, cursor_of, page_of, parts_of
+from fedbus.gateway.sending import send
 from fedbus.gateway.shapes import curve_view, evaluation_view, round_detail, round_view
 from fedbus.gateway.views import CurveView, EvaluationView, Page, RoundDetail, RoundView
 from fedbus.messages import records
@@ -184,9 +185,9 @@ async def export(call: Call) -> Reply:
     )
     await response.prepare(call.request)
     if call.request.method != "HEAD":
-        await response.write(first.encode())
+        await send(call.request, response, first.encode())
         async for part in parts:
-            await response.write(part.encode())
+            await send(call.request, response, part.encode())
             await asyncio.sleep(0)
     await response.write_eof()
     return response

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import gzip
 import json
 import logging
 from typing import Annotated
 
 import pytest
+from aiohttp import web
 from asker import ask, gateway_in, make_gateway
 from pydantic import BaseModel, ConfigDict, Field
 from whole_house import House
@@ -23,9 +27,11 @@ from fedbus.errors import (
     NotFound,
     SessionFailed,
 )
+from fedbus.gateway import sending
 from fedbus.gateway.http import application
 from fedbus.gateway.operations import API, Operation
 from fedbus.gateway.problems import Refused
+from fedbus.gateway.server import Runner
 from fedbus.gateway.views import Metrics, View
 from fedbus.testing.loop import run_virtual
 
@@ -388,3 +394,114 @@ def test_one_address_cannot_ask_for_everything():
     assert [answer.status for answer in first] == [200, 200, 200, 429]
     assert first[-1].headers["Retry-After"] == "2"
     assert other.status == 200
+
+
+# --- what is sent and what comes, piece by piece ---
+
+
+@contextlib.asynccontextmanager
+async def served(operations=OURS, **listening):
+    """A server with these operations, on a socket; gives what sends bytes to it, and returns what comes back."""
+    gateway = make_gateway(House(), **listening)
+    runner = Runner(application(gateway, operations, gateway.listening), gateway.listening)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+
+    async def talk(data):
+        reader, writer = await asyncio.open_connection(*runner.addresses[0])
+        writer.write(data)
+        found = b""
+        with contextlib.suppress(TimeoutError, ConnectionError):
+            while some := await asyncio.wait_for(reader.read(2**16), 1):
+                found += some
+        writer.close()
+        return found
+
+    try:
+        yield talk
+    finally:
+        await runner.cleanup()
+
+
+def of(method, path, *headers, body=b""):
+    """A request as it travels; the connection ends behind it."""
+    lines = [f"{method} {path} HTTP/1.1", "Host: localhost", "Connection: close", *headers]
+    if body:
+        lines.append(f"Content-Length: {len(body)}")
+    return "\r\n".join([*lines, "", ""]).encode("latin-1") + body
+
+
+async def halfway(call):
+    """Answer a part, then fail as the test says."""
+    response = web.StreamResponse()
+    await response.prepare(call.request)
+    await response.write(b"half of it")
+    await asyncio.sleep(0)
+    raise RAISED["now"]
+
+
+@pytest.mark.parametrize("error", [BusUnavailable("the broker is away"), KeyError("x"), Refused(409, "no")])
+async def test_an_answer_that_breaks_off_is_not_taken_for_whole(error):
+    """What fails behind the first byte ends the connection: no problem stands in the middle, and no end of chunks."""
+    RAISED["now"] = error
+    path = f"{API}/sessions/s1/export"
+    operations = (Operation("halfway", "GET", f"{API}/sessions/{{session}}/export", "", halfway, media="text/csv"),)
+    async with served(operations) as talk:
+        told = await talk(of("GET", path))
+        assert (await talk(of("GET", "/docs"))).startswith(b"HTTP/1.1 200")
+    _, _, body = told.partition(b"\r\n\r\n")
+    assert body in (b"", b"a\r\nhalf of it\r\n")
+
+
+async def test_what_is_packed_is_refused():
+    """A packed body is not unpacked, however it is packed: 415, before anybody knows how large it would become."""
+    packed = gzip.compress(b'{"rounds": 2, "inner": {"a": 1.0}}')
+    json_of_it = "Content-Type: application/json"
+    async with served() as talk:
+        for coding, body in (("gzip", packed), ("gzip", b"no gzip at all"), ("br", b"x"), ("DEFLATE", b"x")):
+            told = await talk(of("POST", f"{API}/sessions", json_of_it, f"Content-Encoding: {coding}", body=body))
+            assert told.startswith(b"HTTP/1.1 415") and b"Accept-Encoding: identity" in told
+        plain = await talk(
+            of("POST", f"{API}/sessions", json_of_it, "Content-Encoding: identity", body=b'{"rounds":2}')
+        )
+        assert plain.startswith(b"HTTP/1.1 201")
+
+
+async def test_headers_without_utf8_are_refused_as_others():
+    """Bytes in a header that are no UTF-8 change no status: a problem names what it can."""
+    async with served() as talk:
+        body = b'{"rounds": 2}'
+        foreign = of("POST", f"{API}/sessions", "Content-Type: application/json", "Origin: http://\xff.x", body=body)
+        assert (await talk(foreign)).startswith(b"HTTP/1.1 403")
+        host = of("GET", ECHO).replace(b"Host: localhost", b"Host: \xff")
+        assert (await talk(host)).startswith(b"HTTP/1.1 4")
+
+
+async def test_who_takes_nothing_is_cut_off(monkeypatch):
+    """A reader whose line takes nothing for a while loses it, so that its answer ends."""
+    monkeypatch.setattr(sending, "WRITE_S_MAX", 0.1)
+    ended = asyncio.Event()
+
+    async def endless(call):
+        """Answer without an end."""
+        response = web.StreamResponse()
+        await response.prepare(call.request)
+        try:
+            while True:
+                await sending.send(call.request, response, bytes(2**20))
+        finally:
+            ended.set()
+
+    gateway = make_gateway(House())
+    operations = (Operation("endless", "GET", f"{API}/endless", "", endless, media="text/csv"),)
+    runner = Runner(application(gateway, operations, gateway.listening), gateway.listening)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    _, writer = await asyncio.open_connection(*runner.addresses[0], limit=1024)
+    writer.write(of("GET", f"{API}/endless"))
+    async with asyncio.timeout(30):
+        await ended.wait()
+        while gateway._requests:  # noqa: ASYNC110 - nothing tells of it
+            await asyncio.sleep(0.01)
+    writer.close()
+    await runner.cleanup()
