@@ -307,14 +307,15 @@ class Entry(Body):
 
     def unpack(self) -> tuple[Record, ...]:
         """Return the records; `BadMessage` for a kind that a newer release added, and for what no release wrote."""
-        return tuple(_typed(typed) for typed in self.records)
+        return tuple(unpacked(typed) for typed in self.records)
 
 
 RECORDS: dict[str, type[Record]] = {cls.__name__: cls for cls in Record.__args__}
 """Every kind of record by name."""
 
 
-def _typed(typed: Typed) -> Record:
+def unpacked(typed: Typed) -> Record:
+    """Return a record as what it is; errors as of `Entry.unpack`."""
     cls = RECORDS.get(typed.type)
     if cls is None:
         raise BadMessage(f"journal: expected a known kind of record, got {typed.type!r}; upgrade this side")

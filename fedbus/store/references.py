@@ -57,12 +57,13 @@ class SessionVersions:
         if typed.type == "RoundEvaluated":
             self.evaluated = ""
         if typed.type in _WANTED:
-            self._take(records.RECORDS[typed.type].model_validate(typed.data), at)
+            self._take(records.unpacked(typed), at)
 
     def _take(self, record: records.Record, at: float) -> None:
         match record:
             case records.SessionStarted():
                 self.config, self.began_with = record.config, record.blob
+                self.ended, self.best = False, ""  # also where a session of this name had ended before
                 if record.config.rounds:
                     self.versions = [record.model(self.session, at)]
             case records.ModelPublished():
@@ -132,15 +133,7 @@ async def read_references(bus: Bus, subjects: Subjects) -> References:
 
     Commands first: what is taken meanwhile stands in the journal by then.
     """
-    found, count = References(), 0
-    async with aclosing(_stored(bus, subjects.stream("command"), subjects.command())) as commands:
-        async for message in commands:
-            try:
-                body = decode(message.data, message.subject).body
-            except BadMessage:
-                continue
-            if isinstance(body, StartSession):
-                found.blobs[body.blob] = f"session {body.session} is to start with it"
+    found, count = References(blobs=await read_commands(bus, subjects)), 0
     async with aclosing(_stored(bus, subjects.stream("journal"), subjects.journal())) as entries:
         async for message in entries:
             (name,) = subjects.tokens(message.subject, "journal", 1)
@@ -151,6 +144,20 @@ async def read_references(bus: Bus, subjects: Subjects) -> References:
             count += 1
             if not count % PAUSE_ENTRIES:
                 await asyncio.sleep(0)  # whoever reads this may have a lease to renew
+    return found
+
+
+async def read_commands(bus: Bus, subjects: Subjects) -> dict[str, str]:
+    """Read which blobs commands need that nobody has taken yet, each with the reason."""
+    found: dict[str, str] = {}
+    async with aclosing(_stored(bus, subjects.stream("command"), subjects.command())) as commands:
+        async for message in commands:
+            try:
+                body = decode(message.data, message.subject).body
+            except BadMessage:
+                continue
+            if isinstance(body, StartSession):
+                found[body.blob] = f"session {body.session} is to start with it"
     return found
 
 

@@ -26,7 +26,7 @@ from fedbus.messages.records import ModelPublished
 from fedbus.messages.registry import REASON_CHARS_MAX, RETIRED_MAX, Importing, RegistryState, Retired
 from fedbus.messages.subjects import Subjects
 from fedbus.store.models import ModelStore
-from fedbus.store.references import read_references
+from fedbus.store.references import read_commands, read_references
 from fedbus.store.registry import RegistryStore
 
 log = logging.getLogger("fedbus.store")
@@ -223,13 +223,16 @@ class Removal:
     async def expire(self, model: ModelPublished, why: str) -> str:
         """Remove a version that its session does not keep any longer, without grace; returns why it is kept, or ''.
 
-        For the coordinator, which knows that no session needs it: stages alone are asked.
+        For the coordinator, which knows that no session needs it: stages are asked, and commands that it has not read
+        yet.
         """
 
-        async def nobody() -> Mapping[str, str]:
-            return {}
+        async def needed() -> Mapping[str, str]:
+            return await read_commands(self._bus, self._subjects)
 
-        retired, kept = await self.retire([model], why=why, grace_s=0.0, needed=nobody, purging=True)
+        retired, kept = await self.retire([model], why=why, grace_s=0.0, needed=needed, purging=True)
+        if not retired and model.version not in kept:
+            return "too many versions are being removed now"
         for one in retired:
             if one.blob == model.blob and (one.purging or not await self._commit(one, "")):
                 await self._purge(one, model)

@@ -15,10 +15,14 @@ from fedbus.bus.memory import MemoryBroker, MemoryBus
 from fedbus.config.session import SessionConfig
 from fedbus.errors import BadMessage, BusFull, BusUnavailable, Conflict, NotFound
 from fedbus.federation.service import Federation
-from fedbus.messages.records import Entry, ModelPublished, SessionEnded, SessionStarted
+from fedbus.messages.commands import StartSession
+from fedbus.messages.envelope import Envelope, encode
+from fedbus.messages.ids import Peer
+from fedbus.messages.records import Entry, ModelPublished, SessionEnded, SessionStarted, Typed
 from fedbus.messages.registry import HELD_MAX, Promoted, RegistryState, Stage
 from fedbus.messages.subjects import Subjects
 from fedbus.store import registry as registry_module
+from fedbus.store import removal as removal_module
 from fedbus.store.journal import Journal
 from fedbus.store.models import ModelStore
 from fedbus.store.registry import RegistryStore
@@ -423,5 +427,55 @@ def test_a_note_that_is_none_hides_no_other():
         await store.annotate("s-1", "the one")
         await place.bus.append(OURS.stream("registry"), OURS.registry_note("s-2"), b"garbage")
         assert await store.notes() == {"s-1": "the one"}
+
+    run_virtual(main())
+
+
+def test_a_version_that_is_about_to_be_evaluated_does_not_expire():
+    """A command to start with it stands, which the coordinator that lets it go has not read yet."""
+
+    async def main():
+        place = await Workplace().open()
+        one = place.entries["s-1"]
+        start = StartSession(
+            session="e", config=SessionConfig(rounds=0), blob=one.blob, digest=one.digest, nbytes=16, base="s-1"
+        )
+        data = encode(Envelope("start", "default", "eve", start))
+        await place.bus.append(OURS.stream("command"), OURS.command(Peer("engineer", "eve")), data)
+        assert "session e is to start with it" in await place.removal("co").expire(one, "old")
+        assert await place.models.is_whole(one.blob)
+        assert await place.removal("co").expire(place.entries["s-0"], "old") == ""
+
+    run_virtual(main())
+
+
+def test_an_expiry_says_where_there_is_no_room_for_it(monkeypatch):
+    """The arrays stay, so it is not told that they are gone; a collection removes them later."""
+    monkeypatch.setattr(removal_module, "RETIRED_MAX", 1)
+
+    async def main():
+        place = await Workplace().open()
+        removal = place.removal("co")
+        await removal.retire([place.entries["s-0"]], why="old", grace_s=600.0, needed=removal.needed)
+        assert "too many" in await removal.expire(place.entries["s-1"], "old")
+        assert await place.models.is_whole(place.entries["s-1"].blob)
+
+    run_virtual(main())
+
+
+def test_a_session_that_began_again_needs_its_versions():
+    """Its journal has an end of one of the same name before: its newest versions are needed as those of any other."""
+
+    async def main():
+        place = await Workplace().open()
+        journal, first = Journal(place.bus, OURS), place.entries["s-0"]
+        assert first.blob not in await place.removal("co").needed()
+        started = SessionStarted(config=SessionConfig(), version="s-0", blob=first.blob, digest=first.digest, nbytes=16)
+        last = await journal.append("s", Entry.of(2.0, "one", (started,)), 1)
+        assert "has not ended" in (await place.removal("co").needed())[first.blob]
+        nonsense = (Typed(type="RoundEvaluated", data={"round": "x"}),)
+        await journal.append("s", Entry(at=3.0, epoch="one", records=nonsense), last)
+        with pytest.raises(BadMessage, match="RoundEvaluated"):
+            await place.removal("co").needed()
 
     run_virtual(main())
