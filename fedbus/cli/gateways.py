@@ -8,20 +8,41 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
+from typing import Annotated
 from urllib.parse import urlsplit
 
 import orjson
+import typer
+
+from fedbus.gateway.listening import Listening
 
 HOST = "127.0.0.1"
 
+AllowHost = Annotated[
+    list[str] | None,
+    typer.Option("--allow-host", metavar="NAME", help="A name under which it may be asked for; repeatable."),
+]
+CorsOrigin = Annotated[
+    list[str] | None,
+    typer.Option("--cors-origin", metavar="ORIGIN", help="A page elsewhere that may use it; repeatable."),
+]
+JaegerUrl = Annotated[
+    str, typer.Option("--jaeger-url", metavar="URL", help="Where the page's links to traces lead.", show_default=False)
+]
+
 
 class Gateways:
-    """``count`` gateways on ``port`` and those after it, or on free ones (0); their files stand in ``place``."""
+    """``count`` gateways on ``port`` and those after it, or on free ones (0); their files stand in ``place``.
 
-    def __init__(self, place: Path, *, count: int, port: int) -> None:
+    ``like``: how all of them listen, but for host and port.
+    """
+
+    def __init__(self, place: Path, *, count: int, port: int, like: Listening | None = None) -> None:
         self.names = ["gateway", *(f"gateway-{index}" for index in range(2, count + 1))][:count]
         self._place = place
+        self._like = like or Listening()
         self._ports = {name: port and port + index for index, name in enumerate(self.names)}
         self._urls: dict[str, str] = {}
 
@@ -29,15 +50,21 @@ class Gateways:
         """Return where a gateway writes its address."""
         return self._place.resolve() / f"{name}.json"
 
-    def port(self, name: str) -> int:
-        """Return where a gateway is to listen: where it listened before, if it did; 0: on a free port."""
-        return urlsplit(self._urls.get(name, "")).port or self._ports[name]
+    def listening(self, name: str) -> Listening:
+        """Return how a gateway is to listen: where it listened before, if it did; port 0: on a free one."""
+        port = urlsplit(self._urls.get(name, "")).port or self._ports[name]
+        return replace(self._like, host=HOST, port=port)
 
     def arguments(self, name: str) -> list[str]:
         """Return the command of a gateway that is about to start; what an earlier one has written is gone then."""
         self._place.mkdir(parents=True, exist_ok=True)
         self.file(name).unlink(missing_ok=True)
-        listen = ["--listen", HOST, "--port", str(self.port(name))]
+        listening = self.listening(name)
+        listen = ["--listen", listening.host, "--port", str(listening.port)]
+        listen += [f"--allow-host={host}" for host in listening.hosts]
+        listen += [f"--cors-origin={origin}" for origin in listening.cors_origins]
+        if listening.jaeger_url:
+            listen.append(f"--jaeger-url={listening.jaeger_url}")
         return ["gateway", "--name", name, *listen, "--ready-file", str(self.file(name))]
 
     @property

@@ -54,6 +54,13 @@ MetricsPort = Annotated[
 ]
 MetricsListen = Annotated[str, typer.Option("--metrics-listen", metavar="HOST", help="Where --metrics-port listens.")]
 
+TraceRounds = Annotated[
+    float, typer.Option("--trace-rounds", metavar="N", min=0, help="Rounds a second that are traced at most.")
+]
+TraceClients = Annotated[
+    int, typer.Option("--trace-clients", metavar="N", min=0, help="Clients of a round that are traced, about.")
+]
+
 LOG_FORMATS = ("text", "json")
 SPANS = ("bus", "none")
 

@@ -22,12 +22,14 @@ import orjson
 
 from fedbus.bus.base import Placement
 from fedbus.bus.embedded import BrokerSettings, EmbeddedBroker
-from fedbus.cli.gateways import HOST, Gateways
+from fedbus.cli.gateways import Gateways
 from fedbus.cli.processes import Process
 from fedbus.cli.roles import Place, combine, coordinate, serve
 from fedbus.cli.supervisor import Supervisor
+from fedbus.coordinator.rounds import Sampling
 from fedbus.errors import BrokerFailed, BusUnavailable, ConfigError, FedbusError
 from fedbus.federation.service import Federation, connect
+from fedbus.gateway.listening import Listening
 from fedbus.together import together
 
 log = logging.getLogger("fedbus.cli")
@@ -68,7 +70,8 @@ class Up:
 
     ``place.url`` empty: with an embedded broker on ``port``, or a cluster of ``brokers`` of them on that and the next
     ports (``port`` 0: on free ones), which then keep every stream each, unless ``replicas`` says otherwise. So many
-    ``gateways`` listen on ``http_port`` and the next ones.
+    ``gateways`` listen on ``http_port`` and the next ones, otherwise as ``listening`` says; they copy versions to the
+    store of ``place``. ``sampling``: which rounds are traced.
     """
 
     def __init__(
@@ -84,6 +87,8 @@ class Up:
         placement: Placement | None = None,
         gateways: int = 0,
         http_port: int = 0,
+        listening: Listening | None = None,
+        sampling: Sampling | None = None,
         ready_file: Path | None = None,
         log_level: str = "info",
         quiet: bool = False,
@@ -95,11 +100,12 @@ class Up:
         self._data_dir = data_dir
         self._coordinators = ["coordinator", *(f"coordinator-{index}" for index in range(2, coordinators + 1))]
         self._combiners = [f"combiner-{index + 1}" for index in range(combiners)]
-        self._gateways = Gateways(data_dir, count=gateways, port=http_port)
+        self._gateways = Gateways(data_dir, count=gateways, port=http_port, like=listening)
         self._port = port
         self._brokers = brokers
         self._replicas = replicas or (brokers if brokers > 1 and not place.url else 0)
         self._placement = placement
+        self._sampling = sampling or Sampling()
         self._ready_file = ready_file
         self._log_level = log_level
         self._quiet = quiet
@@ -163,10 +169,13 @@ class Up:
         env = {"FEDBUS_URL": self.place.url, "FEDBUS_WORKSPACE": self.place.workspace}
         if self.place.credentials:
             env["FEDBUS_CREDENTIALS"] = self.place.credentials
+        if self.place.store:
+            env["FEDBUS_STORE"] = self.place.store
         common = self._common()
         starts = {
-            name: ["coordinator", "--name", name, *self._keeping(), *common[name]] for name in self._coordinators
-        }  # fmt: skip
+            name: ["coordinator", "--name", name, *self._keeping(), *self._tracing(), *common[name]]
+            for name in self._coordinators
+        }
         for name in self._combiners:
             starts[name] = ["combiner", "--name", name, "--data-dir", str(self._data_dir.resolve()), *common[name]]
         for name, arguments in starts.items():
@@ -197,18 +206,20 @@ class Up:
             options += ["--placement-tags", ",".join(self._placement.tags)]
         return options
 
-    def _in_process(self) -> Iterator[Coroutine[Any, Any, None]]:
-        from fedbus.gateway.listening import Listening
+    def _tracing(self) -> list[str]:
+        sampling = self._sampling
+        return ["--trace-rounds", str(sampling.rounds_per_s), "--trace-clients", str(sampling.clients_max)]
 
+    def _in_process(self) -> Iterator[Coroutine[Any, Any, None]]:
         for name in self._names:
             self.supervisor.pids[name] = os.getpid()
         for name in self._coordinators:
-            yield coordinate(self._place_of(name), name, replicas=self._replicas, placement=self._placement)
+            place, sampling = self._place_of(name), self._sampling
+            yield coordinate(place, name, replicas=self._replicas, placement=self._placement, sampling=sampling)
         for name in self._combiners:
             yield combine(self._place_of(name), name, self._data_dir)
         for name in self._gateways.names:
-            listening = Listening(host=HOST, port=self._gateways.port(name))
-            yield serve(self._place_of(name), name, listening, self._gateways.file(name))
+            yield serve(self._place_of(name), name, self._gateways.listening(name), self._gateways.file(name))
 
     async def _until_ready(self) -> None:
         """Wait until the coordinator answers and knows every combiner, and every gateway takes requests."""

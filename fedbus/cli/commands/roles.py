@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from fedbus.cli.environment import URL, Credentials, LogLevel, Nats, Store, Workspace
+from fedbus.cli.gateways import AllowHost, CorsOrigin, JaegerUrl
 from fedbus.cli.keeping import PlacementCluster, PlacementTags, Replicas, placement_of
 from fedbus.cli.observing import (
     LogFile,
@@ -16,6 +17,8 @@ from fedbus.cli.observing import (
     MetricsPort,
     SpansFile,
     SpansTo,
+    TraceClients,
+    TraceRounds,
     observe,
 )
 from fedbus.cli.running import run
@@ -31,12 +34,8 @@ def coordinator(
     replicas: Replicas = 0,
     placement_cluster: PlacementCluster = "",
     placement_tags: PlacementTags = "",
-    trace_rounds: Annotated[
-        float, typer.Option("--trace-rounds", metavar="N", min=0, help="Rounds a second that are traced at most.")
-    ] = 10.0,
-    trace_clients: Annotated[
-        int, typer.Option("--trace-clients", metavar="N", min=0, help="Clients of a round that are traced, about.")
-    ] = 200,
+    trace_rounds: TraceRounds = 10.0,
+    trace_clients: TraceClients = 200,
     workspace: Workspace = "default",
     credentials: Credentials = None,
     log_level: LogLevel = "info",
@@ -126,17 +125,9 @@ def gateway(
         typer.Option("--listen", metavar="HOST", help="Where it listens: there is no login, so mind who can reach it."),
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0 takes a free one.")] = 8080,
-    allow_host: Annotated[
-        list[str] | None,
-        typer.Option("--allow-host", metavar="NAME", help="A name under which it may be asked for; repeatable."),
-    ] = None,
-    cors_origin: Annotated[
-        list[str] | None,
-        typer.Option("--cors-origin", metavar="ORIGIN", help="A page elsewhere that may use it; repeatable."),
-    ] = None,
-    jaeger_url: Annotated[
-        str, typer.Option("--jaeger-url", metavar="URL", help="Where the page's links to traces lead.")
-    ] = "",
+    allow_host: AllowHost = None,
+    cors_origin: CorsOrigin = None,
+    jaeger_url: JaegerUrl = "",
     body_max: Annotated[
         int,
         typer.Option(

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from fedbus.cli.environment import Credentials, LogLevel, Workspace
+from fedbus.cli.environment import Credentials, LogLevel, Store, Workspace
+from fedbus.cli.gateways import AllowHost, CorsOrigin, JaegerUrl
 from fedbus.cli.keeping import PlacementCluster, PlacementTags, Replicas, placement_of
 from fedbus.cli.observing import (
     LogFile,
@@ -16,6 +17,8 @@ from fedbus.cli.observing import (
     MetricsPort,
     SpansFile,
     SpansTo,
+    TraceClients,
+    TraceRounds,
     observe,
 )
 from fedbus.cli.running import run
@@ -60,6 +63,12 @@ def up(
     gateways: Annotated[
         int, typer.Option("--gateways", min=1, max=9, help="How many, on that port and those after it.")
     ] = 1,
+    allow_host: AllowHost = None,
+    cors_origin: CorsOrigin = None,
+    jaeger_url: JaegerUrl = "",
+    store: Store = None,
+    trace_rounds: TraceRounds = 10.0,
+    trace_clients: TraceClients = 200,
     no_http: Annotated[bool, typer.Option("--no-http", help="No gateway: neither REST nor a page.")] = False,
     ready_file: Annotated[
         Path | None,
@@ -84,11 +93,14 @@ def up(
     """Run broker, coordinator, combiners and a gateway with its page until Ctrl-C."""
     from fedbus.cli.roles import Place
     from fedbus.cli.up import Up
+    from fedbus.coordinator.rounds import Sampling
+    from fedbus.gateway.listening import Listening
 
     observing = observe(
         "up", "up", workspace, log_level, log_format, log_file, spans, spans_file, metrics_port, metrics_listen
     )
-    place = Place(nats or "", workspace, credentials, observing=observing)
+    place = Place(nats or "", workspace, credentials, store, observing)
+    listening = Listening(hosts=tuple(allow_host or ()), cors_origins=tuple(cors_origin or ()), jaeger_url=jaeger_url)
     side = Up(
         place,
         data_dir,
@@ -100,6 +112,8 @@ def up(
         placement=placement_of(placement_cluster, placement_tags),
         gateways=0 if no_http else gateways,
         http_port=http_port,
+        listening=listening,
+        sampling=Sampling(trace_rounds, trace_clients),
         ready_file=ready_file,
         log_level=log_level,
     )
