@@ -1,7 +1,7 @@
 """What a coordinator counts: rounds as they end, and who is there and what waits as it is now.
 
-Times are those of the journal's entries. Nothing here holds the name of a client or a session; a stage that a client
-has made up counts as another one.
+Times are those of the journal's entries. Nothing here holds the name of a client or a session; a stage or a role that
+somebody has made up counts as another one.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from fedbus.telemetry.meters import Readings
 
 LOOK_S = 5.0
 """How often it is looked who is there and what waits: collectors ask every ten seconds or less often."""
+
+ROLES = ("client", "combiner", "coordinator", "gateway")
 
 STAGES = frozenset({"fetch", "train", "evaluate", "data", "update"})
 
@@ -70,9 +72,10 @@ class Numbers:
         if 0 <= now - self._looked_at < LOOK_S:
             return
         self._looked_at = now
-        peers = Counter({"client": 0, "combiner": 0, "coordinator": 0, "gateway": 0})
+        peers = Counter(dict.fromkeys(ROLES, 0))
         for peer, present in roster.peers.items():
-            peers["client" if peer.role == "crowd" else peer.role] += max(1, len(present.members))
+            role = "client" if peer.role == "crowd" else peer.role
+            peers[role if role in ROLES else "other"] += max(1, len(present.members))
         found: dict[str, tuple[int, float]] = {}
         for wait in waits():
             kind = kind_of(wait)
