@@ -188,9 +188,9 @@ class Hearing:
         sender = self._station.subjects.sender(message.subject, "command", 2, 0)
         match body:
             case StartSession() if self._may_start(body.session):
-                return Told(body.session, asked_by(sender.name, body), message.sequence)
+                return Told(body.session, asked_by(sender.author, body), message.sequence)
             case StopSession() if self._may_stop(body.session):
-                return Told(body.session, StopAsked(f"{body.reason} ({sender.name})"), message.sequence)
+                return Told(body.session, StopAsked(f"{body.reason} ({sender.author})"), message.sequence)
             case _:
                 return None
 

@@ -86,12 +86,13 @@ class Federation:
         clock: Clock | None = None,
         workers: Workers | None = None,
         store: str | Store | None = None,
+        role: Literal["engineer", "gateway"] = "engineer",
     ) -> None:
         self._url = url
         self._opened = open_store(store) if isinstance(store, str) else None
         self._kept_in = self._opened if isinstance(store, str) else store
         self._credentials = credentials
-        self._peer = Peer("engineer", check_name("name", name or f"engineer-{secrets.token_hex(4)}"))
+        self._peer = Peer(role, check_name("name", name or f"engineer-{secrets.token_hex(4)}"))
         self.subjects = Subjects(workspace)
         self._clock = clock or SystemClock()
         self._given_workers = workers
@@ -112,7 +113,7 @@ class Federation:
         kept_in = self._kept_in
         archive = Archive(kept_in, self.subjects.workspace, self._workers) if kept_in is not None else None
         self.models = Models(self.store, self.journal, archive)
-        self.registry = Registry(self, self._peer.name)
+        self.registry = Registry(self, self._peer.author)
         return self
 
     async def __aexit__(

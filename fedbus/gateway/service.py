@@ -81,7 +81,9 @@ class Gateway:
         self.clock = clock
         self.listening = listening or Listening()
         self.traces = traces or Telemetry.off()
-        self.federation = Federation(bus, workspace=workspace, name=name, clock=clock, workers=workers, store=store)
+        self.federation = Federation(
+            bus, workspace=workspace, name=name, clock=clock, workers=workers, store=store, role="gateway"
+        )
         self.archivist: Archivist | None = None
         self._workers = workers
         self.station = Station(bus, workspace, Peer("gateway", name), incarnation, clock, heartbeat_s=HEARTBEAT_S)

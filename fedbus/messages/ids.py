@@ -103,6 +103,11 @@ class Peer(NamedTuple):
     role: str
     name: str
 
+    @property
+    def author(self) -> str:
+        """Who it is where somebody's deed is written down: an engineer's name, or ``gateway/<name>``."""
+        return self.name if self.role == "engineer" else f"{self.role}/{self.name}"
+
 
 def is_name(value: str) -> bool:
     """Whether it may be a name."""

@@ -6,7 +6,7 @@
 subject                                         carried  who publishes         what
 ==============================================  =======  ====================  ========================================
 ``journal.<session>``                           FILE     coordinator           `records.Entry`
-``command.<role>.<name>``                       FILE     engineers             `commands.StartSession`, ``StopSession``
+``command.<role>.<name>``                       FILE     engineers, gateways   `commands.StartSession`, ``StopSession``
 ``task.<client>.<session>``                     MEMORY   coordinator           `tasks.Task` (board: newest counts)
 ``order.<combiner>.<session>``                  MEMORY   coordinator           `orders.Order` (board)
 ``blob.<blob>.manifest``, ``blob.<blob>.<i>``   FILE     combiners, engineers  a model's bytes

@@ -12,10 +12,8 @@ from fedbus.gateway.views import Page, Promotion, Rollback, StageView
 
 
 def registry_of(call: Call) -> Registry:
-    """Return the registry, which writes down that it is changed over HTTP."""
-    registry = call.gateway.federation.registry
-    registry.store.by = f"gateway/{call.gateway.name}"
-    return registry
+    """Return the registry, which writes down by which gateway it is changed."""
+    return call.gateway.federation.registry
 
 
 async def list_stages(call: Call) -> Reply:

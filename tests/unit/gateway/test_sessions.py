@@ -159,6 +159,7 @@ def test_a_session_is_started_once_under_its_key():
         again = await ask(gateway, "POST", f"{API}/sessions", json=body, headers=key)
         assert (first.status, again.status) == (201, 201)
         assert first.json["session"] == again.json["session"] and first.json["base"] == "one-2"
+        assert first.json["by"] == "gateway/gw" and (await get(gateway, "/sessions/one"))["by"] == "eve"
         assert first.headers["Location"] == f"{API}/sessions/{first.json['session']}"
         other = await ask(gateway, "POST", f"{API}/sessions", json={**body, "model": "one-1"}, headers=key)
         changed = await ask(gateway, "POST", f"{API}/sessions", json={"model": "one-2"}, headers=key)
@@ -189,7 +190,7 @@ def test_a_session_is_stopped_and_only_while_it_runs():
         assert (await get(gateway, "/sessions/long"))["status"] == "running"
         answer = await ask(gateway, "POST", f"{API}/sessions/long/stop", json={"reason": "enough"})
         assert (answer.status, answer.json["status"]) == (200, "stopped")
-        assert answer.json["reason"].startswith("enough") and (await started.info()).ended
+        assert answer.json["reason"] == "enough (gateway/gw)" and (await started.info()).ended
         again = await ask(gateway, "POST", f"{API}/sessions/long/stop")
         assert (again.status, again.json["state"]) == (409, "stopped")
         assert (await ask(gateway, "POST", f"{API}/sessions/no/stop")).status == 404
