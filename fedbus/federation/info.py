@@ -1,7 +1,7 @@
 """A session as its journal tells it: `SessionSummary` in one line, `SessionInfo` with its rounds.
 
 Both are folds over the records of one session in their order: `apply` is told of each. A session whose journal is
-written again begins with a new one (`fedbus.federation.folding`).
+written again begins with a new one.
 """
 
 from __future__ import annotations

@@ -47,7 +47,8 @@ class Attempt:
                     self.accepted.pop(client, None)
             case records.RoundClosing():
                 # What a lost combiner held is sent again while closing: who had answered once has not answered later.
-                self.counting = {one: self.counting.get(one) or self.accepted[one] for one in record.counted}
+                known = self.accepted | self.counting
+                self.counting = {one: known[one] for one in record.counted if one in known}
                 self.fixed_at, self.reason = self.fixed_at or at, self.reason or record.reason
                 self.missing = record.missing
             case records.RoundFailed():

@@ -99,7 +99,11 @@ class Folded:
             self.sequences[journalled.session] = journalled.sequence
         for number, record in enumerate(found):
             self.position = Position(journalled.sequence, number)
-            self._take(journalled.session, record, journalled.entry.at)
+            try:
+                self._take(journalled.session, record, journalled.entry.at)
+            except Exception:
+                # it stands there for good: a gateway that ended of it would end again whenever it is started
+                log.exception("%s: %s is passed over: it fits to nothing before", journalled.session, self.position)
         return found
 
     def _take(self, session: str, record: Record, at: float) -> None:

@@ -41,7 +41,8 @@ class Rate:
             if len(self._buckets) > ADDRESSES_MAX:
                 self._buckets.popitem(last=False)
         self._buckets.move_to_end(address)
-        bucket.tokens = min(self._burst, bucket.tokens + (now - bucket.at) * self._per_s)
+        # a clock that is set back takes nothing away
+        bucket.tokens = min(self._burst, bucket.tokens + max(0.0, now - bucket.at) * self._per_s)
         bucket.at = now
         if bucket.tokens >= 1:
             bucket.tokens -= 1

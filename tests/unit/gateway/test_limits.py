@@ -43,3 +43,14 @@ def test_memory_is_bounded(monkeypatch):
     assert rate.take("a") > 0
     assert rate.take("b") == 0
     assert len(rate._buckets) == 2
+
+
+def test_a_clock_that_is_set_back_locks_nobody_out():
+    """Tokens go by the time of day: an hour back takes none away, and they come back from there on."""
+    now = [5000.0]
+    rate = Rate(1.0, 2, lambda: now[0])
+    assert rate.take("a") == 0
+    now[0] -= 3600.0
+    assert [rate.take("a") for _ in range(2)] == [0, 1]
+    now[0] += 1.0
+    assert rate.take("a") == 0
