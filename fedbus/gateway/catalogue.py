@@ -26,7 +26,7 @@ from fedbus.messages.registry import RegistryState, VersionNote
 
 log = logging.getLogger("fedbus.gateway")
 
-READY_S_MAX = 30.0
+READY_S_MAX = 8.0
 """How long a request waits for a gateway that has just begun; then it is told to come again."""
 
 PAUSE_ENTRIES = 200

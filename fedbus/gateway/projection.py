@@ -36,7 +36,7 @@ ANEW_PAUSE_S = 0.5
 LAG_S_MAX = 2.0
 """How long is waited for what is in the journal, and has not come yet: milliseconds, on a machine that has time."""
 
-READY_S_MAX = 30.0
+READY_S_MAX = 8.0
 """How long a request waits for a gateway that has just begun; then it is told to come again."""
 
 

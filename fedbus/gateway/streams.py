@@ -38,10 +38,13 @@ BEAT_S = 15.0
 
 RETRY_MS = 1000
 
+START = "0.0"
+"""The id of no event, before all of them: who has heard nothing yet resumes behind it."""
+
 READERS_MAX = 5000
 """Streams at once: each has a connection and its buffers, some 100 KB."""
 
-RESET = frame(b"{}", event="reset")
+RESET = frame(b"{}", event="reset", id_=START)
 
 Meets = Callable[[SessionEvent], bool]
 Write = Callable[[bytes], Awaitable[None]]
@@ -78,8 +81,9 @@ async def stream(
     if request.method == "HEAD":
         return response
     first = start or gateway.feed.position
-    is_place = first > BEGINNING and first.sequence <= gateway.feed.position.sequence
-    head = f"retry: {RETRY_MS}\n" + (f"id: {first}\n\n" if is_place else "\n")
+    is_gone = first.sequence > gateway.feed.position.sequence  # `reset` follows, which has an id
+    where = START if first == BEGINNING else str(first)
+    head = f"retry: {RETRY_MS}\n" + ("\n" if is_gone else f"id: {where}\n\n")
     with suppress(ConnectionError, FedbusError):  # it has gone, or resumes: its place is in its id
         write = partial(send, request, response)
         await write(head.encode())

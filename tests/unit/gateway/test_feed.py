@@ -12,6 +12,7 @@ from fedbus.config.session import SessionConfig
 from fedbus.gateway import feed as feeds
 from fedbus.gateway.events import BEGINNING, Event
 from fedbus.gateway.feed import ALL, Quiet, Reset, Said
+from fedbus.gateway.folded import Folded
 from fedbus.gateway.index import Position
 from fedbus.messages import records
 from fedbus.messages.records import RESTORED, RESTORING, Entry
@@ -286,3 +287,74 @@ def test_a_place_that_another_gateway_has_told_is_waited_for():
             await heard.close()
 
     scene(test)
+
+
+def test_an_entry_that_fits_to_nothing_ends_no_gateway():
+    """Records that contradict what stands before them are passed over: what follows, of all sessions, is known."""
+    counted = records.RoundClosing(
+        round=1, attempt=1, counted=("nobody",), root="k", publish="s1-1", reason="x", deadline_at=9.0
+    )
+    ended = records.SessionEnded(outcome="stopped", reason="enough")
+
+    async def scene():
+        house = House()
+        async with gateway_in(house) as gateway:
+            writer = Writer(house)
+            await writer.start("s1")
+            await writer.write("s1", counted)
+            await writer.write("s1", ended)
+            await writer.start("s2")
+            await asyncio.sleep(1)
+            found = (await ask(gateway, "GET", f"{API}/sessions")).json["items"]
+            report = await ask(gateway, "GET", f"{API}/sessions/s1/rounds/1")
+            return {one["session"]: one["status"] for one in found}, report.status
+
+    assert run_virtual(scene()) == ({"s1": "stopped", "s2": "running"}, 200)
+
+
+def test_a_defect_of_the_fold_ends_no_gateway(monkeypatch, caplog):
+    """What raises on one record is logged; the next ones are known."""
+    original = Folded._take
+
+    def raises(self, session, record, at):
+        if isinstance(record, records.RoundClosed):
+            raise KeyError("nobody")
+        original(self, session, record, at)
+
+    monkeypatch.setattr(Folded, "_take", raises)
+
+    async def scene():
+        house = House()
+        async with gateway_in(house) as gateway:
+            writer = Writer(house)
+            await writer.start("s1")
+            await writer.round("s1", 1)
+            await writer.write("s1", records.SessionEnded(outcome="stopped", reason="enough"))
+            await asyncio.sleep(1)
+            return (await ask(gateway, "GET", f"{API}/sessions/s1")).json["status"]
+
+    assert run_virtual(scene()) == "stopped"
+    assert "s1: 2.0 is passed over" in caplog.text
+
+
+def test_who_has_heard_nothing_resumes_exactly_there():
+    """A stream of an empty journal has an id to go on from: what is written while it is broken comes afterwards."""
+
+    async def listened(gateway, **headers):
+        headers = {"Accept": "text/event-stream", **headers}
+        asking = asyncio.ensure_future(ask(gateway, "GET", f"{API}/events", headers=headers))
+        await asyncio.sleep(0.5)  # of virtual time
+        gateway.draining.set()
+        told = (await asking).body.decode()
+        gateway.draining.clear()
+        return [line[4:] for line in told.splitlines() if line.startswith("id: ")]
+
+    async def scene():
+        house = House()
+        async with gateway_in(house) as gateway:
+            (place,) = await listened(gateway)
+            await Writer(house).start("s1")
+            await asyncio.sleep(0.5)
+            return await listened(gateway, **{"Last-Event-ID": place})
+
+    assert run_virtual(scene())[1:] == ["1.0", "1.1"]
