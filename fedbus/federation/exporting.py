@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 Format = Literal["json", "csv"]
 What = Literal["rounds", "clients", "curves"]
 
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 """What a cell begins with that a spreadsheet would run (OWASP, CSV injection)."""
 
 ROUND_COLUMNS = (

@@ -129,7 +129,7 @@ def test_events_are_chosen_by_all_that_is_asked():
         EventFilter(kinds=("Closed",))
 
 
-@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1"])
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "\uff1d1"])
 def test_a_spreadsheet_runs_nothing_of_an_export(text):
     """A text that begins like a formula stands behind an apostrophe; numbers, also negative ones, stay numbers."""
     out = exporting._csv([[text, f"x{text}", -1.5, float("nan"), None]])
