@@ -11,6 +11,7 @@ the model; of an ``.npz`` file one array at a time, where that is not stored as 
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 import secrets
 import tempfile
@@ -22,11 +23,12 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from fedbus.bus.base import Payload
-from fedbus.errors import ConfigError, Conflict, FedbusError, NotFound
+from fedbus.errors import BusUnavailable, ConfigError, Conflict, FedbusError, NotFound
 from fedbus.messages.ids import SESSION_CHARS_MAX, check_name
 from fedbus.messages.records import ModelPublished
 from fedbus.messages.registry import IMPORTED, IMPORTS_MAX, Importing, RegistryState
 from fedbus.store.models import APPENDS
+from fedbus.store.removal import IMPORT_S_MAX
 from fedbus.tensors.chunks import CHUNK_BYTES, Layout
 from fedbus.tensors.codec import Source
 from fedbus.tensors.files import header
@@ -37,8 +39,16 @@ from fedbus.tensors.spec import ModelSpec
 if TYPE_CHECKING:
     from fedbus.federation.service import Federation
 
+log = logging.getLogger("fedbus.federation")
+
 PIECE_BYTES = 2**20
 """Of a file, at once."""
+
+TAKES_S_MAX = IMPORT_S_MAX - 3600
+"""How long an import may take: behind it, it is taken for dead, and what it has stored is removed under its hands."""
+
+ENTERED_S_MAX = 10.0
+"""How long one that is given up waits to hear whether its version was entered a moment before."""
 
 _OF_SESSION = re.compile(r".*-[0-9]+")
 
@@ -57,10 +67,11 @@ def check_version(version: str) -> str:
 
 
 async def import_model(
-    federation: Federation, source: Given, version: str, by: str, *, key: str = ""
+    federation: Federation, source: Given, version: str, by: str, *, key: str = "", nbytes_max: int | None = None
 ) -> ModelPublished:
     """Bring a model in as a version; returns its entry. ``key``: of the request, whose repeat finds what it has made.
 
+    ``nbytes_max``: of its arrays, which an ``.npz`` file may hold packed a thousandfold; None: as many as any model.
     Raises `ConfigError` for what is no model, or another one than was brought in under this key, `Conflict` where there
     is a version of this name, `BusFull` where there is no room: nothing of it stays then.
     """
@@ -71,15 +82,14 @@ async def import_model(
         with suppress(NotFound):
             there = await federation.models.entry(version)
             if prefix and there.blob.startswith(prefix):
-                return await _compared(federation, pieces, there)
+                return await _compared(_Cut(federation, nbytes_max), pieces, there)
             raise Conflict(f"model {version}: there is a version of this name", state="taken")
         coming = _Coming(federation, version, f"{prefix or f'{IMPORTED}-'}{secrets.token_hex(6)}", by)
-        return await coming.take(pieces)
+        return await coming.take(_Cut(federation, nbytes_max), pieces)
 
 
-async def _compared(federation: Federation, pieces: AsyncIterator[Payload], there: ModelPublished) -> ModelPublished:
+async def _compared(cut: _Cut, pieces: AsyncIterator[Payload], there: ModelPublished) -> ModelPublished:
     """Read a model to its end to see whether it is the one that is there."""
-    cut = _Cut(federation)
     async for piece in pieces:
         await cut.feed(piece)
     if (await cut.finish()).digest != there.digest:
@@ -88,10 +98,11 @@ async def _compared(federation: Federation, pieces: AsyncIterator[Payload], ther
 
 
 class _Cut:
-    """Cuts what comes into chunks, in threads; what begins like a zip file is laid aside first."""
+    """Cuts what comes into chunks, in threads; ConfigError where it is more than ``nbytes_max``."""
 
-    def __init__(self, federation: Federation) -> None:
+    def __init__(self, federation: Federation, nbytes_max: int | None) -> None:
         self._run = federation.workers.run
+        self._nbytes_max = nbytes_max
         self._chunk_bytes = min(CHUNK_BYTES, federation.bus.payload_max)
         self._cutter: SafetensorsCutter | Cutter = SafetensorsCutter(self._chunk_bytes)
 
@@ -103,7 +114,10 @@ class _Cut:
 
     async def feed(self, data: Payload) -> list[Chunk]:
         """Take the next bytes."""
-        return await self._run(self._cutter.feed, data)
+        found = await self._run(self._cutter.feed, data)
+        if self._nbytes_max is not None and self.layout is not None and self.layout.spec.nbytes > self._nbytes_max:
+            raise ConfigError(f"model: expected at most {self._nbytes_max} bytes, got {self.layout.spec.nbytes}")
+        return found
 
     async def finish(self) -> Manifest:
         """Describe the whole."""
@@ -120,42 +134,69 @@ class _Coming:
         self._version = version
         self._blob = blob
         self._by = by
+        self._began = 0.0
         self._storing: set[asyncio.Task[None]] = set()
 
-    async def take(self, pieces: AsyncIterator[Payload]) -> ModelPublished:
+    async def take(self, cut: _Cut, pieces: AsyncIterator[Payload]) -> ModelPublished:
         """Store it, and name it when it is whole."""
         await self._note()
-        entered = False
+        entering: asyncio.Task[None] | None = None
         try:
-            manifest = await self._stored(pieces)
-            now = self._registry.clock.now()
-            entry = ModelPublished(
-                round=0,
-                version=self._version,
-                parent="",
-                session=IMPORTED,
-                blob=self._blob,
-                digest=manifest.digest,
-                nbytes=manifest.spec.nbytes,
-                at=now,
-            )
-            await self._store.enter_first(entry)
-            entered = True
+            manifest = await self._stored(cut, pieces)
+            entry = self._entry(manifest)
+            entering = asyncio.create_task(self._store.enter_first(entry))
+            await asyncio.shield(entering)
             return entry
         finally:
-            if not entered:
-                await asyncio.gather(*self._storing, return_exceptions=True)
-                await self._store.discard(self._blob)
-            with suppress(FedbusError):  # what is noted still is cleared away by a collection
-                await self._registry.change(f"brought in {self._version}", self._without)
+            if await self._is_settled(entering):
+                with suppress(FedbusError):  # what is noted still is cleared away by a collection
+                    await self._registry.change(f"brought in {self._version}", self._without)
+
+    def _entry(self, manifest: Manifest) -> ModelPublished:
+        now = self._registry.clock.now()
+        if now > self._began + TAKES_S_MAX:
+            raise Conflict(
+                f"model {self._version}: it came for more than {TAKES_S_MAX:.0f} s; begin again", state="late"
+            )
+        return ModelPublished(
+            round=0,
+            version=self._version,
+            parent="",
+            session=IMPORTED,
+            blob=self._blob,
+            digest=manifest.digest,
+            nbytes=manifest.spec.nbytes,
+            at=now,
+        )
+
+    async def _is_settled(self, entering: asyncio.Task[None] | None) -> bool:
+        """Whether it is a version now, or nothing is left of it; what may be either stays noted, and as it is.
+
+        Its arrays are never removed while its entry may stand in the catalogue: that would name nothing.
+        """
+        if entering is not None:
+            await asyncio.wait([entering], timeout=ENTERED_S_MAX)
+            if not entering.done():
+                entering.cancel()
+                return False
+            error = entering.exception()
+            if error is None or isinstance(error, BusUnavailable):
+                return error is None
+        await asyncio.gather(*self._storing, return_exceptions=True)
+        try:
+            await self._store.remove(self._blob)
+        except FedbusError as error:
+            log.warning("model %s: what was stored of it stays until it is collected: %s", self._version, error)
+            return False
+        return True
 
     async def _note(self) -> None:
         async def decide(state: RegistryState) -> RegistryState:
             if len(state.imports) >= IMPORTS_MAX:
                 what = f"{len(state.imports)} models are being brought in; wait for one to end, or collect"
                 raise Conflict(f"model {self._version}: {what}", state="busy")
-            now = self._registry.clock.now()
-            coming = Importing(version=self._version, blob=self._blob, at=now, by=self._by)
+            self._began = self._registry.clock.now()
+            coming = Importing(version=self._version, blob=self._blob, at=self._began, by=self._by)
             return state.model_copy(update={"imports": (*state.imports, coming)})
 
         await self._registry.change(f"brings in {self._version}", decide)
@@ -164,8 +205,7 @@ class _Coming:
         left = tuple(one for one in state.imports if one.blob != self._blob)
         return None if left == state.imports else state.model_copy(update={"imports": left})
 
-    async def _stored(self, pieces: AsyncIterator[Payload]) -> Manifest:
-        cut = _Cut(self._federation)
+    async def _stored(self, cut: _Cut, pieces: AsyncIterator[Payload]) -> Manifest:
         small: list[bytes] = []
         async for piece in pieces:
             for index, chunk in await cut.feed(piece):

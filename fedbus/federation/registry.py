@@ -235,15 +235,24 @@ class Registry:
 
     # --- what is brought in, and noted ---
 
-    async def import_model(self, source: importing.Given, version: str, note: str = "", *, key: str = "") -> ModelInfo:
+    async def import_model(
+        self,
+        source: importing.Given,
+        version: str,
+        note: str = "",
+        *,
+        key: str = "",
+        nbytes_max: int | None = None,
+    ) -> ModelInfo:
         """Bring a model in as a version: a file (.safetensors, .npz), names and arrays, or a file's bytes as they come.
 
         Memory does not grow with a safetensors file. Raises `ConfigError` for what is no model or no name for it,
         `Conflict` where there is a version of this name, `BusFull` where there is no room: nothing of it stays then.
-        ``key``: a repeat under the same one returns what the first has made.
+        ``key``: a repeat under the same one returns what the first has made. ``nbytes_max``: of its arrays, None: as of
+        any model.
         """
         _check_text("note", note, NOTE_CHARS_MAX)
-        await importing.import_model(self._federation, source, version, self.by, key=key)
+        await importing.import_model(self._federation, source, version, self.by, key=key, nbytes_max=nbytes_max)
         if note:
             await self.store.annotate(version, note)
         return await self.find(version)

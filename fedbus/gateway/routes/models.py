@@ -166,7 +166,8 @@ async def import_model(call: Call) -> Reply:
     version = query.version or f"{made_up}m"  # not a number: it would look like a session's
     key = hashlib.blake2b(call.key.encode(), digest_size=6).hexdigest() if call.key else ""
     async with _place(gateway.catalogue.importing, "models are being brought in"):
-        info = await registry_of(call).import_model(_body(call), version, query.note, key=key)
+        nbytes_max = gateway.listening.import_bytes_max
+        info = await registry_of(call).import_model(_body(call), version, query.note, key=key, nbytes_max=nbytes_max)
     await gateway.catalogue.refresh(version)
     return model_view(info), {"Location": f"{API}/models/{version}"}
 

@@ -11,7 +11,7 @@ from whole_house import MODEL, in_house
 
 from fedbus.client.app import ClientApp, Evaluation, Update
 from fedbus.config.session import SessionConfig
-from fedbus.errors import BadMessage, ConfigError, Conflict, NotFound
+from fedbus.errors import BadMessage, BusUnavailable, ConfigError, Conflict, NotFound
 from fedbus.messages.registry import HELD_MAX
 from fedbus.tensors import files
 from fedbus.tensors.digest import model_digest
@@ -352,6 +352,79 @@ def test_an_import_that_is_given_up_leaves_nothing():
         task.cancel()
         await asyncio.wait([task])
         await nothing_stays(federation)
+
+    in_house(main, roles=False)
+
+
+@pytest.mark.parametrize("fate", ["stored", "taken", "unknown"])
+def test_an_import_that_is_given_up_while_it_is_named(fate, monkeypatch):
+    """Cancelled while its entry is on its way to the catalogue: it is a version with its arrays, or nothing of it
+    stays; where nobody knows, it stays as it is and noted, so that a collection can tell.
+    """
+
+    async def main(house, federation):
+        store, enter = federation.store, federation.store.enter_first
+
+        async def slowly(entry):
+            await asyncio.sleep(2)
+            if fate == "unknown":
+                await enter(entry)
+                raise BusUnavailable("no answer")
+            if fate == "taken":
+                raise Conflict("there is a version of this name")
+            await enter(entry)
+
+        monkeypatch.setattr(store, "enter_first", slowly)
+        arrays = {"w": np.zeros(100_000, np.float32)}
+        task = asyncio.create_task(federation.registry.import_model(arrays, "v"))
+        await asyncio.sleep(1)
+        task.cancel()
+        await asyncio.wait([task])
+        assert task.cancelled()
+        if fate == "taken":
+            await nothing_stays(federation)
+            return
+        assert (await federation.models.get("v"))["w"].shape == (100_000,)
+        left = (await federation.registry.store.read()).state.imports
+        assert [one.version for one in left] == (["v"] if fate == "unknown" else [])
+        federation.registry.store.clock = type("Later", (), {"now": staticmethod(lambda: house.clock.now() + 90_000)})()
+        assert (await federation.registry.collect()).imports == ()
+        assert (await federation.registry.store.read()).state.imports == ()
+        assert (await federation.models.get("v"))["w"].shape == (100_000,)
+
+    in_house(main, roles=False)
+
+
+def test_an_import_that_takes_a_day_is_refused():
+    """It is taken for dead by then, and its chunks may be gone: no version is named that lacks some."""
+
+    async def main(house, federation):
+        data = files.to_bytes({"w": np.zeros(200_000, np.float32)})
+
+        async def slowly():
+            yield data[:400_000]
+            federation.registry.store.clock = type(
+                "Later", (), {"now": staticmethod(lambda: house.clock.now() + 83_000)}
+            )()
+            yield data[400_000:]
+
+        with pytest.raises(Conflict, match="begin again"):
+            await federation.registry.import_model(slowly(), "v")
+        await nothing_stays(federation)
+
+    in_house(main, roles=False)
+
+
+def test_what_is_packed_counts_as_it_is():
+    """A small npz file may hold a thousand times its bytes: the bound is of the arrays, before any of them is read."""
+
+    async def main(house, federation):
+        data = npz({"w": np.zeros(1_000_000, np.float32)})
+        assert len(data) < 10_000
+        with pytest.raises(ConfigError, match="at most 100000 bytes, got 4000000"):
+            await federation.registry.import_model(pieces(data), "v", nbytes_max=100_000)
+        await nothing_stays(federation)
+        await federation.registry.import_model(pieces(data), "v", nbytes_max=4_000_000)
 
     in_house(main, roles=False)
 
