@@ -5,7 +5,7 @@
     catalogue  the entry under a name that nobody has: now it is a version, and not before
 
 Where anything goes wrong in between, what was stored of it is removed. Memory holds a few chunks, whatever the size of
-the model; of an ``.npz`` file one array at a time, where that is not stored as numpy does by default.
+the model; an ``.npz`` file is laid aside on disk first.
 """
 
 from __future__ import annotations

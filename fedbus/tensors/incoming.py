@@ -3,13 +3,14 @@
     header     of a safetensors file says names, dtypes, shapes and places: all are checked before any data is taken
     data       becomes chunks as it comes, and goes into the digests and magnitudes of the manifest
 
-An ``.npz`` file cannot be read from its front: it has to lie in a file, and one of its arrays at a time is in memory
-where that is not laid out as ours. Nothing is executed, no pickle is read, and what a file says of its size is believed
+An ``.npz`` file cannot be read from its front: it has to lie in a file, as has each of its arrays for a while where
+that is not laid out as ours. Nothing is executed, no pickle is read, and what a file says of its size is believed
 only as far as its bytes bear it out.
 """
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
 from math import prod
 from typing import IO, Any
@@ -192,15 +193,27 @@ _skip_head = _read_head
 def _laid(member: IO[bytes], shape: tuple[int, ...], dtype: np.dtype[Any], *, fortran: bool) -> Iterator[Buffer]:
     """Yield an array's bytes in C order, little-endian."""
     left = prod(shape) * dtype.itemsize
-    if fortran and len(shape) > 1:
-        array = np.frombuffer(_exactly(member, left), dtype).reshape(shape, order="F")
-        yield np.ascontiguousarray(array, dtype.newbyteorder("<")).reshape(-1).view(np.uint8).data
-        return
     step = PIECE_BYTES - PIECE_BYTES % dtype.itemsize
+    if fortran and len(shape) > 1 and left:
+        with tempfile.TemporaryFile() as file:
+            while left:
+                left -= file.write(_exactly(member, min(step, left)))
+            file.flush()
+            yield from _turned(np.memmap(file, dtype, "r", shape=shape, order="F"))
+        return
     while left:
         data = _exactly(member, min(step, left))
         left -= len(data)
         yield np.frombuffer(data, dtype).astype(dtype.newbyteorder("<"), copy=False).view(np.uint8).data
+
+
+def _turned(array: np.ndarray[Any, Any]) -> Iterator[Buffer]:
+    """Yield the bytes of an array that lies in a file in another order; memory holds a piece of it."""
+    count = PIECE_BYTES // array.itemsize
+    for piece in np.nditer(array, flags=["external_loop", "buffered"], order="C", buffersize=count):
+        yield (
+            np.asarray(piece).astype(array.dtype.newbyteorder("<")).view(np.uint8).data
+        )  # a copy: the buffer is used again
 
 
 def _exactly(member: IO[bytes], count: int) -> bytes:

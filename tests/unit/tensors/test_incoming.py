@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -63,6 +64,20 @@ def test_an_npz_file_is_the_model_that_it_holds(arrays, packed, fortran):
     for piece in npz.pieces():
         cutter.feed(piece)
     assert cutter.finish() == Manifest.of({name: np.asarray(array) for name, array in given_.items()})
+
+
+def test_an_array_in_the_other_order_is_not_held():
+    """A few kilobytes of a packed file may be gigabytes that have to be turned around: memory holds a piece of them."""
+    out = io.BytesIO()
+    np.savez_compressed(out, w=np.asfortranarray(np.zeros((2000, 2000), np.float32)))
+    npz = NpzFile(out)
+    tracemalloc.start()
+    try:
+        size = sum(len(piece) for piece in npz.pieces())
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert size == 16_000_000 and peak < 6_000_000
 
 
 @settings(max_examples=200, deadline=None)
