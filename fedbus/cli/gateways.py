@@ -50,16 +50,19 @@ class Gateways:
         """Return where a gateway writes its address."""
         return self._place.resolve() / f"{name}.json"
 
-    def listening(self, name: str) -> Listening:
-        """Return how a gateway is to listen: where it listened before, if it did; port 0: on a free one."""
+    def begin(self, name: str) -> Listening:
+        """Return how a gateway that is about to start is to listen; what an earlier one has written is gone then.
+
+        Where it listened before, if it did; port 0: on a free one.
+        """
+        self._place.mkdir(parents=True, exist_ok=True)
+        self.file(name).unlink(missing_ok=True)
         port = urlsplit(self._urls.get(name, "")).port or self._ports[name]
         return replace(self._like, host=HOST, port=port)
 
     def arguments(self, name: str) -> list[str]:
-        """Return the command of a gateway that is about to start; what an earlier one has written is gone then."""
-        self._place.mkdir(parents=True, exist_ok=True)
-        self.file(name).unlink(missing_ok=True)
-        listening = self.listening(name)
+        """Return the command of a gateway that is about to start, as `begin`."""
+        listening = self.begin(name)
         listen = ["--listen", listening.host, "--port", str(listening.port)]
         listen += [f"--allow-host={host}" for host in listening.hosts]
         listen += [f"--cors-origin={origin}" for origin in listening.cors_origins]

@@ -22,6 +22,7 @@ import orjson
 
 from fedbus.bus.base import Placement
 from fedbus.bus.embedded import BrokerSettings, EmbeddedBroker
+from fedbus.bus.nats.connection import without_secrets
 from fedbus.cli.gateways import Gateways
 from fedbus.cli.processes import Process
 from fedbus.cli.roles import Place, combine, coordinate, serve
@@ -219,7 +220,7 @@ class Up:
         for name in self._combiners:
             yield combine(self._place_of(name), name, self._data_dir)
         for name in self._gateways.names:
-            yield serve(self._place_of(name), name, self._gateways.listening(name), self._gateways.file(name))
+            yield serve(self._place_of(name), name, self._gateways.begin(name), self._gateways.file(name))
 
     async def _until_ready(self) -> None:
         """Wait until the coordinator answers and knows every combiner, and every gateway takes requests."""
@@ -264,6 +265,8 @@ class Up:
             "credentials": self.place.credentials,
         }
         part = self._ready_file.with_name(self._ready_file.name + ".part")
+        # an address may hold a password: such a file is for its owner alone
+        part.touch(mode=0o600 if "@" in self.place.url else 0o666)
         part.write_bytes(orjson.dumps(told) + b"\n")
         part.replace(self._ready_file)
 
@@ -272,7 +275,7 @@ class Up:
         leading = f"{1 + others} coordinators" if others else "coordinator"
         kept = f", {self._replicas} replicas" if self._replicas else ""
         print(
-            f"ready at {self.place.url}: {leading}, {count} combiner{'s' if count > 1 else ''}{kept}; "
+            f"ready at {without_secrets(self.place.url)}: {leading}, {count} combiner{'s' if count > 1 else ''}{kept}; "
             f"data in {self._data_dir}"
         )
         if self._gateways.url:

@@ -48,8 +48,9 @@ class Scrape:
 
         try:
             self._server, self._thread = start_http_server(port, host, self._registry)
-        except OSError as error:
-            raise ConfigError(f"metrics: cannot listen on {host} port {port}: {error.strerror or error}") from error
+        except (OSError, OverflowError) as error:  # the latter: of several roles the last has a port beyond all
+            why = error.strerror if isinstance(error, OSError) else ""
+            raise ConfigError(f"metrics: cannot listen on {host} port {port}: {why or error}") from error
         return int(self._server.server_port)
 
     def close(self) -> None:

@@ -97,7 +97,7 @@ class Connection:
 
     def __init__(self, url: str, name: str) -> None:
         self.name = name
-        self.where = _without_secrets(url)
+        self.where = without_secrets(url)
         self.reconnects = 0
         self.listeners: list[Listener] = []
         self._urls = [part.strip() for part in url.split(",") if part.strip()]
@@ -456,7 +456,7 @@ def _check_urls(urls: list[str]) -> None:
             raise ConfigError(f"expected an address like nats://127.0.0.1:4222, got {shown!r}")
 
 
-def _without_secrets(url: str) -> str:
+def without_secrets(url: str) -> str:
     """Return a URL that may be shown: user, password and token taken out."""
     shown = []
     for part in url.split(","):

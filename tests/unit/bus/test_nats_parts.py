@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from fedbus.bus.nats.connection import _without_secrets
+from fedbus.bus.nats.connection import without_secrets
 from fedbus.bus.nats.jetstream import NoStream, NotReady, raise_refusal
 from fedbus.bus.nats.window import Window
 from fedbus.errors import BusFull, BusUnavailable, ConfigError, Conflict
@@ -95,6 +95,6 @@ def test_an_overloaded_broker_is_asked_again_and_then_full():
         ("nats://a:1,tls://u:p@b:2", "nats://a:1,tls://b:2"),
     ],
 )
-def test_addresses_are_shown_without_secrets(url, shown):
+def test_addresses_are_shownwithout_secrets(url, shown):
     """User, password and token of a URL appear in no error."""
-    assert _without_secrets(url) == shown
+    assert without_secrets(url) == shown

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from fedbus.cli import roles
 from fedbus.cli import up as side_of
 from fedbus.cli.processes import Process
+from fedbus.cli.roles import Place
 from fedbus.cli.tree import app
 from fedbus.cli.up import Up
 from fedbus.coordinator.rounds import Sampling
@@ -102,3 +103,33 @@ def test_roles_in_this_process_get_what_was_said(side, asked):
 
     asyncio.run(main())
     check(asked)
+
+
+def test_what_an_earlier_gateway_has_written_is_not_believed(side, asked, tmp_path):
+    """Of a run in one process that was killed an address is left, which is nobody's now."""
+    (tmp_path / "gateway.json").write_text('{"http_url": "http://127.0.0.1:1", "pid": 1}')
+    for role in side._in_process():
+        role.close()
+    assert side._gateways.missing() == ["gateway", "gateway-2"]
+
+
+def test_an_address_with_a_password_is_its_owners(tmp_path, capsys):
+    """It is not printed, and the ready file, which has it, is not for everybody; one without a password is."""
+    modes = {}
+    for url in ("nats://up:secret@h:1", "nats://h:1"):
+        side = Up(Place(url), tmp_path, combiners=1, ready_file=tmp_path / "ready.json")
+        side._ready = True
+        side._write_ready()
+        side._announce()
+        modes[url] = side._ready_file.stat().st_mode & 0o077
+    assert modes["nats://up:secret@h:1"] == 0 != modes["nats://h:1"]
+    said = capsys.readouterr().out
+    assert "ready at nats://h:1:" in said and "secret" not in said
+
+
+def test_a_gateway_is_named_like_its_machine(asked, monkeypatch):
+    """Without --name, as a client is: gateways on several machines do not collide."""
+    monkeypatch.setattr("socket.gethostname", lambda: "ward-7.clinic.example")
+    result = CliRunner().invoke(app, ["gateway", "--nats", "nats://h:1"], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    assert list(asked) == ["ward-7"]

@@ -138,6 +138,8 @@ def test_a_port_answers_prometheus():
     assert found["fedbus_work"].samples[0].value == 3
     with pytest.raises(ConfigError, match="cannot listen"):
         setup("client", "b", {}, Wanted(metrics_port=tracing.metrics_port))
+    with pytest.raises(ConfigError, match="cannot listen on .* port 65536"):
+        setup("client", "b", {}, Wanted(metrics_port=65536))
     assert tracing.shutdown()
     with pytest.raises(OSError):
         urllib.request.urlopen(f"http://127.0.0.1:{tracing.metrics_port}/metrics", timeout=1)
