@@ -211,9 +211,8 @@ def _turned(array: np.ndarray[Any, Any]) -> Iterator[Buffer]:
     """Yield the bytes of an array that lies in a file in another order; memory holds a piece of it."""
     count = PIECE_BYTES // array.itemsize
     for piece in np.nditer(array, flags=["external_loop", "buffered"], order="C", buffersize=count):
-        yield (
-            np.asarray(piece).astype(array.dtype.newbyteorder("<")).view(np.uint8).data
-        )  # a copy: the buffer is used again
+        copied = np.asarray(piece).astype(array.dtype.newbyteorder("<"))  # numpy uses its buffer again
+        yield copied.view(np.uint8).data
 
 
 def _exactly(member: IO[bytes], count: int) -> bytes:
