@@ -16,8 +16,11 @@ from dataclasses import dataclass, field
 from fedbus.messages.ids import Peer
 from fedbus.messages.presence import Hello
 
-ROLES = ("client", "crowd", "combiner")
-"""Whose names are looked after: coordinators have the lease, gateways and engineers keep nothing."""
+ROLES = ("client", "crowd", "combiner", "gateway")
+"""Whose names are looked after: coordinators have the lease, engineers say no `Hello`.
+
+Of gateways it is because of what they sign: who has started a session is to be one process, not either of two.
+"""
 
 WORDS_MIN = 3
 """So many new words of a former incarnation, at least half a heartbeat apart, are a life."""

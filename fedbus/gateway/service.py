@@ -39,6 +39,7 @@ from fedbus.gateway.server import Runner
 from fedbus.gateway.spans import TraceBook
 from fedbus.gateway.table import OPERATIONS
 from fedbus.messages.ids import Peer
+from fedbus.messages.presence import NameIsTaken
 from fedbus.store.archivist import Archivist
 from fedbus.store.objects import Store
 from fedbus.telemetry import Telemetry
@@ -107,10 +108,14 @@ class Gateway:
         """What runs as long as the gateway does; what one of them raises ends it."""
         live = (self.sessions.run(), self.sessions.watch(), pulse(self), self.spans.run(), self.numbers.run())
         models = (self.catalogue.run(), self.catalogue.watch())
-        return (*models, self.station.present(), carry(self.station, self.traces), self.presence.run(), *live)
+        place = (self.station.present(), self._heed(), carry(self.station, self.traces))
+        return (*models, *place, self.presence.run(), *live)
 
     async def run(self) -> None:
-        """Serve until cancelled; then drain and say `Bye`. `ConfigError` where it cannot listen there."""
+        """Serve until cancelled; then drain and say `Bye`.
+
+        Raises `ConfigError` where it cannot listen there, `NameTaken` where another gateway lives under its name.
+        """
         async with self.federation:
             try:
                 async with together() as group:
@@ -176,6 +181,16 @@ class Gateway:
             yield
         finally:
             self._requests -= 1
+
+    async def _heed(self) -> None:
+        """Hear whether another gateway lives under our name: raises `NameTaken`; else runs until cancelled."""
+        told = await self.station.listen(self.station.subjects.ack(self.station.peer))
+        try:
+            async for heard in self.station.hear(told):
+                if isinstance(heard.envelope.body, NameIsTaken):
+                    self.station.heed(heard.envelope.body)
+        finally:
+            await told.close()
 
     def _doing(self) -> str:
         return "drains" if self.draining.is_set() else f"serves {self._requests} requests"

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from fedbus.cli.environment import URL, Credentials, LogLevel, Nats, Store, Workspace
+from fedbus.cli.environment import URL, Credentials, LogLevel, Nats, Store, Workspace, host_name
 from fedbus.cli.gateways import AllowHost, CorsOrigin, JaegerUrl
 from fedbus.cli.keeping import PlacementCluster, PlacementTags, Replicas, placement_of
 from fedbus.cli.observing import (
@@ -119,7 +119,12 @@ def combiner(
 def gateway(
     *,
     nats: Nats = URL,
-    name: Annotated[str, typer.Option("--name", help="Who it is; of several each has its own.")] = "gateway",
+    name: Annotated[
+        str | None,
+        typer.Option(
+            "--name", help="Who it is; of several each has its own. Default: this machine.", show_default=False
+        ),
+    ] = None,
     listen: Annotated[
         str,
         typer.Option("--listen", metavar="HOST", help="Where it listens: there is no login, so mind who can reach it."),
@@ -157,6 +162,7 @@ def gateway(
     from fedbus.cli.roles import Place, serve
     from fedbus.gateway.listening import Listening
 
+    name = host_name() if name is None else name
     observing = observe(
         "gateway", name, workspace, log_level, log_format, log_file, spans, spans_file, metrics_port, metrics_listen
     )

@@ -37,7 +37,7 @@ class Name:
         return self.roster.peers[self.peer].hello.incarnation if self.peer in self.roster.peers else None
 
 
-@pytest.mark.parametrize("role", ["client", "crowd", "combiner"])
+@pytest.mark.parametrize("role", ["client", "crowd", "combiner", "gateway"])
 def test_of_two_that_live_the_later_is_told(role):
     """It took the other's place; when that goes on speaking, word by word, it is told, again and again."""
     name = Name(role)

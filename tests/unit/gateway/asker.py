@@ -103,12 +103,12 @@ async def ask(gateway, method, target, *, json=None, body=b"", headers=None, rem
     return Answer(response.status, response.headers, bytes(writer.data))
 
 
-def make_gateway(house: House, name="gw", **listening):
+def make_gateway(house: House, name="gw", incarnation="", **listening):
     """Make a gateway on the broker of a house; settings as in `Listening`; nothing of it runs yet."""
     return Gateway(
         MemoryBus(house.broker, name),
         name=name,
-        incarnation=f"{name}-1",
+        incarnation=incarnation or f"{name}-1",
         workspace="default",
         clock=house.clock,
         workers=Inline(),

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 
-from asker import ask, gateway_in
+import pytest
+from asker import ask, gateway_in, make_gateway
 from whole_house import House
 
 from fedbus.bus.memory import MemoryBus
 from fedbus.clock import Clock
+from fedbus.errors import NameTaken
 from fedbus.federation.service import Federation
 from fedbus.gateway.presence import Presence, doings
 from fedbus.messages.queries import Seen
 from fedbus.testing.loop import run_virtual
+from fedbus.together import together
 
 API = "/api/v1"
 
@@ -213,3 +216,28 @@ def test_waits_come_by_pages():
             return found
 
     assert run_virtual(scene()) == ["s4", "s3", "s2", "s1", "s0"]
+
+
+async def all_of(gateway):
+    """Let a gateway be there, until one of its parts ends it."""
+    async with asyncio.timeout(60), together() as group:
+        for part in gateway._parts():
+            group.create_task(part)
+
+
+def test_of_two_gateways_of_one_name_the_later_ends():
+    """It is told by the coordinator, and says so; the first goes on answering."""
+
+    async def scene():
+        house = house_of()
+        async with gateway_in(house, "gw") as first:
+            later = make_gateway(house, "gw", incarnation="gw-2")
+            async with later.federation:
+                with pytest.raises(NameTaken, match="gateway gw: another process takes part under this name since"):
+                    await all_of(later)
+            await later.station.leave()
+            await house.settle()
+            assert (await ask(first, "GET", f"{API}/overview")).status == 200
+            assert not [task for task in house.tasks if task.done() and task.exception()]
+
+    run_virtual(scene())
