@@ -235,7 +235,14 @@ class Federation:
 
     async def is_known(self, name: str) -> bool:
         """Whether the journal has such a session."""
-        return any(journalled.entry.records for journalled in await self.journal.read(name))
+        entries = self.journal.entries(name)  # the first one says it: all of them may be gigabytes
+        try:
+            async for journalled in entries:
+                if journalled.entry.records:
+                    return True
+        finally:
+            await entries.aclose()
+        return False
 
     async def _await_start(self, session: Session) -> None:
         try:

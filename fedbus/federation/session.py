@@ -72,12 +72,12 @@ class Session:
     async def info(self) -> SessionInfo:
         """Return the session as it stands; `NotFound` when there is no such session."""
         info = SessionInfo(self.name)
-        entries = await self._federation.journal.read(self.name)
-        if not any(journalled.entry.records for journalled in entries):
+        known = False
+        async for event in self.recorded():
+            info.apply(event.data, event.at)
+            known = True
+        if not known:
             raise NotFound(f"session {self.name}: no such session; `fedbus session list` shows those that exist")
-        for journalled in entries:
-            for record in journalled.entry.unpack():
-                info.apply(record, journalled.entry.at)
         return info
 
     async def rounds(self) -> list[RoundInfo]:
@@ -98,9 +98,8 @@ class Session:
         Also of a round that is open, or failed: as far as it is. `NotFound` where there is no such session or round.
         """
         found = Rounds(self.name, round_)
-        for journalled in await self._federation.journal.read(self.name):
-            for record in journalled.entry.unpack():
-                found.take(record, journalled.entry.at)
+        async for event in self.recorded():
+            found.take(event.data, event.at)
         report = found.report()
         if report is None:
             await self.info()
@@ -127,10 +126,9 @@ class Session:
         """
         await self.info()
         return [
-            EvaluationResult.of(self.name, record)
-            for journalled in await self._federation.journal.read(self.name)
-            for record in journalled.entry.unpack()
-            if isinstance(record, records.RoundEvaluated)
+            EvaluationResult.of(self.name, event.data)
+            async for event in self.recorded()
+            if isinstance(event.data, records.RoundEvaluated)
         ]
 
     async def wait(self) -> SessionResult:

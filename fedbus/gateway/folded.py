@@ -62,7 +62,8 @@ class Books:
 
 
 def _weight(info: SessionInfo) -> int:
-    return len(info.rounds) + len(info.refused) // 4 + 4
+    named = sum(len(found.not_counted) for found in info.rounds)
+    return len(info.rounds) + (len(info.refused) + named) // 4 + 4
 
 
 class Folded:

@@ -20,7 +20,12 @@ from fedbus.messages.ids import Name
 LOOKED_AT_MAX = 1000
 """Events in which a page looks for a text; then it says how far it came, and the next page goes on there."""
 
-AT_ONCE = 500
+AT_ONCE = 100
+"""Events that are read in one go."""
+
+PAGE_BYTES_MAX = 8 * 2**20
+"""Bytes of the events of a page, as they are stored: a round of ten thousand clients is opened by half a megabyte. A
+page that is full of them ends earlier, and has a `next`."""
 
 Kind = Literal[
     "SessionStarted", "RoundOpened", "UpdatesRecorded", "ClientsMoved", "RoundClosing", "RoundFailed",
@@ -100,9 +105,8 @@ async def _page(call: Call, query: SessionEventsAsked, session: str | None) -> P
     finder = _Finder(call, wanted, newest=query.order == "newest")
     if query.text is None:
         places, total = finder.places(after, query.limit + 1)
-        found = await call.gateway.entries.events(places[: query.limit])
-        last = places[query.limit - 1] if len(places) > query.limit else None
-        return _shown(found, last, total)
+        found, seen = await finder.read(places[: query.limit])
+        return _shown(found, places[seen - 1] if len(places) > seen else None, total)
     found, last = await finder.search(query.text, after, query.limit)
     return _shown(found, last, None)
 
@@ -126,16 +130,29 @@ class _Finder:
         """Return where the next ones stand, and how many there are in all."""
         return self._index.find(self._wanted, after=after, newest=self._newest, limit=limit)
 
+    async def read(self, places: Sequence[Position]) -> tuple[list[Event], int]:
+        """Return the events at some places, and at how many of them was looked: fewer where these are a page."""
+        found: list[Event] = []
+        seen = nbytes = 0
+        while seen < len(places) and nbytes < PAGE_BYTES_MAX:
+            for event in await self._entries.events(places[seen : seen + AT_ONCE]):
+                found.append(event)
+                nbytes += event.nbytes
+            seen += AT_ONCE
+        return found, min(seen, len(places))
+
     async def search(self, text: str, after: Position | None, limit: int) -> tuple[list[Event], Position | None]:
         """Return those with a text, and how far was looked; None where nothing is left."""
         found: list[Event] = []
+        nbytes = 0
         for _ in range(LOOKED_AT_MAX // AT_ONCE):
             places, _ = self.places(after, AT_ONCE)
             for event in await self._entries.events(places):
                 after = event.position
                 if says(plain(event), text):
                     found.append(event)
-                    if len(found) == limit:
+                    nbytes += event.nbytes
+                    if len(found) == limit or nbytes >= PAGE_BYTES_MAX:
                         return found, after
             if len(places) < AT_ONCE:
                 return found, None

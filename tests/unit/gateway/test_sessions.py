@@ -11,6 +11,7 @@ from whole_house import House
 from fedbus.client.app import ClientApp, Evaluation, Update
 from fedbus.config.session import SessionConfig
 from fedbus.gateway import folded
+from fedbus.gateway.routes import events
 from fedbus.testing.loop import run_virtual
 
 API = "/api/v1"
@@ -255,6 +256,22 @@ def test_events_are_found_by_filters_in_both_directions():
         assert (await ask(gateway, "GET", f"{API}/events?kind=Nothing")).status == 422
 
     scene(test, finished=("one", "two"))
+
+
+def test_a_page_of_large_events_ends_earlier(monkeypatch):
+    """Pages are bounded in bytes: one that is full has fewer events than asked for, and a `next`; none is missing."""
+    monkeypatch.setattr(events, "PAGE_BYTES_MAX", 1)
+    monkeypatch.setattr(events, "AT_ONCE", 2)
+
+    async def test(gateway, federation):
+        whole = [event.id async for event in federation.events()]
+        assert len((await get(gateway, "/events?limit=100"))["items"]) == 2
+        assert len((await get(gateway, "/events?limit=100&text=one"))["items"]) == 1
+        for query in ("/events", "/events?text=one"):
+            found, _ = await pages_of(gateway, query, 5)
+            assert [one["id"] for one in found] == whole
+
+    scene(test)
 
 
 def test_clients_are_told_with_what_they_gave():
