@@ -50,6 +50,9 @@ TAKES_S_MAX = IMPORT_S_MAX - 3600
 ENTERED_S_MAX = 10.0
 """How long one that is given up waits to hear whether its version was entered a moment before."""
 
+RESERVED = frozenset({"collect"})
+"""Words that are paths of their own beside those of versions (``/api/v1/models/collect``)."""
+
 _OF_SESSION = re.compile(r".*-[0-9]+")
 
 Given = str | Path | Mapping[str, np.ndarray[Any, Any]] | AsyncIterable[Payload]
@@ -63,6 +66,8 @@ def check_version(version: str) -> str:
         raise ConfigError(f"model version: expected at most {SESSION_CHARS_MAX} characters, got {len(version)}")
     if _OF_SESSION.fullmatch(version):
         raise ConfigError(f"model version {version!r}: names that end in -NUMBER are those of sessions; choose another")
+    if version in RESERVED:
+        raise ConfigError(f"model version {version!r}: over REST this is the address of something else; choose another")
     return version
 
 

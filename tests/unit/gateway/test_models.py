@@ -16,9 +16,11 @@ from whole_house import House
 from fedbus.client.app import ClientApp, Evaluation, Update
 from fedbus.config.session import SessionConfig
 from fedbus.errors import BusUnavailable
+from fedbus.federation.importing import RESERVED
 from fedbus.gateway import catalogue
 from fedbus.gateway.content import span_of
 from fedbus.gateway.problems import Refused
+from fedbus.gateway.table import OPERATIONS
 from fedbus.messages.records import ModelPublished
 from fedbus.tensors import files
 from fedbus.tensors.digest import model_digest
@@ -304,6 +306,8 @@ def test_what_cannot_be_imported():
         assert (await bring(call, body=FILE[:-1])).status == 422
         assert (await bring(call, "s-1")).status == 422
         assert (await bring(call, "a.b")).status == 422
+        refused = await bring(call, "collect")
+        assert refused.status == 422 and "the address of something else" in refused.json["detail"]
         large = await bring(call, body=FILE + b"x" * 1000)
         assert large.status == 413
         npz = io.BytesIO()
@@ -318,6 +322,14 @@ def test_what_cannot_be_imported():
         assert (await call("GET", "/models")).json["items"] == []
 
     scene(main, session=False, import_bytes_max=1000)
+
+
+def test_no_version_is_named_like_a_path_beside_those_of_versions():
+    """Every word that stands in a path where a version may is refused as a name at import."""
+    beside = {
+        one.path.removeprefix(f"{API}/models/").split("/")[0] for one in OPERATIONS if f"{API}/models/" in one.path
+    }
+    assert beside - {"{version}"} == RESERVED
 
 
 # --- stages, and what goes ---
