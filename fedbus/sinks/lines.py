@@ -4,14 +4,16 @@
     csv:points.csv        workspace,session,started_at,step,at,metric,value
 
 One file takes all sessions. It is read when it is opened: what stands there is not written again, and a last line that
-a process was killed in the middle of is cut off.
+a process was killed in the middle of is cut off. So one process at a time has the file; it may track all sessions.
 """
 
 from __future__ import annotations
 
 import csv
+import fcntl
 import io
 import json
+import logging
 import math
 import os
 from collections.abc import Iterable, Mapping
@@ -20,6 +22,8 @@ from typing import Any
 
 from fedbus.errors import ConfigError
 from fedbus.sinks.base import ClosedRound, Ended, Evaluated, SinkKind, SinkUnavailable, Tracked
+
+log = logging.getLogger("fedbus.sinks")
 
 COLUMNS = ("workspace", "session", "started_at", "step", "at", "metric", "value")
 
@@ -35,6 +39,7 @@ class _Lines:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file = self.path.open("a+b")
+            self._lock()
             self._cut()
             self._file.seek(0)
             self._there = {key for key in map(self._key, self._read(self._file.read().decode())) if key}
@@ -42,6 +47,16 @@ class _Lines:
             raise ConfigError(f"sink: {path}: expected a file of ours, got one that is no text") from error
         except OSError as error:
             raise ConfigError(f"sink: {path}: {error.strerror or error}") from error
+
+    def _lock(self) -> None:
+        """Keep others out: lines are written some at a time, and what another has not ended would be cut off."""
+        try:
+            fcntl.flock(self._file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self._file.close()
+            raise ConfigError(f"sink: {self.path}: another process writes to it: choose another file") from error
+        except OSError as error:
+            log.warning("sink: %s: it cannot be locked, let nobody else write to it: %s", self.path, error)
 
     def _cut(self) -> None:
         """Cut off what stands behind the last end of a line."""

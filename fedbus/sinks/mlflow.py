@@ -162,7 +162,10 @@ def _batches(items: Sequence[T], count: int) -> Iterator[list[T]]:
 
 
 def _name(name: str) -> str:
-    return _FOREIGN.sub("_", name)[:NAME_CHARS_MAX]
+    """Return a name as MLflow takes it: also as a path, which must not lead elsewhere. A client may have chosen it."""
+    parts = _FOREIGN.sub("_", name).split("/")
+    clean = "/".join(part if part.strip(".") else "_" * max(1, len(part)) for part in parts)
+    return clean[:NAME_CHARS_MAX].rstrip("/")
 
 
 def _ms(at: float) -> int:

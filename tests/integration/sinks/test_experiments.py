@@ -133,3 +133,14 @@ async def _tear(tensorboard, lines):
         data = await asyncio.to_thread(path.read_bytes)
         if len(data) > 400:
             await asyncio.to_thread(path.write_bytes, data[:-7])
+
+
+@pytest.mark.parametrize("name", ["a/../b", "..", "a//b", "/x", "x/", "", ".", "a:b#c", "é", "/" * 128, "." * 300])
+def test_any_name_of_a_metric_is_one_of_mlflow(name):
+    """Clients choose them: one that MLflow would refuse, as a path that leads elsewhere, must not end the tracking."""
+    from mlflow.utils.validation import _validate_metric_name
+
+    from fedbus.sinks.mlflow import _name
+
+    _validate_metric_name(_name(f"train/{name}"))
+    assert _name("train/loss") == "train/loss"

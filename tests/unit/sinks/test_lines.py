@@ -124,6 +124,20 @@ async def test_a_file_that_was_cut_short_is_completed(world, tmp_path, name, cut
     assert path.read_bytes() == whole
 
 
+@pytest.mark.parametrize("name", ["jsonl", "csv"])
+def test_a_file_is_of_one_writer(name, tmp_path):
+    """Another one would repeat lines, and cut off those that are not whole yet; it is told before it touches any."""
+    path = tmp_path / "points"
+    sink = open_sink(f"{name}:{path}")
+    path.write_bytes(before := path.read_bytes() + b"half a li")
+    with pytest.raises(ConfigError, match="another process"):
+        open_sink(f"{name}:{path}")
+    assert path.read_bytes() == before
+    sink.close()
+    open_sink(f"{name}:{path}").close()
+    assert not path.read_bytes().endswith(b"li")
+
+
 async def test_a_row_is_one_point(world, tmp_path):
     """The CSV has a row for each metric and step, below the columns' names; several sessions share it."""
     for said in ALL:
