@@ -13,6 +13,7 @@ from contextlib import suppress
 import pytest
 
 from fedbus.bus.memory import Faults, MemoryBroker
+from fedbus.bus.memory.link import Link
 from fedbus.bus.memory.stream import MemoryStream
 from fedbus.coordinator.copies import Copies
 from fedbus.store.spool import Directory
@@ -28,6 +29,7 @@ NOT_HELD = (
     asyncio.AbstractEventLoop,
     MemoryBroker,
     MemoryStream,
+    Link,
     World,
     type,
     types.ModuleType,
@@ -37,7 +39,7 @@ NOT_HELD = (
     types.TracebackType,
     functools._lru_cache_wrapper,
 )
-"""What is reached from a role and is not its own: code, and the rest of the world."""
+"""What is reached from a role and is not its own: code, the line and what is on it, the rest of the world."""
 
 
 def held_by(task):
