@@ -28,6 +28,7 @@ from fedbus.clock import SystemClock
 from fedbus.combiner.service import Combiner
 from fedbus.coordinator.rounds import Sampling
 from fedbus.coordinator.service import Coordinator
+from fedbus.errors import ConfigError
 from fedbus.messages.ids import check_name
 from fedbus.store.spools import Spools
 from fedbus.telemetry import Tracing, metrics
@@ -141,8 +142,12 @@ async def combine(
 
 async def serve(place: Place, name: str, listening: Listening, ready_file: Path | None = None) -> None:
     """Run a gateway until cancelled; then it drains. ``ready_file``: is there while it takes requests."""
-    from fedbus.gateway.service import Gateway  # here: a client's machine need not have aiohttp
-
+    try:
+        from fedbus.gateway.service import Gateway  # here: a client's machine need not have aiohttp
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] != "aiohttp":
+            raise
+        raise ConfigError("a gateway needs aiohttp, which is not installed: pip install 'fedbus[server]'") from error
     check_name("gateway name", name)
     workers = Threads(4, name)  # reading models, validating, digesting: what would keep the loop from answering others
     async with _traced("gateway", name, place) as tracing:

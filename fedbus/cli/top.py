@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,7 @@ from fedbus.cli.output import print_json
 from fedbus.cli.roles import Place
 from fedbus.cli.screen import lines
 from fedbus.clock import Clock, SystemClock
+from fedbus.errors import BusUnavailable
 from fedbus.federation.info import SessionSummary, Status
 from fedbus.federation.service import Federation
 from fedbus.gateway.feed import Feed
@@ -87,12 +88,16 @@ class Watch:
 
     @asynccontextmanager
     async def watching(self) -> AsyncIterator[None]:
-        """Follow what happens inside the block; it begins when everything is known that has happened before."""
+        """Follow what happens inside the block; it begins when everything is known that has happened before.
+
+        Or when that takes long: where nobody is there, and no stream, that is what is to be seen.
+        """
         async with together() as group:
             following = [
                 group.create_task(work) for work in (self._presence.run(), self._sessions.run(), self._sessions.watch())
             ]
-            await self._sessions.wait()
+            with suppress(BusUnavailable):
+                await self._sessions.wait()
             yield
             for task in following:
                 task.cancel()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import io
 from types import SimpleNamespace
 
@@ -12,6 +13,7 @@ from rich.text import Text
 from fedbus.cli import top
 from fedbus.cli.screen import fit, lines, wait_line
 from fedbus.cli.top import Glance, SessionLine
+from fedbus.errors import BusUnavailable
 from fedbus.gateway.views import BrokerView, OverviewView, PeerView, StreamView, WaitView
 
 NOW = 1_700_000_000.0
@@ -170,3 +172,27 @@ async def test_json_is_one_object_with_sessions_and_the_overview(capsys):
     assert told["clients_doing"] == {"idle": 1, "training": 4}
     assert [shown["session"] for shown in told["sessions_shown"]] == ["s0", "s1"]
     assert told["sessions_shown"][0]["left_s"] == 42.0
+
+
+async def test_where_nobody_is_that_is_shown(monkeypatch):
+    """A journal that cannot be read, as there is none, keeps nobody from seeing who is there."""
+
+    class Away:
+        def __init__(self, *_):
+            self.ran = 0
+
+        async def run(self):
+            self.ran += 1
+            await asyncio.Event().wait()
+
+        watch = run
+
+        async def wait(self):
+            raise BusUnavailable("the journal is still being read")
+
+    monkeypatch.setattr(top, "Presence", Away)
+    monkeypatch.setattr(top, "Projection", Away)
+    watch = top.Watch(SimpleNamespace(), None)
+    async with watch.watching():
+        await asyncio.sleep(0)
+        assert (watch._presence.ran, watch._sessions.ran) == (1, 2)

@@ -141,6 +141,15 @@ def test_a_client_needs_no_web_server():
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
+def test_a_gateway_says_what_it_needs():
+    """Without the extra `server` it is one line that tells how to get it, and exit code 2."""
+    code = "import sys; sys.modules['aiohttp'] = None; from fedbus.__main__ import main; sys.exit(main())"
+    command = [sys.executable, "-c", code, "gateway", "--nats", "nats://127.0.0.1:1"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert done.stderr == "fedbus: a gateway needs aiohttp, which is not installed: pip install 'fedbus[server]'\n"
+
+
 @pytest.mark.parametrize("missing", ["typer", "rich", "orjson"])
 def test_the_bare_install_says_what_to_install(missing):
     """Without the extra, `fedbus` is one line that tells how to get it, and exit code 2."""

@@ -138,7 +138,7 @@ def test_a_port_answers_prometheus():
     assert found["fedbus_work"].samples[0].value == 3
     with pytest.raises(ConfigError, match="cannot listen"):
         setup("client", "b", {}, Wanted(metrics_port=tracing.metrics_port))
-    with pytest.raises(ConfigError, match="cannot listen on .* port 65536"):
+    with pytest.raises(ConfigError, match="port 65536: bind"):
         setup("client", "b", {}, Wanted(metrics_port=65536))
     assert tracing.shutdown()
     with pytest.raises(OSError):
