@@ -9,6 +9,7 @@ drops the oldest. Clients need no other way out than the one they have.
 from __future__ import annotations
 
 import asyncio
+import logging
 from contextlib import suppress
 
 from fedbus.errors import FedbusError
@@ -16,6 +17,8 @@ from fedbus.exchange.station import Station
 from fedbus.messages.spans import SpanEnded, SpanEvent, SpansEnded
 from fedbus.telemetry import Telemetry
 from fedbus.telemetry.outlet import EndedSpan, Outlet
+
+log = logging.getLogger("fedbus.exchange")
 
 GATHER_S = 1.0
 """How long spans wait for others to travel with: a message costs its sender as much as ten spans, and with 0.2 s the
@@ -60,7 +63,10 @@ async def _send(station: Station, outlet: Outlet) -> None:
     for trace_id, spans in by_trace.items():
         body = SpansEnded.model_construct(trace_id=trace_id, spans=tuple(map(_told, spans)), dropped=outlet.dropped)
         headers = {"traceparent": f"00-{trace_id}-{spans[0].span_id}-01"}
-        await station.say(station.subjects.span(station.peer), body, headers)
+        try:
+            await station.say(station.subjects.span(station.peer), body, headers)
+        except (ValueError, OverflowError) as error:  # what cannot be packed costs a picture, and no role its life
+            log.warning("%d spans are not told: %s", len(spans), error)
 
 
 def _told(span: EndedSpan) -> SpanEnded:

@@ -84,7 +84,9 @@ class _File(logging.handlers.RotatingFileHandler):
     """
 
     def __init__(self, path: Path) -> None:
-        super().__init__(path, maxBytes=FILE_BYTES_MAX, backupCount=FILES_KEPT, encoding="utf-8")
+        # as stderr does: halves of characters, of names of files that are not UTF-8, cost no line
+        errors = "backslashreplace"
+        super().__init__(path, maxBytes=FILE_BYTES_MAX, backupCount=FILES_KEPT, encoding="utf-8", errors=errors)
         self._opened = self._here()
 
     def _here(self) -> tuple[int, int] | None:

@@ -31,6 +31,9 @@ EVENTS_MAX: Final = 64
 ITEMS_MAX: Final = 64
 """Attributes of a span or an event, items of an attribute, and links of a span."""
 
+NUMBER_MAX: Final = 2**63
+"""A number from here on, and one that is none, travels as a text."""
+
 Value = bool | int | float | str | list[str]
 Told = dict[str, Value]
 
@@ -155,11 +158,11 @@ def told(span: ReadableSpan) -> EndedSpan:
         trace_id=f"{context.trace_id:032x}",
         span_id=f"{context.span_id:016x}",
         parent_id=f"{span.parent.span_id:016x}" if span.parent is not None else "",
-        name=span.name[:TEXT_CHARS_MAX],
+        name=text_of(span.name),
         kind=span.kind.name.lower(),
         start_at=(span.start_time or 0) / 1e9,
         end_at=(span.end_time or 0) / 1e9,
-        error=(status.description or "failed")[:TEXT_CHARS_MAX] if failed else "",
+        error=text_of(status.description or "failed") if failed else "",
         attributes=bounded(span.attributes),
         events=tuple(EndedEvent(one.name, one.timestamp / 1e9, bounded(one.attributes)) for one in events),
         links=tuple(f"{one.context.trace_id:032x}-{one.context.span_id:016x}" for one in span.links[:ITEMS_MAX]),
@@ -175,10 +178,17 @@ def bounded(attributes: Mapping[str, object] | None) -> Told:
 
 
 def _value(value: object) -> Value:
-    if isinstance(value, str):
-        return value[:TEXT_CHARS_MAX]
-    if isinstance(value, bool | int | float):
-        return value
     if isinstance(value, list | tuple):
-        return [str(item)[:TEXT_CHARS_MAX] for item in value[:ITEMS_MAX]]
-    return str(value)[:TEXT_CHARS_MAX]
+        return [text_of(item) for item in value[:ITEMS_MAX]]
+    if isinstance(value, bool) or (isinstance(value, int | float) and -NUMBER_MAX < value < NUMBER_MAX):
+        return value
+    return text_of(value)
+
+
+def text_of(value: object) -> str:
+    """Return something as a text that can travel: bounded, and without the halves of characters that files' names hold.
+
+    An error that names a file whose name is not UTF-8 has them; packing them for the bus would fail.
+    """
+    text = str(value)[:TEXT_CHARS_MAX]
+    return text if text.isascii() else text.encode(errors="replace").decode()

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 
 from fedbus.telemetry.context import context_of, passed_on
 from fedbus.telemetry.names import Attributes, AttributeValue
-from fedbus.telemetry.outlet import EVENTS_MAX, ITEMS_MAX, TEXT_CHARS_MAX, EndedEvent, EndedSpan, Outlet, bounded
+from fedbus.telemetry.outlet import EVENTS_MAX, ITEMS_MAX, EndedEvent, EndedSpan, Outlet, bounded, text_of
 
 
 class RecordedSpan:
@@ -87,11 +87,11 @@ class RecordedSpan:
                 trace_id,
                 span_id,
                 self._parent_id,
-                self._name[:TEXT_CHARS_MAX],
+                text_of(self._name),
                 self._kind,
                 self._start_at,
                 self._now(),
-                self._error[:TEXT_CHARS_MAX],
+                text_of(self._error),
                 bounded(self._attributes),
                 tuple(EndedEvent(name, at, bounded(of)) for name, at, of in self._events),
                 tuple(self._links[:ITEMS_MAX]),

@@ -12,7 +12,7 @@ from fedbus.errors import BusFull
 from fedbus.exchange.spans import BATCH_MAX, GATHER_S, carry
 from fedbus.exchange.station import Station
 from fedbus.federation.traces import RoundTrace, Spans, spans_of, why_not
-from fedbus.messages.envelope import Envelope, encode
+from fedbus.messages.envelope import Envelope, decode, encode
 from fedbus.messages.ids import Peer
 from fedbus.messages.spans import SpanEnded, SpansEnded
 from fedbus.messages.subjects import Subjects
@@ -190,3 +190,44 @@ def test_a_broker_without_memory_for_spans_does_without(caplog):
 
     run_virtual(main())
     assert "spans are not kept on the bus" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "what", ["\udcff", 2**70, -(2**63) - 1, float("nan"), float("inf"), ["\udcff"], {1: "\udcff"}, None]
+)
+def test_no_word_of_a_span_ends_a_role(what):
+    """Half a character, as in names of files that are not UTF-8, or a number that is too large, is told otherwise."""
+
+    async def main():
+        scene = Scene()
+        await scene.begin()
+        span = scene.traces.start_span("train", parent={"traceparent": f"00-{'a' * 32}-{'b' * 16}-01"})
+        span.set("what", what)
+        span.event("said", {"what": what})
+        span.fail(f"cannot read {what}")
+        span.end()
+        await asyncio.sleep(3 * GATHER_S)
+        assert not scene.carrying.done() and await scene.count() == 1
+        (message,) = await scene.reader.newest(OURS.stream("span"), OURS.span())
+        (told,) = decode(message.data, message.subject).body.spans
+        assert told.error.startswith("cannot read ") and isinstance(told.attributes["what"], str | list)
+        await scene.end()
+
+    run_virtual(main())
+
+
+def test_what_cannot_be_packed_costs_a_picture(monkeypatch, caplog):
+    """Whatever is wrong with a span, who carries it goes on to the next."""
+
+    async def main():
+        scene = Scene()
+        await scene.begin()
+        for number in range(2):
+            monkeypatch.setattr("fedbus.telemetry.recorded.text_of", (lambda _: "\udcff") if not number else str)
+            scene.traces.start_span("x", parent={"traceparent": f"00-{'a' * 31}{number}-{'b' * 16}-01"}).end()
+            await asyncio.sleep(3 * GATHER_S)
+        assert await scene.count() == 1
+        await scene.end()
+
+    run_virtual(main())
+    assert "1 spans are not told" in caplog.text

@@ -131,7 +131,9 @@ def test_a_file_is_rotated_and_opened_anew_when_it_was_moved(written, tmp_path, 
         log.info("line %d of some length", number)
     assert file.stat().st_size <= 400 and (tmp_path / "k.log.1").exists()
     file.rename(tmp_path / "moved.log")
+    log.info("the name is \udcff")
     log.info("after the move")
+    assert "the name is \\udcff\n" in file.read_text()
     assert file.read_text().endswith("after the move\n") and "after" not in (tmp_path / "moved.log").read_text()
 
 
