@@ -36,12 +36,16 @@ from fedbus.messages.registry import (
 from fedbus.store.references import References, read_references
 from fedbus.store.registry import RegistryStore, Revision
 from fedbus.store.removal import Collected, Removal
+from fedbus.together import together
 
 if TYPE_CHECKING:
     from fedbus.federation.service import Federation
 
 GRACE_S = 600.0
 """From a removal to the end of the arrays: who has begun to download a large model a moment before may go on."""
+
+LOOKS = 32
+"""Versions that a store is asked for at once: each is two requests, and a collection may have many thousands."""
 
 
 class Registry:
@@ -341,7 +345,16 @@ class Registry:
         models = self._federation.models
         if models.archive is None:
             return going, kept
-        last = {entry.version for entry in going if not await models.is_archived(entry)}
+        last: set[str] = set()
+
+        async def look(entry: ModelPublished) -> None:
+            if not await models.is_archived(entry):
+                last.add(entry.version)
+
+        for start in range(0, len(going), LOOKS):
+            async with together() as group:
+                for entry in going[start : start + LOOKS]:
+                    group.create_task(look(entry))
         why = dict.fromkeys(last, f"it is not archived in {models.archive.store.url} yet")
         return [entry for entry in going if entry.version not in last], {**kept, **why}
 

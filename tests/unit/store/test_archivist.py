@@ -14,6 +14,7 @@ from fedbus.clock import SystemClock
 from fedbus.config.session import SessionConfig
 from fedbus.errors import BadMessage, NotFound, StoreUnavailable
 from fedbus.federation.models import Models
+from fedbus.federation.service import Federation
 from fedbus.messages import records
 from fedbus.messages.records import Entry
 from fedbus.messages.subjects import Subjects
@@ -204,6 +205,38 @@ async def test_a_record_without_a_file_does_not_count(world):
     await world.archivist().once()
     await world.store.remove("w/s-1.safetensors")
     assert not await world.archive.has(entry)
+
+
+async def test_what_the_store_has_not_yet_is_not_collected(world):
+    """The bus has the only copy then; when it is archived the next collection lets it go, and it can be read."""
+    made = [await world.publish(f"s-{number}", round_=number) for number in range(5)]
+    first = made[0]
+    config = SessionConfig(rounds=4)
+    await world.say(
+        records.SessionStarted(config=config, version="s-0", blob=first.blob, digest=first.digest, nbytes=first.nbytes),
+        *made[1:],
+        records.SessionEnded(outcome="completed", reason="r", version="s-4"),
+    )
+    async with Federation(world.bus, workspace="w", name="eve", workers=Inline(), store=world.store) as federation:
+        await federation.registry.set_retention(2)
+        found = await federation.registry.collect(grace_s=0)
+        assert found.removed == () and set(found.kept) == {"s-0", "s-1", "s-2"}
+        assert all("not archived" in why for why in found.kept.values())
+        await world.archivist().once()
+        assert (await federation.registry.collect(grace_s=0)).removed == ("s-0", "s-1", "s-2")
+        assert (await federation.registry.find("s-1")).kept == "archived"
+        assert (await federation.models.get("s-1"))["w"].shape == (300_000,)
+
+
+async def test_a_file_that_was_cut_short_does_not_count(world):
+    """Somebody's copy of a store broke off: the version is not archived, so nothing lets go of it, and is put again."""
+    entry = await world.publish("s-1")
+    await world.archivist().once()
+    path = world.store.root / "w" / "s-1.safetensors"
+    path.write_bytes(path.read_bytes()[: entry.nbytes])
+    assert not await world.archive.has(entry)
+    await world.archivist()._copy(entry)
+    assert await world.archive.has(entry) and (await world.archive.read(entry)).manifest.digest == entry.digest
 
 
 async def test_records_tell_settings_and_metrics(world, monkeypatch):
