@@ -105,6 +105,6 @@ class Numbers:
         about: dict[str, telemetry.AttributeValue] = {
             telemetry.HTTP_METHOD: request.method if request.method in METHODS else "_OTHER",
             telemetry.HTTP_ROUTE: resource.canonical if resource is not None else "",
-            telemetry.HTTP_STATUS: response.status,
         }
         self._meters.record(metrics.REQUEST_DURATION, seconds, about)
+        self._meters.add(metrics.REQUESTS, 1, {**about, telemetry.HTTP_STATUS: response.status})
