@@ -131,3 +131,37 @@ def test_an_event_reaches_the_page_by_itself(open_page, place):
     row = page.get_by_role("row").filter(has=page.get_by_role("link", name="from-elsewhere"))
     expect(row).to_contain_text("completed")
     expect(row).to_contain_text("2 of 2")
+
+
+def test_a_page_that_heard_nothing_goes_on_and_a_reset_lets_it_begin_anew(open_page, place):
+    """A stream that breaks before its first event goes on from where it began; after `reset` all is read anew."""
+    page = open_page("#/sessions")
+    told = page.evaluate("fetch('/api/v1/overview').then((answer) => answer.text())")
+    streams = [
+        f"id: 7.0\n\nevent: overview\ndata: {told}\n\n",
+        "id: 0.0\nevent: reset\ndata: {}\n\n",
+        f"id: 3.0\n\nevent: overview\ndata: {told}\n\n",
+    ]
+    asked: list[str] = []
+    listed: list[int] = []
+
+    def answer(route) -> None:
+        asked.append(urlsplit(route.request.url).query)
+        if not streams:
+            route.continue_()
+            return
+        body = streams.pop(0)
+        route.fulfill(status=200, content_type="text/event-stream", body=body)
+
+    def count(request) -> None:
+        if urlsplit(request.url).path == "/api/v1/sessions":
+            listed.append(len(asked))
+
+    page.route("**/api/v1/events*", answer)
+    page.on("request", count)
+    page.reload()
+    expect(page.locator("#live")).to_have_attribute("data-status", "live", timeout=15_000)
+    while streams or len(asked) < 4:
+        page.wait_for_timeout(100)
+    assert asked == ["", "after=7.0", "", "after=3.0"]
+    assert any(after >= 3 for after in listed), "the list was not read again behind the reset"

@@ -94,7 +94,14 @@ function open() {
     timer = setTimeout(open, Math.min(RETRY_MS_MAX, 300 * 2 ** tries) * (0.75 + Math.random() / 2));
   };
   for (const kind of KINDS) source.addEventListener(kind, heard);
+  // The journal was written again: what was heard no longer holds, and views read anew when it is live again.
+  source.addEventListener("reset", () => {
+    last = "";
+    become("reconnecting");
+    open();
+  });
   source.addEventListener("overview", (event) => {
+    if (event.lastEventId) last = event.lastEventId; // who has heard nothing yet also goes on from where it began
     live.overview = JSON.parse(event.data);
     clock.set(live.overview.at);
     tell("overview", live.overview);
