@@ -34,7 +34,13 @@ SessionName = Annotated[str, Field(pattern=rf"^[A-Za-z0-9_-]{{1,{SESSION_CHARS_M
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 """A BLAKE3 digest in hexadecimal."""
 
-Reason = Annotated[str, Field(max_length=2000)]
+
+def _sayable(text: object) -> object:
+    """Replace halves of characters, which an error has that names a file whose name is not UTF-8: none can travel."""
+    return text if not isinstance(text, str) or text.isascii() else text.encode(errors="replace").decode()
+
+
+Reason = Annotated[str, BeforeValidator(_sayable), Field(max_length=2000)]
 """A sentence for a person."""
 
 Number = Annotated[float, Field(allow_inf_nan=False)]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from fedbus.messages.envelope import Envelope, decode, encode
 from fedbus.messages.reasons import by_reason
+from fedbus.messages.reports import TaskFailed
 
 
 def test_a_reason_that_many_have_is_said_once():
@@ -20,3 +22,9 @@ def test_reasons_of_equally_many_go_by_name():
 def test_more_than_five_reasons_are_not_said():
     """An app may raise something else on each client: the text stays one that is read."""
     assert by_reason({f"site-{i}": str(i) for i in range(9)}).count(";") == 4
+
+
+def test_a_reason_may_name_any_file():
+    """An error of an app's may hold half a character; it travels as a question mark, and ends nobody."""
+    body = TaskFailed(session="s", round=1, attempt=0, stage="train", reason="OSError: caf\udce9 é \U0001f4c1")
+    assert decode(encode(Envelope("i", "w", "f", body)), "here").body.reason == "OSError: caf? é \U0001f4c1"
