@@ -6,7 +6,7 @@ no longer is read from the archive, where there is one.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing, suppress
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -95,7 +95,7 @@ class Models:
             raise BadMessage(f"model {version}: expected the digest {entry.digest}, got {stored.manifest.digest}")
         return stored
 
-    async def chunks(self, version: str) -> AsyncIterator[Payload]:
+    async def chunks(self, version: str) -> AsyncGenerator[Payload, None]:
         """Yield a model's bytes chunk by chunk, in memory independent of its size; from the bus each is checked.
 
         From the archive the whole is: `BadMessage` behind the last one says that none of them is to be used.
