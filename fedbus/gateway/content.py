@@ -110,8 +110,9 @@ async def _bytes(models: Models, entry: ModelPublished, head: bytes, span: Span)
     # of all of it, read in order, also what a store behind the bus gives is checked
     whole = (start, stop) == (0, entry.nbytes)
     pieces = models.chunks(entry.version) if whole else models.span(entry.version, start, stop)
-    async for piece in pieces:
-        yield piece
+    async with aclosing(pieces):  # whoever has gone wants nothing more to be fetched ahead
+        async for piece in pieces:
+            yield piece
 
 
 async def _send(

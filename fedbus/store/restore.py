@@ -75,6 +75,7 @@ class Restore:
         self._archive = archive
         self._journal = Journal(bus, subjects)
         self._models = ModelStore(bus, subjects, workers)
+        self._registry = RegistryStore(bus, subjects, "restore")
         self._run = secrets.token_hex(4)
 
     async def restore(self) -> Restored:
@@ -92,6 +93,7 @@ class Restore:
         left = [found for journal in contents.journals if (found := await self._left(journal, done)) is not None]
         missing = [blob for blob in contents.blobs if not await self._is_there(blob)]
         done.blobs_there = [blob.blob for blob in contents.blobs if blob not in missing]
+        await self._call_back({blob.blob for blob in missing})
         for blob in missing:
             await self._put_blob(blob, done)
         await self._enter(contents, done)
@@ -141,6 +143,15 @@ class Restore:
         return await self._models.is_whole(blob.blob)  # a broker that lost its store in between may have some of it
 
     # ---- what is brought back
+
+    async def _call_back(self, blobs: set[str]) -> None:
+        """Forget removals of what is brought back, or whoever goes on with them removes it again."""
+
+        async def decide(state: RegistryState) -> RegistryState | None:
+            left = tuple(one for one in state.retired if one.blob not in blobs)
+            return None if left == state.retired else state.model_copy(update={"retired": left})
+
+        await self._registry.change("brought back from a backup", decide)
 
     async def _put_blob(self, blob: BlobFile, done: Restored) -> None:
         frames = self._archive.frames(blob.file, blob.nbytes)
@@ -209,17 +220,16 @@ class Restore:
                 state = body
             elif isinstance(body, VersionNote):
                 notes[body.version] = body
-        registry = RegistryStore(self._bus, self._subjects, "restore")
 
         async def decide(there: RegistryState) -> RegistryState | None:
             done.registry = not (there.stages or there.retired or there.imports or there.keep_last)
             return state.model_copy(update={"imports": ()}) if done.registry else None
 
-        await registry.change("restored from a backup", decide)
-        known = await registry.notes()
+        await self._registry.change("restored from a backup", decide)
+        known = await self._registry.notes()
         for version, note in notes.items():
             if note.note and version not in known:
-                await registry.annotate(version, note.note)
+                await self._registry.annotate(version, note.note)
 
     async def _advance(self, contents: Contents, done: Restored) -> None:
         if not done.sessions:

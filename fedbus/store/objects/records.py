@@ -27,8 +27,6 @@ RECORD_BYTES_MAX = 2**22
 
 FIELDS = ModelPublished.model_fields.keys()
 
-FIELDS = ModelPublished.model_fields.keys()
-
 FORMAT = 1
 """Of the record; a higher one is refused with that reason."""
 

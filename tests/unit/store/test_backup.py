@@ -25,7 +25,7 @@ from fedbus.store.backup import Backup
 from fedbus.store.journal import Journal, mark_of
 from fedbus.store.models import ModelStore
 from fedbus.store.registry import RegistryStore
-from fedbus.store.removal import Removal
+from fedbus.store.removal import Collected, Removal
 from fedbus.store.restore import MARGIN, Restore, WouldOverwrite
 from fedbus.store.streams import ensure_streams
 from fedbus.testing.loop import run_virtual
@@ -607,6 +607,8 @@ async def test_what_was_removed_by_mistake_is_brought_back(directory):
     done = await house.restore(directory)
     assert done.blobs == ["s-0-ab"] and not (await house.models.find("s-0")).removed_at
     assert await house.models.read("s-0-ab")
+    await house.removal.go_on(Collected())
+    assert await house.models.read("s-0-ab"), "the removal is over: nobody goes on with it"
 
 
 @virtual
