@@ -82,7 +82,7 @@ async def test_an_upload_that_breaks_off_leaves_nothing(house, eventually):
     host, port = url.removeprefix("http://").split(":")
     async with fedbus.connect(house.url) as federation:
         _, writer = await asyncio.open_connection(host, int(port))
-        head = f"POST {API}/models?version=half HTTP/1.1\r\nHost: x\r\nContent-Length: {len(data)}\r\n"
+        head = f"POST {API}/models?version=half HTTP/1.1\r\nHost: {host}\r\nContent-Length: {len(data)}\r\n"
         writer.write(f"{head}Content-Type: application/octet-stream\r\n\r\n".encode())
         writer.write(data[: len(data) // 2])
         await writer.drain()
