@@ -84,8 +84,22 @@ def _head(seen: OverviewView, width: int) -> Iterator[Text]:
         names = [f"{peer.name} leads" if peer.leads else peer.name for peer in seen.coordinators]
         yield _text(f"coordinators  {', '.join(names) or 'one answers'}")
     yield _text(f"gateways      {', '.join(peer.name for peer in seen.gateways) or 'none'}")
+    yield from _archive(seen)
     doing = ", ".join(f"{count} {what}" for what, count in sorted(seen.clients_doing.items(), key=lambda of: -of[1]))
     yield _text(f"clients       {seen.clients}{f': {doing}' if doing else ''}")
+
+
+def _archive(seen: OverviewView) -> Iterator[Text]:
+    store = seen.archive
+    if store is None:
+        return
+    waiting = f", {store.waiting} to come ({size(store.waiting_bytes)})" if store.waiting else ""
+    if store.waiting and store.since_at is not None:
+        waiting += f", the first for {duration(seen.at - store.since_at)}"
+    lost = f", {len(store.refused)} cannot be" if store.refused else ""
+    failing = f"; fails: {store.error}" if store.error else ""
+    style = "red" if store.error else ""
+    yield _text(f"store         {store.store}: {store.archived} archived{waiting}{lost}{failing}", style)
 
 
 def _combiners(glance: Glance) -> list[Text]:

@@ -25,7 +25,8 @@ from fedbus.gateway.feed import Feed
 from fedbus.gateway.overview import combiners_of, coordinators_of, waits_of
 from fedbus.gateway.presence import Presence
 from fedbus.gateway.projection import Projection
-from fedbus.gateway.views import BrokerView, OverviewView, PeerView, StreamView
+from fedbus.gateway.views import ArchiveView, BrokerView, OverviewView, PeerView, StreamView
+from fedbus.messages.presence import Archiving
 from fedbus.messages.queries import Seen
 from fedbus.together import together
 from fedbus.version import __version__
@@ -121,6 +122,7 @@ class Watch:
             sessions=self._sessions.statuses(now),
             models=next((s.messages for s in broker.streams if s.name == federation.subjects.stream("model")), 0),
             waits=waits_of(known.waits),
+            archive=next((_archive(peer.archive) for peer in known.gateways if peer.archive is not None), None),
         )
         infos = list(folded.sessions.values())
         running = [info for info in infos if not info.ended]
@@ -154,6 +156,20 @@ def _gateway(peer: Seen) -> PeerView:
     since_at, seen_at = peer.since_at, peer.seen_at
     return PeerView(
         role="gateway", name=peer.name, version=peer.version, doing=peer.doing, since_at=since_at, seen_at=seen_at
+    )
+
+
+def _archive(told: Archiving) -> ArchiveView:
+    """Return how far the copying is, as a gateway has said it with its latest heartbeat."""
+    return ArchiveView(
+        store=told.store,
+        archived=told.archived,
+        waiting=told.waiting,
+        waiting_bytes=told.waiting_bytes,
+        since_at=told.since_at or None,
+        error=told.error,
+        error_at=told.error_at or None,
+        refused=dict(told.refused),
     )
 
 

@@ -59,6 +59,7 @@ def _answer_to(what: str, roster: Roster, waits: AllWaits, at: float) -> Body:
                     seen_at=known.seen_at,
                     members=known.hello.members,
                     first=known.hello.first,
+                    archive=known.hello.archive,
                 )
                 for peer, known in sorted(roster.peers.items(), key=lambda item: item[0])
                 if peer.role in ROLES[what]

@@ -24,7 +24,7 @@ from fedbus.clock import Clock
 from fedbus.errors import BadMessage, BusFull, BusUnavailable, NameTaken
 from fedbus.messages.envelope import Body, Envelope, decode, encode
 from fedbus.messages.ids import Peer
-from fedbus.messages.presence import Bye, Hello, NameIsTaken, WhoIsThere
+from fedbus.messages.presence import Archiving, Bye, Hello, NameIsTaken, WhoIsThere
 from fedbus.messages.subjects import Subjects
 from fedbus.together import together
 from fedbus.version import __version__
@@ -77,6 +77,7 @@ class Station:
         self.source = incarnation if life == 1 else f"{incarnation}.{life}"
         self.clock = clock
         self.doing: Callable[[], str] = lambda: ""
+        self.archiving: Callable[[], Archiving | None] = lambda: None
         self._heartbeat_s = heartbeat_s
         self._attributes = dict(attributes or {})
         self._members = members
@@ -235,6 +236,7 @@ class Station:
             doing=self.doing()[:200],
             members=self._members,
             first=self._first,
+            archive=self.archiving(),
         )
         await self.say(self.subjects.presence(self.peer), hello)
 

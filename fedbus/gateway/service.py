@@ -39,7 +39,7 @@ from fedbus.gateway.server import Runner
 from fedbus.gateway.spans import TraceBook
 from fedbus.gateway.table import OPERATIONS
 from fedbus.messages.ids import Peer
-from fedbus.messages.presence import NameIsTaken
+from fedbus.messages.presence import TOLD_MAX, Archiving, NameIsTaken
 from fedbus.store.archivist import Archivist
 from fedbus.store.objects import Store
 from fedbus.telemetry import Telemetry
@@ -89,6 +89,7 @@ class Gateway:
         self._workers = workers
         self.station = Station(bus, workspace, Peer("gateway", name), incarnation, clock, heartbeat_s=HEARTBEAT_S)
         self.station.doing = self._doing
+        self.station.archiving = self._archive_state
         self.draining = asyncio.Event()
         self.presence = Presence(self.federation, clock)
         self.feed = Feed(
@@ -191,6 +192,21 @@ class Gateway:
                     self.station.heed(heard.envelope.body)
         finally:
             await told.close()
+
+    def _archive_state(self) -> Archiving | None:
+        if self.archivist is None:
+            return None
+        state = self.archivist.state
+        return Archiving(
+            store=state.store[:200],
+            archived=state.archived,
+            waiting=state.waiting,
+            waiting_bytes=state.waiting_bytes,
+            since_at=state.since_at,
+            error=state.error[:200],
+            error_at=state.error_at,
+            refused={version: why[:200] for version, why in list(state.refused.items())[:TOLD_MAX]},
+        )
 
     def _doing(self) -> str:
         return "drains" if self.draining.is_set() else f"serves {self._requests} requests"

@@ -48,11 +48,30 @@ def members_of(crowd: str, first: int, members: int) -> list[str]:
     return names if names and is_name(names[-1]) else []
 
 
+TOLD_MAX = 5
+"""Versions that cannot be archived, with the reason, of which a `Hello` tells: a log and REST tell of more."""
+
+Told = Annotated[str, Field(max_length=200)]
+
+
+class Archiving(Body):
+    """How far a gateway is with copying what is published to a store (`fedbus.store.archivist.ArchivistState`)."""
+
+    store: Told
+    archived: Count = 0
+    waiting: Count = 0
+    waiting_bytes: Count = 0
+    since_at: Number = 0.0
+    error: Told = ""
+    error_at: Number = 0.0
+    refused: Annotated[dict[Name, Told], Field(max_length=TOLD_MAX)] = {}
+
+
 class Hello(Body):
     """I am here, and shall say so again within ``heartbeat_s``.
 
     ``members``, ``first``: of a crowd, for how many clients it speaks, and from which number on (`members_of`). Each of
-    them is there as long as the crowd is, with its incarnation and attributes.
+    them is there as long as the crowd is, with its incarnation and attributes. ``archive``: of a gateway with a store.
     """
 
     incarnation: Name
@@ -62,6 +81,7 @@ class Hello(Body):
     doing: Annotated[str, Field(max_length=200)] = ""
     members: Annotated[int, Field(ge=0, le=MEMBERS_MAX)] = 0
     first: Annotated[int, Field(ge=0, le=FIRST_MAX)] = 0
+    archive: Archiving | None = None
 
 
 class Bye(Body):

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from fedbus.messages.envelope import Body
 from fedbus.messages.ids import Count, MaybeName, Name, Number, Reason
-from fedbus.messages.presence import Attributes
+from fedbus.messages.presence import Archiving, Attributes
 
 
 class Ask(Body):
@@ -19,7 +19,7 @@ class Seen(Body):
     """Somebody who is there.
 
     ``members``, ``first``: of a crowd, which clients it is (`presence.members_of`). ``crowd``: of one of these, shown
-    by itself, which crowd speaks for it.
+    by itself, which crowd speaks for it. ``archive``: as in `Hello`.
     """
 
     role: Name
@@ -33,6 +33,7 @@ class Seen(Body):
     members: Count = 0
     first: Count = 0
     crowd: MaybeName = ""
+    archive: Archiving | None = None
 
 
 class Roster(Body):

@@ -14,7 +14,7 @@ from fedbus.cli import top
 from fedbus.cli.screen import fit, lines, wait_line
 from fedbus.cli.top import Glance, SessionLine
 from fedbus.errors import BusUnavailable
-from fedbus.gateway.views import BrokerView, OverviewView, PeerView, StreamView, WaitView
+from fedbus.gateway.views import ArchiveView, BrokerView, OverviewView, PeerView, StreamView, WaitView
 
 NOW = 1_700_000_000.0
 
@@ -196,3 +196,22 @@ async def test_where_nobody_is_that_is_shown(monkeypatch):
     async with watch.watching():
         await asyncio.sleep(0)
         assert (watch._presence.ran, watch._sessions.ran) == (1, 2)
+
+
+def test_the_store_is_told_where_there_is_one():
+    """How much of what was published it has, what is to come since when, and why it does not go on."""
+    assert not any(line.plain.startswith("store") for line in lines(glance(), 120, 40))
+    known = {"store": "s3://b/models", "archived": 31, "waiting": 4, "waiting_bytes": 2_000_000, "since_at": NOW - 60}
+    (line,) = [
+        line.plain
+        for line in lines(glance(archive=ArchiveView(**known, error="it is away", refused={"s-1": "no"})), 160, 40)
+        if line.plain.startswith("store")
+    ]
+    told = "31 archived, 4 to come (2 MB), the first for 60 s, 1 cannot be; fails: it is away"
+    assert line == f"store         s3://b/models: {told}"
+    (line,) = [
+        line.plain
+        for line in lines(glance(archive=ArchiveView(store="file:///m", archived=2)), 80, 24)
+        if line.plain.startswith("store")
+    ]
+    assert line == "store         file:///m: 2 archived"

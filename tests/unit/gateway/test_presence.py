@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 
 import pytest
 from asker import ask, gateway_in, make_gateway
 from whole_house import House
 
 from fedbus.bus.memory import MemoryBus
+from fedbus.cli.top import Watch
 from fedbus.clock import Clock
 from fedbus.errors import NameTaken
 from fedbus.federation.service import Federation
 from fedbus.gateway.presence import Presence, doings
+from fedbus.messages.presence import TOLD_MAX
 from fedbus.messages.queries import Seen
+from fedbus.store.archivist import ArchivistState
 from fedbus.testing.loop import run_virtual
 from fedbus.together import together
 
@@ -239,5 +243,32 @@ def test_of_two_gateways_of_one_name_the_later_ends():
             await house.settle()
             assert (await ask(first, "GET", f"{API}/overview")).status == 200
             assert not [task for task in house.tasks if task.done() and task.exception()]
+
+    run_virtual(scene())
+
+
+def test_a_gateways_store_is_known_over_the_bus():
+    """What its archivist says travels with its heartbeat, bounded, to the one who looks from a terminal."""
+
+    async def scene():
+        house = house_of()
+        refused = {f"s-{i}": "x" * 1000 for i in range(50)}
+        state = ArchivistState("s3://b/m", archived=3, waiting=2, waiting_bytes=9, since_at=5.0, refused=refused)
+        async with gateway_in(house) as gateway, house.federation() as federation:
+            watch = Watch(federation, house.clock)
+            async with watch.watching():
+                assert (await watch.look()).overview.archive is None
+                gateway.archivist = SimpleNamespace(state=state)
+                await gateway.station.hello()
+                await house.settle()
+                told = (await watch.look()).overview.archive
+        assert (told.store, told.archived, told.waiting, told.waiting_bytes, told.since_at) == (
+            "s3://b/m",
+            3,
+            2,
+            9,
+            5.0,
+        )
+        assert (told.error, told.error_at, len(told.refused)) == ("", None, TOLD_MAX)
 
     run_virtual(scene())

@@ -132,6 +132,16 @@ VERDICT = reports.Verdict(
     stale=1,
     spent=SPENT,
 )
+ARCHIVING = presence.Archiving(
+    store="s3://b/p",
+    archived=1,
+    waiting=2,
+    waiting_bytes=3,
+    since_at=4.0,
+    error="away",
+    error_at=5.0,
+    refused={"s-1": "another digest"},
+)
 SEEN = queries.Seen(
     role="client",
     name="c-1",
@@ -144,6 +154,7 @@ SEEN = queries.Seen(
     members=7,
     first=14,
     crowd="sim",
+    archive=ARCHIVING,
 )
 WAIT = queries.Wait(
     session="s",
@@ -202,8 +213,16 @@ SAMPLES: list[envelope.Body] = [
     ),
     registry.VersionNote(version="s-1", note="# good", at=2.0, by="eve"),
     presence.Hello(
-        incarnation="i", heartbeat_s=2.0, attributes={"gpu": "yes"}, version="0.1", doing="idle", members=7, first=14
+        incarnation="i",
+        heartbeat_s=2.0,
+        attributes={"gpu": "yes"},
+        version="0.1",
+        doing="idle",
+        members=7,
+        first=14,
+        archive=ARCHIVING,
     ),
+    ARCHIVING,
     presence.Bye(incarnation="i"),
     presence.WhoIsThere(spread_s=0.5),
     presence.NameIsTaken(incarnation="i", since_at=1.5),
