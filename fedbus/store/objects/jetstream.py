@@ -35,6 +35,7 @@ from fedbus.errors import (
     Conflict,
     NotFound,
     StoreDenied,
+    StoreError,
     StoreUnavailable,
 )
 from fedbus.messages.ids import check_name
@@ -116,11 +117,11 @@ class JetStreamStore:
         generation = f"{int(time.time()):x}-{secrets.token_hex(6)}"
         try:
             size = await self._write(key, id_, generation, pieces)
-            head = _Head(key, generation, size, time.time())
-            before = await self._name(key, id_, head)
         except BaseException:
             await asyncio.shield(self._drop(id_, generation))
             raise
+        head = _Head(key, generation, size, time.time())
+        before = await self._named(key, id_, head)
         if before is not None:
             await self._drop(id_, before.generation)
         await self._sweep(id_, generation)
@@ -162,20 +163,37 @@ class JetStreamStore:
             await asyncio.gather(*under_way, return_exceptions=True)
         return size
 
-    async def _name(self, key: str, id_: str, head: _Head) -> _Head | None:
-        """Store the head behind the one that is there, which is returned."""
+    async def _named(self, key: str, id_: str, head: _Head) -> _Head | None:
+        """Store the head; returns the one that was there. Where it could not be, its pieces go.
+
+        Where nobody knows whether it was stored, they stay until a later put finds that they belong to no head: a head
+        without pieces would stand in the place of what was there.
+        """
+        was: list[_Head] = []
+        try:
+            await self._name(key, id_, head, was)
+        except StoreError:
+            stands = await self._find(key)
+            if stands != head:
+                await self._drop(id_, head.generation)
+                raise
+        return was[-1] if was else None
+
+    async def _name(self, key: str, id_: str, head: _Head, was: list[_Head]) -> None:
+        """Store the head behind the one that is there, which is noted in ``was``."""
         subject = self._subjects.object(id_, HEAD)
         with _translated(key):
             bus = await self._bus()
             for _ in range(TRIES_MAX):
                 last = await bus.last(self._stream, subject)
+                was[:] = [_head(last.data)] if last else []
                 try:
                     await bus.append(
                         self._stream, subject, msgpack.packb(head), expected_last=last.sequence if last else 0
                     )
                 except Conflict:
                     continue
-                return _head(last.data) if last else None
+                return
         raise StoreUnavailable(f"{key}: {TRIES_MAX} others have put it meanwhile")
 
     async def _sweep(self, id_: str, kept: str = "") -> None:

@@ -10,9 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from fedbus.errors import ConfigError, StoreUnavailable
+from fedbus.bus.memory import MemoryBroker, MemoryBus
+from fedbus.errors import BusUnavailable, ConfigError, StoreUnavailable
+from fedbus.messages.subjects import Subjects
 from fedbus.store.objects import open_store
 from fedbus.store.objects.directory import DirectoryStore
+from fedbus.store.objects.jetstream import JetStreamStore
 from fedbus.store.objects.registry import REGISTRY
 from fedbus.testing.store import check_store
 
@@ -113,3 +116,52 @@ def test_entry_points_and_registry_name_the_same():
     """An installed package and a plain checkout find the same stores."""
     told = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"][REGISTRY.group]
     assert told == {name: entry.value for name, entry in REGISTRY._own.items()}
+
+
+class Flaky:
+    """A bus whose answer to the next head that is stored is lost; ``stored``: whether it is stored."""
+
+    def __init__(self, bus):
+        self._bus = bus
+        self.stored = None
+
+    def __getattr__(self, name):
+        return getattr(self._bus, name)
+
+    async def append(self, stream, subject, data, **how):
+        stored = self.stored
+        if stored is None or not subject.endswith(".head"):
+            return await self._bus.append(stream, subject, data, **how)
+        self.stored = None
+        if stored:
+            await self._bus.append(stream, subject, data, **how)
+        raise BusUnavailable("no answer")
+
+
+@pytest.mark.parametrize("stored", [True, False])
+async def test_an_object_on_a_bus_whose_answer_was_lost_is_one_or_the_other(stored):
+    """The head was stored, or was not: what it names is there, whole, in either case; nothing else is left."""
+    bus = Flaky(MemoryBus(MemoryBroker(), "all"))
+    subjects = Subjects("w")
+
+    async def connected():
+        return bus
+
+    async def pieces(data):
+        yield data
+
+    async def read():
+        return b"".join([bytes(piece) async for piece in store.read("k")])
+
+    store = JetStreamStore(connected, subjects)
+    await store.put("k", pieces(b"old"))
+    bus.stored = stored
+    if stored:
+        await store.put("k", pieces(b"new"))
+    else:
+        with pytest.raises(StoreUnavailable):
+            await store.put("k", pieces(b"new"))
+    assert await read() == (b"new" if stored else b"old")
+    await store.put("k", pieces(b"newest"))
+    assert await read() == b"newest"
+    assert await bus.pending(subjects.stream("object"), subjects.objects()) == 2
