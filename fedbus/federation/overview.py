@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, get_args
 
 from fedbus.bus.base import Usage
-from fedbus.errors import BusUnavailable
+from fedbus.errors import BusDenied, BusUnavailable
 from fedbus.messages.queries import Seen, Wait
 from fedbus.store.streams import streams_of
 from fedbus.together import together
@@ -53,8 +53,15 @@ async def overview_of(federation: Federation, deadline_s: float) -> Overview:
 
 
 async def streams_of_workspace(federation: Federation, deadline_s: float) -> dict[str, Usage]:
-    """Return how full each stream of the workspace is that is there."""
+    """Return how full each stream of the workspace is that is there, and that we may see."""
+
+    async def ask(name: str) -> Usage | None:
+        try:
+            return await federation.bus.usage(name, deadline_s=deadline_s)
+        except BusDenied:
+            return None
+
     names = [spec.name for spec in streams_of(federation.subjects)]
     async with together() as group:
-        asked = {name: group.create_task(federation.bus.usage(name, deadline_s=deadline_s)) for name in names}
+        asked = {name: group.create_task(ask(name)) for name in names}
     return {name: usage for name, task in asked.items() if (usage := task.result()) is not None}

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from fedbus.bus.base import Message
 from fedbus.bus.patience import patiently
-from fedbus.errors import BadMessage, BusUnavailable, NotFound
+from fedbus.errors import BadMessage, BusDenied, BusUnavailable, NotFound
 from fedbus.federation.lineage import Lineage
 from fedbus.federation.registered import ModelInfo
 from fedbus.federation.registry import info_of, session_of
@@ -109,7 +109,8 @@ class Catalogue:
             try:
                 await self._federation.registry.store.read()
                 break
-            except (BusUnavailable, BadMessage):
+            except (BusUnavailable, BusDenied, BadMessage) as error:
+                log.debug("the registry cannot be read: %s", error)
                 await asyncio.sleep(AGAIN_S)
         await self._follow(subjects.stream("registry"), subjects.registry(), self._take_registered, lambda: None)
 

@@ -6,18 +6,24 @@ nobody looks --first question--> follows the stream, all that it keeps, then liv
 from __future__ import annotations
 
 import asyncio
+import logging
 from contextlib import suppress
 
 from fedbus.bus.patience import patiently
-from fedbus.errors import BusUnavailable
+from fedbus.errors import BusClosed, BusUnavailable, FedbusError
 from fedbus.federation.service import Federation
 from fedbus.federation.traces import Spans, TraceSpan
+
+log = logging.getLogger("fedbus.gateway")
 
 IDLE_S = 300.0
 """After so long without a question all is forgotten: 32 MiB that nobody looks at."""
 
 READ_S_MAX = 20.0
 """How long a question waits until what the broker keeps is read."""
+
+AGAIN_S = 5.0
+"""How long nobody asks the broker again where it does not let us read spans: it may not permit their stream."""
 
 
 class TraceBook:
@@ -29,6 +35,7 @@ class TraceBook:
         self._asked = asyncio.Event()
         self._asked_at = 0.0
         self._has_read = asyncio.Event()
+        self._failed = ""
 
     async def of(self, trace_id: str) -> tuple[TraceSpan, ...]:
         """Return the spans of a trace, by start; `BusUnavailable` where they cannot be read now."""
@@ -39,10 +46,12 @@ class TraceBook:
                 await self._has_read.wait()
         except TimeoutError as error:
             raise BusUnavailable("the spans on the bus could not be read in time: ask again in a moment") from error
+        if self._failed:
+            raise BusUnavailable(f"the spans on the bus cannot be read: {self._failed}")
         return self._spans.of(trace_id) if self._spans is not None else ()
 
     async def run(self) -> None:
-        """Follow the stream while somebody asks; until cancelled."""
+        """Follow the stream while somebody asks; until cancelled. What goes wrong is told to those who ask."""
         while True:
             await self._asked.wait()
             following = asyncio.ensure_future(self._follow())
@@ -52,10 +61,18 @@ class TraceBook:
                     if following.done():
                         following.result()
                         break
+            except BusClosed:
+                raise
+            except FedbusError as error:  # traces are not worth a gateway
+                log.warning("the spans on the bus cannot be read: %s", error)
+                self._failed = str(error)
+                self._has_read.set()
+                await asyncio.sleep(AGAIN_S)
             finally:
                 following.cancel()
-                with suppress(asyncio.CancelledError):
+                with suppress(asyncio.CancelledError, FedbusError):
                     await following
+            self._failed = ""
             self._asked.clear()
             self._has_read.clear()
             self._spans = None

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
 from asker import ask, gateway_in
 from whole_house import House
 
-from fedbus.gateway.spans import IDLE_S
+from fedbus.errors import BusDenied, BusUnavailable
+from fedbus.gateway.spans import AGAIN_S, IDLE_S
 from fedbus.messages.envelope import Envelope, encode
 from fedbus.messages.ids import Peer
 from fedbus.messages.spans import SpanEnded, SpansEnded
@@ -65,5 +67,41 @@ def test_a_session_or_round_that_is_not_there_is_404():
             for path in ("/api/v1/sessions/nobody/rounds/1/trace", "/api/v1/sessions/nobody/rounds/newest/trace"):
                 answer = await ask(gateway, "GET", path)
                 assert answer.status == 404 and "nobody" in answer.json["detail"]
+
+    run_virtual(scene())
+
+
+def test_a_stream_that_is_not_permitted_costs_nothing_else(monkeypatch):
+    """Where the broker lets nobody see spans and the registry, traces are 503 with the reason; all else is told."""
+    reason = "Permissions Violation"
+
+    async def scene():
+        house = House()
+        house.coordinator()
+        async with gateway_in(house) as gateway:
+            bus, subjects = gateway.federation.bus, gateway.federation.subjects
+            denied = {subjects.stream("span"), subjects.stream("registry")}
+            for name in ("pending", "usage", "last"):
+                call = getattr(bus, name)
+
+                async def refuse(stream, *rest, call=call, **more):
+                    if stream in denied:
+                        raise BusDenied(reason)
+                    return await call(stream, *rest, **more)
+
+                monkeypatch.setattr(bus, name, refuse)
+            for _ in range(2):
+                with pytest.raises(BusUnavailable, match=reason):
+                    await gateway.spans.of(TRACE)
+                await asyncio.sleep(AGAIN_S + 1)
+            again = house.live(gateway.catalogue.watch())
+            await asyncio.sleep(1)
+            assert not again.done()
+            await house.dismiss(again)
+            told = (await ask(gateway, "GET", "/api/v1/overview")).json
+            streams = {one["name"] for one in told["broker"]["streams"]}
+            assert told["coordinator_answers"] and streams and not streams & denied
+            monkeypatch.undo()
+            assert await gateway.spans.of(TRACE) == ()
 
     run_virtual(scene())
