@@ -39,6 +39,8 @@ class _Requests(web.RequestHandler):
         """Answer what never became a request of ours."""
         if isinstance(exc, ConnectionError):
             raise exc  # it has gone that asked: there is nobody to answer, and nothing to log
+        if isinstance(exc, UnicodeError):
+            status, message = 400, "a header is no UTF-8"  # one that aiohttp itself repeats: ours are told with care
         id_ = secrets.token_hex(8)
         log.log(logging.DEBUG if status < 500 else logging.ERROR, "%s: %d %s", id_, status, message, exc_info=exc)
         if request.writer.output_size > 0:

@@ -475,6 +475,7 @@ async def test_headers_without_utf8_are_refused_as_others():
         assert (await talk(foreign)).startswith(b"HTTP/1.1 403")
         host = of("GET", ECHO).replace(b"Host: localhost", b"Host: \xff")
         assert (await talk(host)).startswith(b"HTTP/1.1 4")
+        assert (await talk(of("POST", ECHO, "Expect: \xff"))).startswith(b"HTTP/1.1 400")
 
 
 async def test_who_takes_nothing_is_cut_off(monkeypatch):
