@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from fedbus.errors import ConfigError
@@ -11,7 +12,7 @@ if TYPE_CHECKING:
     from wsgiref.simple_server import WSGIServer
 
     from opentelemetry.sdk.metrics.export import MetricReader
-    from prometheus_client import CollectorRegistry
+    from prometheus_client import CollectorRegistry, Metric
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 """Of `Scrape.text`."""
@@ -29,18 +30,25 @@ class Scrape:
                 "metrics for Prometheus are asked for, but what makes them is not installed: "
                 "pip install 'fedbus[server]'"
             ) from error
-        self._registry: CollectorRegistry = CollectorRegistry(auto_describe=False)
+        lock = threading.Lock()
+
+        class OneAtATime(CollectorRegistry):
+            """The reader hands over what it has collected by a queue: of two who ask at once, one would get it all."""
+
+            def collect(self) -> Iterator[Metric]:
+                with lock:
+                    return iter(list(super().collect()))
+
+        self._registry: CollectorRegistry = OneAtATime(auto_describe=False)
         self.reader: MetricReader = PrometheusMetricReader(registry=self._registry, scope_info_enabled=False)
         self._server: WSGIServer | None = None
         self._thread: threading.Thread | None = None
-        self._lock = threading.Lock()
 
     def text(self) -> bytes:
         """Return the numbers as they are now, in Prometheus's text format; call it from any thread."""
         from prometheus_client import generate_latest
 
-        with self._lock:  # the reader hands over what it has collected by a queue that two would share
-            return generate_latest(self._registry)
+        return generate_latest(self._registry)
 
     def listen(self, host: str, port: int) -> int:
         """Answer ``GET /metrics`` in a thread; returns the port. `ConfigError` where it cannot listen there."""

@@ -6,7 +6,9 @@ import re
 import subprocess
 import sys
 import threading
+import time
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -188,3 +190,32 @@ def test_what_is_missing_is_named(monkeypatch):
         setup("client", "c", {}, Wanted(metrics_port=0))
     with pytest.raises(ConfigError, match="--metrics-port"):
         setup("client", "c", {"OTEL_METRICS_EXPORTER": "prometheus"})
+
+
+def test_several_may_ask_at_once():
+    """Each gets all of the numbers once, over the port and as text: who asks second waits for the first."""
+    tracing = setup("client", "site-1", {}, Wanted(metrics_port=0))
+    scrape, asking, most = tracing.scrape, [], []
+    collect = scrape.reader.collect
+
+    def slowly(*args, **kwargs):
+        asking.append(1)
+        time.sleep(0.02)
+        most.append(len(asking))
+        collect(*args, **kwargs)
+        asking.pop()
+
+    scrape.reader._collector._callback = slowly
+    tracing.telemetry.meters.add(metrics.WORK, 3, {telemetry.STAGE: "train", telemetry.OUTCOME: "done"})
+
+    def ask(number):
+        if number % 2:
+            return scrape.text()
+        with urllib.request.urlopen(f"http://127.0.0.1:{tracing.metrics_port}/metrics", timeout=5) as answer:
+            return answer.read()
+
+    with ThreadPoolExecutor(6) as threads:
+        answers = [families(text) for text in threads.map(ask, range(6))]
+    assert most == [1] * 6
+    assert all(len(found["fedbus_work"].samples) == 1 for found in answers)
+    tracing.shutdown()
