@@ -109,13 +109,12 @@ async def _tell(write: Write, told: AsyncGenerator[Told, None], meets: Meets, se
                 await write(RESET)
             case Said():
                 await write(one.frame)
-            case _ if meets(plain(one)):
-                await write(one.frame)
-                if session and isinstance(one.record, SessionEnded):
-                    await write(frame(b"{}", event="end"))
-                    return
             case _:
-                pass
+                if meets(plain(one)):
+                    await write(one.frame)
+                if session and isinstance(one.record, SessionEnded):  # also where nobody asked for that
+                    await write(frame(b"{}", event="end", id_=str(one.position)))
+                    return
 
 
 async def _until_drained(gateway: Gateway, telling: Coroutine[None, None, None]) -> None:

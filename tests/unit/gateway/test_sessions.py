@@ -258,6 +258,23 @@ def test_events_are_found_by_filters_in_both_directions():
     scene(test, finished=("one", "two"))
 
 
+def test_a_stream_of_some_kinds_of_a_session_ends_with_it():
+    """Whoever asks for rounds only is told as well that nothing follows."""
+
+    async def test(gateway, federation):
+        headers = {"Accept": "text/event-stream"}
+        async with asyncio.timeout(10):
+            path = f"{API}/sessions/one/events?kind=RoundClosed&from=beginning"
+            told = (await ask(gateway, "GET", path, headers=headers)).body.decode()
+        assert [line for line in told.splitlines() if line.startswith("event: ")] == [
+            "event: RoundClosed", "event: RoundClosed", "event: end",
+        ]  # fmt: skip
+        last = [line for line in told.splitlines() if line.startswith("id: ")][-1].removeprefix("id: ")
+        assert (await ask(gateway, "GET", path, headers={**headers, "Last-Event-ID": last})).status == 204
+
+    scene(test)
+
+
 def test_a_page_of_large_events_ends_earlier(monkeypatch):
     """Pages are bounded in bytes: one that is full has fewer events than asked for, and a `next`; none is missing."""
     monkeypatch.setattr(events, "PAGE_BYTES_MAX", 1)
