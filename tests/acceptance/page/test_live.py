@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import socket
 import threading
@@ -163,5 +164,31 @@ def test_a_page_that_heard_nothing_goes_on_and_a_reset_lets_it_begin_anew(open_p
     expect(page.locator("#live")).to_have_attribute("data-status", "live", timeout=15_000)
     while streams or len(asked) < 4:
         page.wait_for_timeout(100)
+    for _ in range(100):  # reading anew is put together with what else comes within a moment
+        if any(after >= 3 for after in listed):
+            break
+        page.wait_for_timeout(100)
     assert asked == ["", "after=7.0", "", "after=3.0"]
     assert any(after >= 3 for after in listed), "the list was not read again behind the reset"
+
+
+def test_count_downs_go_by_the_coordinators_time(open_page):
+    """After an outage theirs lies behind the machine's: the page counts down by the time that the overview says."""
+    page = open_page("#/sessions")
+    told = page.evaluate("fetch('/api/v1/overview').then((answer) => answer.json())")
+    at = told["at"] - 3600.0
+    wait = {"session": "s", "round": 1, "what": "waiting for updates", "on": ["a"], "missing": 1, "then": "it closes"}
+    wait |= {"since_at": at - 10.0, "until_at": at + 50.0, "doing": {}, "away": {}, "away_count": 0}
+    said = json.dumps({**told, "at": at, "waits": [wait]})
+
+    def answer(route) -> None:
+        route.fulfill(status=200, content_type="text/event-stream", body=f"event: overview\ndata: {said}\n\n")
+
+    page.route("**/api/v1/events*", answer)
+    page.route(
+        "**/api/v1/overview", lambda route: route.fulfill(status=200, content_type="application/json", body=said)
+    )
+    page.goto(page.url.split("#")[0] + "#/")
+    page.reload()
+    row = page.locator(".wait-row")
+    expect(row).to_contain_text(re.compile(r"(50|4\d) s left, waiting 1\d s"))
