@@ -114,6 +114,7 @@ class Registry:
     async def clear(self, stage: str, reason: str = "") -> StageInfo:
         """Take a stage away; returns what it was. `NotFound` where there is none of this name."""
         check_name("stage", stage)
+        _check_text("reason", reason, REASON_CHARS_MAX)
         was: list[StageInfo] = []
 
         async def decide(state: RegistryState) -> RegistryState:

@@ -44,6 +44,10 @@ LOOK_S, LOOK_S_MAX = 5.0, 900.0
 RECENT_S = 24 * 3600.0
 """Versions so old are taken to have their metrics when an archivist starts: it was there when they came."""
 
+CLOCKS_S = 300.0
+"""How far the store's clock may be behind: a record that was written so long before its version is looked at. Each look
+is two requests, so not all are looked at; whoever lets go of a version does look (`Archive.has`)."""
+
 REFUSED_MAX = 1000
 """Versions that cannot be copied, with the reason, that are told."""
 
@@ -157,7 +161,7 @@ class Archivist:
         if entry.removed_at:
             self._looks.pop(entry.version, None)
             return
-        if self._archived.get(entry.version, 0.0) < entry.at:  # none, or one of a broker that was lost
+        if self._archived.get(entry.version, 0.0) + CLOCKS_S < entry.at:  # none, or one of a broker that was lost
             self._archived.pop(entry.version, None)
             self._waiting[entry.version] = entry
         elif entry.at > self._clock.now() - RECENT_S:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 
 import numpy as np
 import pytest
@@ -320,6 +321,8 @@ async def test_another_model_of_the_same_name_takes_no_place(world, tmp_path):
     """
     first = await world.publish("s-1")
     await world.archivist().once()
+    record = world.store.root / "w" / "s-1.json"
+    os.utime(record, (record.stat().st_mtime - 3600,) * 2)
     world = World(tmp_path)
     await ensure_streams(world.bus, world.subjects)
     other = await world.publish("s-1", {"w": np.ones(300_000, np.float32)})
