@@ -193,12 +193,12 @@ class Restore:
         """Enter the catalogue's versions; those that are there already are not entered twice."""
         if not contents.catalogue:
             return
-        file, brought = contents.catalogue, set(done.blobs)
+        file, whole = contents.catalogue, {*done.blobs, *done.blobs_there}
         for frame in self._archive.frames(file, self._archive.size(file)):
             body = decode(frame.data, f"{file}, version {frame.part}").body
             if not isinstance(body, ModelPublished):
                 raise BadMessage(f"{file}: expected ModelPublished, got {body.kind}")
-            if not body.removed_at and body.blob in brought:
+            if not body.removed_at and body.blob in whole:
                 await self._models.mark_restored(body)
             else:
                 await self._models.enter(body)

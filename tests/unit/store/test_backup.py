@@ -612,6 +612,29 @@ async def test_what_was_removed_by_mistake_is_brought_back(directory):
 
 
 @virtual
+async def test_a_restore_that_was_cut_short_before_the_catalogue_is_completed(directory):
+    """The arrays were brought back already, so they are there for the next one, and the entry still says removed."""
+    house = await Decided().open()
+    await house.begin("s")
+    await house.publish("s")
+    await house.back_up(directory)
+    assert await house.removal.expire(await house.models.find("s-0"), "a mistake") == ""
+
+    class CutError(Exception):
+        """Cut short."""
+
+    async def cut(contents, done):
+        raise CutError
+
+    restore = Restore(house.bus, OURS, Inline(), Archive(directory))
+    restore._enter = cut
+    with pytest.raises(CutError):
+        await restore.restore()
+    assert "s-0-ab" in (await house.restore(directory)).blobs_there
+    assert not (await house.models.find("s-0")).removed_at
+
+
+@virtual
 async def test_a_workspace_without_a_registry_is_backed_up(directory):
     """One that only an older release has served: its stream is not there yet."""
     house = await House().open()
