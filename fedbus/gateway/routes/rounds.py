@@ -100,7 +100,8 @@ async def report_of(gateway: Gateway, info: SessionInfo, wanted: int) -> RoundRe
     began, first, last = window
     started = await gateway.federation.journal.at(began)
     for event in events_of(started) if started is not None else ():
-        found.take(event.record, event.at)
+        if isinstance(event.record, records.SessionStarted):  # what else stands there is read below, if it is meant
+            found.take(event.record, event.at)
     follow = gateway.federation.journal.follow(info.session, first)
     try:
         async for journalled in follow:

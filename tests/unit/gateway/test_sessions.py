@@ -12,6 +12,7 @@ from fedbus.client.app import ClientApp, Evaluation, Update
 from fedbus.config.session import SessionConfig
 from fedbus.gateway import folded
 from fedbus.gateway.routes import events
+from fedbus.gateway.routes.rounds import report_of
 from fedbus.testing.loop import run_virtual
 
 API = "/api/v1"
@@ -256,6 +257,18 @@ def test_events_are_found_by_filters_in_both_directions():
         assert (await ask(gateway, "GET", f"{API}/events?kind=Nothing")).status == 422
 
     scene(test, finished=("one", "two"))
+
+
+def test_a_report_read_in_part_is_that_of_the_whole_journal():
+    """Of each round, also the first, which may stand in the entry that begins the session."""
+
+    async def test(gateway, federation):
+        session = federation.session("one")
+        info = await session.info()
+        for number in (1, 2):
+            assert await report_of(gateway, info, number) == await session.report(number)
+
+    scene(test)
 
 
 def test_a_stream_of_some_kinds_of_a_session_ends_with_it():
