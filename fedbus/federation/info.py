@@ -193,7 +193,9 @@ class SessionSummary:
             return None
         times = self.closed_at
         median = statistics.median(later - earlier for earlier, later in pairwise(times))
-        return max(0.0, median * left - max(0.0, now - times[-1]))
+        since_s = max(0.0, now - times[-1])
+        # a round that takes longer may end at any moment, and those behind it take their time all the same
+        return max(0.0, median * left - min(median, since_s))
 
 
 @dataclass(slots=True)

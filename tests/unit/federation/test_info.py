@@ -90,6 +90,7 @@ def test_the_time_that_is_left_follows_from_the_last_rounds():
     assert info.left_s(11.0) is None, "nothing is known yet"
     told(info, (12.0, closed(1, 10.0)))
     assert info.left_s(12.0) == 6.0
+    assert info.left_s(99.0) == 4.0, "the round under way may end at any moment, those behind it take their time"
     told(info, (13.0, opened(2)), (22.0, closed(2, 13.0)), (23.0, opened(3)), (26.0, closed(3, 23.0)))
     assert info.left_s(26.0) == 4.0, "the median of 2, 10 and 4"
     assert info.left_s(27.0) == 3.0
