@@ -115,7 +115,7 @@ def test_the_live_head_counts_down():
 
     assert "2 of 5 rounds, about 3 min left" in head()
     now[0] = 200.0
-    assert "2 of 5 rounds, about 100 s left" in head()
+    assert "2 of 5 rounds, about 2 min left" in head()
 
 
 def test_misfortunes_are_told():
