@@ -10,10 +10,11 @@ version which a stage was given is never removed, whoever did which first.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from fedbus.errors import ConfigError, Conflict, NotFound
+from fedbus.errors import ConfigError, Conflict, NotFound, StoreError
 from fedbus.federation import importing
 from fedbus.federation.cards import card_of
 from fedbus.federation.details import Detail, detail_of
@@ -40,6 +41,8 @@ from fedbus.together import together
 
 if TYPE_CHECKING:
     from fedbus.federation.service import Federation
+
+log = logging.getLogger("fedbus.federation")
 
 GRACE_S = 600.0
 """From a removal to the end of the arrays: who has begun to download a large model a moment before may go on."""
@@ -195,9 +198,18 @@ class Registry:
         return info_of(entry, state, note, facts.get(version), await self.kept(entry, state))
 
     async def kept(self, entry: ModelPublished, state: RegistryState) -> Kept:
-        """Return where a version's arrays are."""
+        """Return where a version's arrays are.
+
+        With a store that is away, and was never asked before, what the bus has no longer is taken to be there: a
+        collection removes nothing else. Who reads it is told that the store is away, and lists are there meanwhile.
+        """
         if entry.removed_at:
-            return "archived" if await self._federation.models.is_listed(entry) else "removed"
+            try:
+                listed = await self._federation.models.is_listed(entry)
+            except StoreError as error:
+                log.debug("version %s is taken to be archived: %s", entry.version, error)
+                listed = True
+            return "archived" if listed else "removed"
         return "retired" if state.retirement(entry.version) else "kept"
 
     async def _facts(self, sessions: Iterable[str]) -> Versions:

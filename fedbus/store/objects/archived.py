@@ -13,7 +13,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 
 from fedbus.bus.base import Payload
-from fedbus.errors import BadMessage, NotFound, StoreError
+from fedbus.errors import BadMessage, NotFound, StoreError, StoreUnavailable
 from fedbus.messages.records import ModelPublished
 from fedbus.store.objects.base import Store
 from fedbus.store.objects.records import FILE, RECORD, RECORD_BYTES_MAX, entry_of, keys_of
@@ -98,15 +98,17 @@ class Archive:
         async with self._listing:
             now = asyncio.get_running_loop().time()
             old_s = within_s if version in self._listed else min(within_s, MISSED_S)
+            if self._listed_at is None and now < self._away_until:
+                raise StoreUnavailable(f"{self.store.url}: it did not answer a moment ago")
             if self._listed_at is None or now > max(self._listed_at + old_s, self._away_until):
                 try:
                     self._listed = frozenset([name async for name, _ in self.versions()])
                     self._listed_at = now
                 except StoreError as error:
+                    self._away_until = asyncio.get_running_loop().time() + AWAY_S
                     if self._listed_at is None:
                         raise
                     log.warning("lists tell what %s had a while ago: %s", self.store.url, error)
-                    self._away_until = asyncio.get_running_loop().time() + AWAY_S
         return version in self._listed
 
     async def head(self, version: str) -> Head:

@@ -58,6 +58,13 @@ class Away(DirectoryStore):
         async for info in super().list(prefix):
             yield info
 
+    async def read(self, key, start=0, stop=None):
+        """Read, or fail."""
+        if self.away:
+            raise StoreUnavailable("it is away")
+        async for piece in super().read(key, start, stop):
+            yield piece
+
 
 class World:
     """A workspace with models, and a store."""
@@ -349,9 +356,19 @@ async def test_a_list_is_made_with_a_store_that_is_away(world):
     await world.publish("s-1")
     await world.archivist().once()
     world.store.away = True
-    with pytest.raises(StoreUnavailable):
-        await world.archive.lists("s-1")
+    before = world.store.lists
+    for _ in range(2):
+        with pytest.raises(StoreUnavailable):
+            await world.archive.lists("s-1")
+    assert world.store.lists == before + 1
+    entry = await world.models.find("s-1")
+    await world.models.mark_removed(entry, SystemClock().now(), "old")
+    async with Federation(world.bus, workspace="w", name="eve", workers=Inline(), store=world.store) as federation:
+        assert [info.kept for info in await federation.registry.versions()] == ["archived"]
+        with pytest.raises(StoreUnavailable):
+            await federation.models.get("s-1")
     world.store.away = False
+    world.archive = Archive(world.store, "w", Inline())
     assert await world.archive.lists("s-1")
     world.store.away, before = True, world.store.lists
     assert await world.archive.lists("s-1", within_s=-1.0) and not await world.archive.lists("s-2", within_s=-1.0)
