@@ -161,7 +161,8 @@ class Archivist:
         if entry.removed_at:
             self._looks.pop(entry.version, None)
             return
-        if self._archived.get(entry.version, 0.0) + CLOCKS_S < entry.at:  # none, or one of a broker that was lost
+        written_at = self._archived.get(entry.version)
+        if written_at is None or written_at + CLOCKS_S < entry.at:  # none, or one of a broker that was lost
             self._archived.pop(entry.version, None)
             self._waiting[entry.version] = entry
         elif entry.at > self._clock.now() - RECENT_S:

@@ -17,6 +17,7 @@ from fedbus.errors import BadMessage, NotFound, StoreUnavailable
 from fedbus.federation.models import Models
 from fedbus.federation.service import Federation
 from fedbus.messages import records
+from fedbus.messages.envelope import Envelope, encode
 from fedbus.messages.records import Entry
 from fedbus.messages.subjects import Subjects
 from fedbus.store import archivist as module
@@ -349,6 +350,18 @@ async def test_another_model_of_the_same_name_takes_no_place(world, tmp_path):
     ):
         with pytest.raises(NotFound):
             await reading
+
+
+async def test_a_version_of_long_ago_is_copied_too(world):
+    """Clocks decide about nothing that the store has not."""
+    entry = (await world.publish("s-1")).model_copy(update={"version": "s-2", "at": 1.0})
+    await world.bus.append(
+        world.subjects.stream("model"),
+        world.subjects.model("s-2"),
+        encode(Envelope("s-2", "w", "coordinator", entry)),
+    )
+    state = await world.archivist().once()
+    assert state.archived == 2 and await world.archive.has(entry)
 
 
 async def test_a_list_is_made_with_a_store_that_is_away(world):
