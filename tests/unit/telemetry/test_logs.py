@@ -26,7 +26,7 @@ def written():
         stream = io.StringIO()
         about = {"role": "combiner", "instance": "k-1", "workspace": "lab", "file": None, "stream": stream}
         handler = handler_of(form, **(about | how))
-        logger = logging.Logger("fedbus.test", "INFO")  # one that nobody else listens to
+        logger = logging.Logger("fedbus.test", "INFO")  # noqa: LOG001 - one that nobody else listens to
         logger.addHandler(handler)
         made.append((logger, handler))
         return logger, lambda: stream.getvalue().splitlines()
