@@ -21,31 +21,26 @@ from fedbus.messages.records import Record
 from fedbus.telemetry import Span, Telemetry
 
 
-ROUNDS_AT_ONCE = 20
-"""Rounds that are traced however quick they are: a short session is seen whole. They come back with time."""
-
-
 @dataclass(frozen=True, slots=True)
 class Sampling:
     """How much is traced.
 
-    ``rounds_per_s``: rounds of all sessions together, behind the first `ROUNDS_AT_ONCE`; to trace a round of a third of
-    a second with 100 clients takes a tenth of it (docs/reference/telemetry.md), so that few of the quick ones are, and
-    all of those that take seconds. ``clients_max``: about so many clients of a round have spans, drawn
+    ``rounds_per_s``: rounds of all sessions together, and twice as many at once; nobody looks at more, and a federation
+    of tiny rounds would spend its time on pictures. ``clients_max``: about so many clients of a round have spans, drawn
     anew for each: ten thousand would be thirty thousand bars.
     """
 
-    rounds_per_s: float = 0.5
+    rounds_per_s: float = 10.0
     clients_max: int = 200
 
 
 class _Bucket:
-    """Lets through so many a second, and `ROUNDS_AT_ONCE` at once, or those of two seconds where these are more."""
+    """Lets through so many a second, and twice as many at once."""
 
     def __init__(self, per_s: float, now: Callable[[], float]) -> None:
         self._per_s = per_s
         self._now = now
-        self._left = self._most = max(ROUNDS_AT_ONCE, 2 * per_s)
+        self._left = self._most = max(1.0, 2 * per_s)
         self._at = now()
 
     def take(self) -> bool:

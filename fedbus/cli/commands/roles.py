@@ -34,7 +34,7 @@ def coordinator(
     replicas: Replicas = 0,
     placement_cluster: PlacementCluster = "",
     placement_tags: PlacementTags = "",
-    trace_rounds: TraceRounds = 0.5,
+    trace_rounds: TraceRounds = 10.0,
     trace_clients: TraceClients = 200,
     workspace: Workspace = "default",
     credentials: Credentials = None,

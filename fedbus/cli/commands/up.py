@@ -67,7 +67,7 @@ def up(
     cors_origin: CorsOrigin = None,
     jaeger_url: JaegerUrl = "",
     store: Store = None,
-    trace_rounds: TraceRounds = 0.5,
+    trace_rounds: TraceRounds = 10.0,
     trace_clients: TraceClients = 200,
     no_http: Annotated[bool, typer.Option("--no-http", help="No gateway: neither REST nor a page.")] = False,
     ready_file: Annotated[
