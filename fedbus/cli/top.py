@@ -22,12 +22,10 @@ from fedbus.errors import BusUnavailable
 from fedbus.federation.info import SessionSummary, Status
 from fedbus.federation.service import Federation
 from fedbus.gateway.feed import Feed
-from fedbus.gateway.overview import combiners_of, coordinators_of, waits_of
+from fedbus.gateway.overview import archive_of, broker_of, combiners_of, coordinators_of, peers_of, waits_of
 from fedbus.gateway.presence import Presence
 from fedbus.gateway.projection import Projection
-from fedbus.gateway.views import ArchiveView, BrokerView, OverviewView, PeerView, StreamView
-from fedbus.messages.presence import Archiving
-from fedbus.messages.queries import Seen
+from fedbus.gateway.views import OverviewView
 from fedbus.together import together
 from fedbus.version import __version__
 
@@ -107,7 +105,7 @@ class Watch:
         """Return what is known now; at most about a second old."""
         known, now = await self._presence.look(), self._federation.now()
         federation, folded = self._federation, self._sessions.folded
-        broker = self._broker()
+        broker = broker_of(federation.bus, self._presence.known.streams)
         overview = OverviewView(
             workspace=federation.subjects.workspace,
             at=now,
@@ -116,61 +114,18 @@ class Watch:
             coordinator_answers=known.answers and broker.connected,
             coordinators=coordinators_of(known),
             combiners=combiners_of(known, self._sessions.loads()),
-            gateways=tuple(_gateway(peer) for peer in sorted(known.gateways, key=lambda peer: peer.name)),
+            gateways=peers_of("gateway", known.gateways),
             clients=len(known.clients),
             clients_doing=dict(known.doing),
             sessions=self._sessions.statuses(now),
             models=next((s.messages for s in broker.streams if s.name == federation.subjects.stream("model")), 0),
             waits=waits_of(known.waits),
-            archive=next((_archive(peer.archive) for peer in known.gateways if peer.archive is not None), None),
+            archive=next((archive_of(peer.archive) for peer in known.gateways if peer.archive is not None), None),
         )
         infos = list(folded.sessions.values())
         running = [info for info in infos if not info.ended]
         ended = sorted((info for info in infos if info.ended), key=lambda info: -info.ended_at)[:ENDED_SHOWN]
         return Glance(overview, tuple(SessionLine.of(info, now) for info in (*running, *ended)))
-
-    def _broker(self) -> BrokerView:
-        bus = self._federation.bus
-        name, version = bus.server
-        streams = tuple(
-            StreamView(
-                name=stream,
-                storage=usage.storage.value,
-                messages=usage.messages,
-                nbytes=usage.nbytes,
-                bytes_max=usage.bytes_max if usage.bytes_max >= 0 else None,
-            )
-            for stream, usage in sorted(self._presence.known.streams.items())
-        )
-        return BrokerView(
-            connected=bus.connected,
-            server=name,
-            version=version,
-            round_trip_s=bus.round_trip_s,
-            payload_max=bus.payload_max,
-            streams=streams,
-        )
-
-
-def _gateway(peer: Seen) -> PeerView:
-    since_at, seen_at = peer.since_at, peer.seen_at
-    return PeerView(
-        role="gateway", name=peer.name, version=peer.version, doing=peer.doing, since_at=since_at, seen_at=seen_at
-    )
-
-
-def _archive(told: Archiving) -> ArchiveView:
-    """Return how far the copying is, as a gateway has said it with its latest heartbeat."""
-    return ArchiveView(
-        store=told.store,
-        archived=told.archived,
-        waiting=told.waiting,
-        waiting_bytes=told.waiting_bytes,
-        since_at=told.since_at or None,
-        error=told.error,
-        error_at=told.error_at or None,
-        refused=dict(told.refused),
-    )
 
 
 async def top(place: Place, *, every_s: float, once: bool, json: bool) -> None:

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Literal
 
+from fedbus.bus.base import Bus, Usage
 from fedbus.federation.contributions import Load
 from fedbus.gateway.presence import Known
 from fedbus.gateway.views import ArchiveView, BrokerView, OverviewView, PeerView, Status, StreamView, WaitView
+from fedbus.messages.presence import Archiving
 from fedbus.messages.queries import Seen, Wait
+from fedbus.store.archivist import ArchivistState
 from fedbus.version import __version__
 
 if TYPE_CHECKING:
@@ -21,8 +24,9 @@ WAITS_MAX = 100
 async def overview_of(gateway: Gateway) -> OverviewView:
     """Return everything at a glance, at most about a second old."""
     known = await gateway.presence.look()
-    broker = broker_of(gateway)
-    catalogue = gateway.presence.known.streams.get(gateway.federation.subjects.stream("model"))
+    streams = gateway.presence.known.streams
+    broker = broker_of(gateway.federation.bus, streams)
+    catalogue = streams.get(gateway.federation.subjects.stream("model"))
     return OverviewView(
         workspace=gateway.federation.subjects.workspace,
         at=gateway.federation.now(),
@@ -38,15 +42,12 @@ async def overview_of(gateway: Gateway) -> OverviewView:
         models=catalogue.messages if catalogue is not None else 0,
         waits=waits_of(known.waits)[:WAITS_MAX],
         jaeger_url=gateway.listening.jaeger_url or None,
-        archive=archive_of(gateway),
+        archive=archive_of(gateway.archivist.state) if gateway.archivist is not None else None,
     )
 
 
-def archive_of(gateway: Gateway) -> ArchiveView | None:
-    """Return how far the copying of versions is; None where there is no store."""
-    if gateway.archivist is None:
-        return None
-    state = gateway.archivist.state
+def archive_of(state: ArchivistState | Archiving) -> ArchiveView:
+    """Return how far the copying of versions is, as the archivist knows it or its gateway's heartbeat has said it."""
     return ArchiveView(
         store=state.store,
         archived=state.archived,
@@ -55,13 +56,12 @@ def archive_of(gateway: Gateway) -> ArchiveView | None:
         since_at=state.since_at or None,
         error=state.error,
         error_at=state.error_at or None,
-        refused=state.refused,
+        refused=dict(state.refused),
     )
 
 
-def broker_of(gateway: Gateway) -> BrokerView:
-    """Return the broker that the gateway is connected to, and its streams as they were when they were looked at."""
-    bus = gateway.federation.bus
+def broker_of(bus: Bus, streams: Mapping[str, Usage]) -> BrokerView:
+    """Return the broker that a bus is connected to, and its streams as they were when they were looked at."""
     name, version = bus.server
     return BrokerView(
         connected=bus.connected,
@@ -77,20 +77,20 @@ def broker_of(gateway: Gateway) -> BrokerView:
                 nbytes=usage.nbytes,
                 bytes_max=usage.bytes_max if usage.bytes_max >= 0 else None,
             )
-            for stream, usage in sorted(gateway.presence.known.streams.items())
+            for stream, usage in sorted(streams.items())
         ),
     )
 
 
 def coordinators_of(known: Known) -> tuple[PeerView, ...]:
     """Return the coordinators, and which of them leads."""
-    return _peers("coordinator", known.coordinators, leader=known.leader)
+    return peers_of("coordinator", known.coordinators, leader=known.leader)
 
 
 def combiners_of(known: Known, loads: Mapping[str, Load]) -> tuple[PeerView, ...]:
     """Return the combiners with what each has to do."""
     found = []
-    for peer in _peers("combiner", known.combiners):
+    for peer in peers_of("combiner", known.combiners):
         load = loads.get(peer.name, Load())
         found.append(peer.model_copy(update={"clients": load.clients, "updates": load.updates, "nbytes": load.nbytes}))
     return tuple(found)
@@ -98,7 +98,7 @@ def combiners_of(known: Known, loads: Mapping[str, Load]) -> tuple[PeerView, ...
 
 def gateways_of(gateway: Gateway, known: Known) -> tuple[PeerView, ...]:
     """Return the gateways: this one is there, whatever the coordinator has heard."""
-    found = {peer.name: peer for peer in _peers("gateway", known.gateways)}
+    found = {peer.name: peer for peer in peers_of("gateway", known.gateways)}
     now = gateway.federation.now()
     since_at = found[gateway.name].since_at if gateway.name in found else now
     found[gateway.name] = PeerView(
@@ -112,9 +112,10 @@ def gateways_of(gateway: Gateway, known: Known) -> tuple[PeerView, ...]:
     return tuple(found[name] for name in sorted(found))
 
 
-def _peers(
+def peers_of(
     role: Literal["coordinator", "combiner", "gateway"], peers: Iterable[Seen], leader: str = ""
 ) -> tuple[PeerView, ...]:
+    """Return those of a role by name, as the coordinator knows them."""
     return tuple(
         PeerView(
             role=role,
