@@ -10,11 +10,13 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 from collections.abc import Iterable
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
 from fedbus.bus.base import Bus, Message
 from fedbus.bus.patience import patiently
+from fedbus.bus.stored import until_now
 from fedbus.errors import BadMessage
 from fedbus.messages.envelope import decode
 from fedbus.messages.spans import SpansEnded
@@ -156,16 +158,11 @@ async def spans_of(bus: Bus, subjects: Subjects, trace_id: str) -> tuple[TraceSp
     if not await patiently(bus, lambda: bus.pending(stream, pattern)):
         return ()
     found = Spans(subjects)
-    subscription = await bus.follow(stream, pattern)
-    try:
-        async for message in subscription:
+    async with aclosing(until_now(await bus.follow(stream, pattern))) as stored:
+        async for message in stored:
             context = context_of(message.headers.get("traceparent", ""))
             if context is not None and context.trace_id == trace_id:
                 found.take(message)
-            if not message.pending:
-                break
-    finally:
-        await subscription.close()
     return found.of(trace_id)
 
 

@@ -20,8 +20,9 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 
-from fedbus.bus.base import Bus, Message, Subscription
+from fedbus.bus.base import Bus, Message
 from fedbus.bus.patience import patiently
+from fedbus.bus.stored import until_now
 from fedbus.config.session import SessionConfig
 from fedbus.errors import BadMessage, BusUnavailable, NotFound
 from fedbus.messages import records
@@ -210,13 +211,9 @@ class Backup:
         if not await patiently(self._bus, lambda: self._bus.pending(stream, pattern)):
             return
         subscription = await self._bus.follow(stream, pattern, from_sequence=from_sequence)
-        try:
-            async for message in subscription:
+        async with aclosing(until_now(subscription)) as stored:
+            async for message in stored:
                 yield message
-                if not message.pending:
-                    return
-        finally:
-            await subscription.close()
 
     async def _read(
         self, journals: dict[str, _Journal], messages: AsyncIterator[Message], taken: Taken
@@ -408,7 +405,7 @@ class Backup:
         if not count:
             return []
         start = f"{pattern.removesuffix('>')}"
-        async with aclosing(_until_now(await self._bus.follow(stream, pattern))) as messages:
+        async with aclosing(until_now(await self._bus.follow(stream, pattern))) as messages:
             return [
                 Frame(message.sequence, message.subject.removeprefix(start), bytes(message.data))
                 async for message in messages
@@ -472,16 +469,6 @@ def _has_said(frames: list[Frame]) -> bool:
         if not isinstance(body, RegistryState) or body.what.strip() != RESERVE.strip():
             return True
     return False
-
-
-async def _until_now(subscription: Subscription) -> AsyncGenerator[Message, None]:
-    try:
-        async for message in subscription:
-            yield message
-            if not message.pending:
-                return
-    finally:
-        await subscription.close()
 
 
 def _blobs_of(journal: JournalFile) -> Iterator[str]:

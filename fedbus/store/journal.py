@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import dataclass, field
 
 from fedbus.bus.base import Bus, Message, Payload
 from fedbus.bus.patience import patiently
+from fedbus.bus.stored import until_now
 from fedbus.errors import BadMessage, Conflict
 from fedbus.messages.envelope import Envelope, decode, encode
 from fedbus.messages.records import Entry
@@ -104,16 +106,8 @@ class Journal:
         """Return what stands in the journal of a session (or of all) now, as it is stored."""
         if not await self.count(session):
             return []
-        found = []
-        subscription = await self._bus.follow(self._stream, self._subjects.journal(session))
-        try:
-            async for message in subscription:
-                found.append(message)
-                if not message.pending:
-                    break
-        finally:
-            await subscription.close()
-        return found
+        async with aclosing(until_now(await self._bus.follow(self._stream, self._subjects.journal(session)))) as stored:
+            return [message async for message in stored]
 
     async def entries(self, session: str = "*") -> AsyncGenerator[Journalled, None]:
         """Yield what stands in the journal of a session (or of all) now, one by one, however much it is."""

@@ -21,6 +21,7 @@ import msgpack
 
 from fedbus.bus.base import Bus, Message, Payload
 from fedbus.bus.patience import patiently
+from fedbus.bus.stored import until_now
 from fedbus.codecs.downlink import Downlink
 from fedbus.errors import BadMessage, Conflict, FedbusError, NotFound
 from fedbus.messages.envelope import Envelope, decode, encode
@@ -388,17 +389,12 @@ class ModelStore:
         if not await self._bus.pending(self._models, pattern):
             return []
         found: list[ModelPublished] = []
-        subscription = await self._bus.follow(self._models, pattern)
-        try:
-            async for message in subscription:
+        async with aclosing(until_now(await self._bus.follow(self._models, pattern))) as stored:
+            async for message in stored:
                 try:
                     found.append(_entry(message))
                 except BadMessage as error:
                     log.warning("an entry of the catalogue is passed over: %s", error)
-                if not message.pending:
-                    break
-        finally:
-            await subscription.close()
         return found
 
     async def _persist(self, call: Callable[[], Awaitable[T]]) -> T:

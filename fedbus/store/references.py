@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 
 from fedbus.bus.base import Bus, Message
 from fedbus.bus.patience import patiently
+from fedbus.bus.stored import until_now
 from fedbus.config.session import SessionConfig
 from fedbus.errors import BadMessage
 from fedbus.messages import records
@@ -165,11 +166,6 @@ async def _stored(bus: Bus, stream: str, pattern: str) -> AsyncGenerator[Message
     """Yield what stands in a stream now."""
     if not await patiently(bus, lambda: bus.pending(stream, pattern)):
         return
-    subscription = await bus.follow(stream, pattern)
-    try:
-        async for message in subscription:
+    async with aclosing(until_now(await bus.follow(stream, pattern))) as stored:
+        async for message in stored:
             yield message
-            if not message.pending:
-                return
-    finally:
-        await subscription.close()

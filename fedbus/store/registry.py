@@ -14,12 +14,13 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
 from fedbus.bus.base import Bus, Message
 from fedbus.bus.patience import patiently
+from fedbus.bus.stored import until_now
 from fedbus.clock import Clock, SystemClock
 from fedbus.errors import BadMessage, BusFull, BusUnavailable, Conflict
 from fedbus.messages.envelope import Envelope, decode, encode, is_envelope
@@ -249,16 +250,9 @@ class RegistryStore:
         newest = await self._bus.newest(self._stream, pattern) if "*" not in pattern else None
         if newest is not None and (not newest or newest[-1].sequence < from_sequence):
             return []
-        found: list[Message] = []
         subscription = await self._bus.follow(self._stream, pattern, from_sequence=from_sequence)
-        try:
-            async for message in subscription:
-                found.append(message)
-                if not message.pending:
-                    break
-        finally:
-            await subscription.close()
-        return found
+        async with aclosing(until_now(subscription)) as stored:
+            return [message async for message in stored]
 
     async def _asked(self, call: Callable[[float], Awaitable[T]]) -> T:
         """Ask the bus; the first time it is found out at once that there is no such stream."""

@@ -27,6 +27,7 @@ from blake3 import blake3
 
 from fedbus.bus.base import Bus, Payload, Storage, StreamSpec
 from fedbus.bus.nats import connect
+from fedbus.bus.stored import until_now
 from fedbus.errors import (
     BadMessage,
     BusDenied,
@@ -68,9 +69,6 @@ class _Head(NamedTuple):
     generation: str
     nbytes: int
     at: float
-
-
-Found = list[_Head]
 
 
 class JetStreamStore:
@@ -276,16 +274,8 @@ class JetStreamStore:
             bus = await self._bus()
             if not await bus.pending(self._stream, pattern):
                 return []
-            found: Found = []
-            subscription = await bus.follow(self._stream, pattern)
-            try:
-                async for message in subscription:
-                    found.append(_head(message.data))
-                    if not message.pending:
-                        break
-            finally:
-                await subscription.close()
-        return found
+            async with aclosing(until_now(await bus.follow(self._stream, pattern))) as stored:
+                return [_head(message.data) async for message in stored]
 
     async def remove(self, key: str) -> None:
         """Remove the head, then all pieces; of a published version nothing is removed here."""
