@@ -61,6 +61,7 @@ class StreamSpec:
     ``per_subject_max`` 1 makes a board: only the newest message of each subject is kept. 0 means no limit.
     ``age_max_s`` 0 means for ever. When ``bytes_max`` is reached appends fail with `BusFull`; nothing old is dropped,
     unless ``drop_oldest``: then what is oldest goes, of any subject, for what only the newest of is looked at.
+    ``append_only``: the broker refuses to remove anything from it (`BusDenied`), and never takes that back.
     ``replicas`` 0 and ``placement`` None leave an existing stream as it is; a new one has 1 replica, anywhere.
     """
 
@@ -73,6 +74,7 @@ class StreamSpec:
     replicas: int = 0
     placement: Placement | None = None
     drop_oldest: bool = False
+    append_only: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,12 +187,14 @@ class Bus(Protocol):
         *,
         headers: Mapping[str, str] | None = None,
         expected_last: int | None = None,
+        expected_of: str | None = None,
         message_id: str | None = None,
         deadline_s: float = 10.0,
     ) -> int:
         """Append to a stream; returns the sequence once the broker has stored it.
 
-        ``expected_last``: the sequence of the last message on *this subject* (0: none yet); `Conflict` when it differs.
+        ``expected_last``: the sequence of the last message on *this subject* (0: none yet), or of any of the pattern
+        ``expected_of``, which must match the subject; `Conflict` when it differs.
         ``message_id``: a repeat with the same id within 2 minutes is stored once (returns the first's sequence).
         Raises `BusUnavailable` after ``deadline_s`` (it may be stored all the same), `BusFull` at a limit.
         """

@@ -16,6 +16,13 @@ subject                                         carried  who publishes         w
 ``registry.note.<version>``                     FILE     engineers             `registry.VersionNote`
 ``object.<id>.head``, and below                 FILE     stores                an object of a store, and its pieces
 ``lead``                                        MEMORY   coordinators          `presence.Lease` (board)
+``access.token.<id>``, ``access.member.``       FILE     admins, gateways      `access.TokenState`, ``Member``,
+``<role>.<name>``, ``access.person.<id>``,                                     ``Person``, ``WorkspaceBounds``
+``access.bounds``                                                              (boards, with some history)
+``audit.<role>.<name>``                         FILE     all but clients       `access.AuditEntry`, a chain
+``join.<token>``                                plain    who holds a token     `access.JoinAsked` (request)
+``renew.<role>.<name>``                         plain    members               `access.RenewAsked` (request)
+``board.<role>.<name>``                         plain    clients               `access.BoardAsked` (request)
 ``span.<role>.<name>``                          MEMORY   everybody             `spans.SpansEnded` (oldest dropped)
 ``presence.<role>.<name>``                      plain    everybody             `presence.Hello`, ``Bye``
 ``whois``                                       plain    coordinator           `presence.WhoIsThere`
@@ -126,6 +133,42 @@ class Subjects:
     def span(self, peer: Peer = Peer("*", "*")) -> str:
         """Where a role puts the spans that it has ended."""
         return self._of("span", *peer)
+
+    def access(self) -> str:
+        """Pattern of all that is decided about who takes part."""
+        return self._of("access", ">")
+
+    def access_token(self, token: str = "*") -> str:  # noqa: S107 - a pattern
+        """State of a token."""
+        return self._of("access", "token", token)
+
+    def access_member(self, member: Peer = Peer("*", "*")) -> str:
+        """State of a member."""
+        return self._of("access", "member", *member)
+
+    def access_person(self, id_: str = "*") -> str:
+        """State of a person; ``id_`` is made of the name (`fedbus.access.people.id_of`)."""
+        return self._of("access", "person", id_)
+
+    def access_bounds(self) -> str:
+        """What the workspace may use."""
+        return self._of("access", "bounds")
+
+    def audit(self, writer: Peer = Peer("*", "*")) -> str:
+        """Where deeds are written down."""
+        return self._of("audit", *writer)
+
+    def join(self, token: str = "*") -> str:  # noqa: S107 - a pattern
+        """Where somebody with a token asks to be let in."""
+        return self._of("join", token)
+
+    def renew(self, member: Peer = Peer("*", "*")) -> str:
+        """Where a member asks for a new JWT."""
+        return self._of("renew", *member)
+
+    def board(self, asker: Peer = Peer("*", "*")) -> str:
+        """Where a client asks the coordinator what stands on the board for it."""
+        return self._of("board", *asker)
 
     def presence(self, peer: Peer = Peer("*", "*")) -> str:
         """Where a role says that it lives."""

@@ -14,6 +14,8 @@ log = logging.getLogger("fedbus.store")
 REVISIONS_KEPT = 64
 """Of the registry's state, and of each note: who changed what, and when, as far back as people ask."""
 
+ACCESS_KEPT = 16
+"""Of each token, member and person: the audit has all of their history."""
 
 SPANS_BYTES_MAX = 32 * 2**20
 """Of all spans: those of a hundred rounds of 200 clients; it is memory of the broker's."""
@@ -42,6 +44,8 @@ def streams_of(subjects: Subjects, *, replicas: int = 0, placement: Placement | 
         stream("blob", subjects.blob(), per_subject_max=1),
         stream("model", subjects.model(), per_subject_max=1),
         stream("registry", subjects.registry(), per_subject_max=REVISIONS_KEPT),
+        stream("access", subjects.access(), per_subject_max=ACCESS_KEPT),
+        replace(stream("audit", subjects.audit()), append_only=True),
         replace(
             stream("span", subjects.span(), storage=Storage.MEMORY),
             bytes_max=SPANS_BYTES_MAX,

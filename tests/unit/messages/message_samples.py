@@ -9,6 +9,7 @@ import pkgutil
 import fedbus.messages
 from fedbus.config.session import SessionConfig
 from fedbus.messages import (
+    access,
     commands,
     envelope,
     ids,
@@ -29,6 +30,7 @@ for module in pkgutil.iter_modules(fedbus.messages.__path__):
 
 SPENT = ids.Spent(0.5, 1.5, 20.0, 2.5)
 DIGEST = "0123456789abcdef" * 4
+USER_KEY = "U" + "A2" * 27 + "A"
 CONFIG = SessionConfig(train_config={"lr": 0.1, "layers": [1, 2], "note": "ü", "none": None}, seed=2**62)
 METRICS = {"loss": math.inf, "accuracy": 0.5}
 ENCODING = plans.Encoding(form="difference", codec="int8", options={"block": 64}, packed=True)
@@ -329,4 +331,58 @@ SAMPLES: list[envelope.Body] = [
     SPAN_EVENT,
     SPAN,
     spans.SpansEnded(trace_id=DIGEST[:32], spans=(SPAN,), dropped=3),
+    access.TokenState(
+        id="t-1",
+        what="join",
+        role="client",
+        name="c-1",
+        digest=DIGEST,
+        at=1.0,
+        by="eve",
+        expires_at=2.0,
+        uses_max=3,
+        used_by=(USER_KEY,),
+        approval="ask",
+        revoked_at=3.0,
+        reason="lost",
+    ),
+    access.Member(
+        role="client",
+        name="c-1",
+        key=USER_KEY,
+        state="suspended",
+        at=1.0,
+        by="eve",
+        reason="asked for it",
+        attributes={"site": "Ulm"},
+        owner="anna@clinic.example",
+        token="t-1",
+        jwt="e30.e30.c2ln",
+        issued_at=1.0,
+        expires_at=2.0,
+        revoked={USER_KEY: 0.5},
+    ),
+    access.Person(
+        name="anna", roles=("engineer", "auditor"), state="suspended", subjects=("https://i#1",), at=1.0, by="eve"
+    ),
+    access.WorkspaceBounds(clients_max=3, sessions_max=2, bytes_max=10, approval="ask", at=1.0, by="eve"),
+    access.JoinAsked(
+        token="t-1", secret="s", role="client", name="c-1", key=USER_KEY, proof=b"p" * 64, attributes={"site": "Ulm"}
+    ),
+    access.JoinAnswered(state="refused", jwt="e30.e30.c2ln", trust="{}", reason="expired"),
+    access.RenewAsked(new_key=USER_KEY, proof=b"p" * 64),
+    access.BoardAsked(),
+    access.BoardFound(tasks=(("fb.w.task.c-1.s", b"x", 7),)),
+    access.AuditEntry(
+        number=3,
+        at=1.5,
+        by="gateway/g-1",
+        origin="192.0.2.1",
+        action="token.create",
+        target="t-1",
+        result="refused",
+        reason="no",
+        details={"role": "client"},
+        before=DIGEST,
+    ),
 ]
