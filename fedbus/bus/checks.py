@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 from fedbus.bus.base import Payload, StreamSpec
-from fedbus.bus.patterns import check_pattern
+from fedbus.bus.patterns import check_pattern, matcher
 from fedbus.errors import BusFull, ConfigError
 
 NO_HEADERS: Mapping[str, str] = MappingProxyType({})
@@ -101,6 +101,19 @@ def check_spec(spec: StreamSpec) -> None:
         raise ConfigError(f"stream {spec.name!r}: a limit is out of range: {spec}")
     if spec.drop_oldest and spec.bytes_max < 0:
         raise ConfigError(f"stream {spec.name!r}: drop_oldest needs bytes_max, or nothing would ever be dropped")
+    if spec.append_only and (spec.per_subject_max or spec.age_max_s or spec.drop_oldest):
+        raise ConfigError(f"stream {spec.name!r}: what is append_only forgets nothing by age, count or size: {spec}")
+
+
+def check_expected(subject: str, expected_last: int | None, expected_of: str | None) -> None:
+    """Raise `ConfigError` unless this may be what an append to a subject expects."""
+    if expected_of is None:
+        return
+    check_pattern(expected_of)
+    if expected_last is None:
+        raise ConfigError(f"append {subject}: expected_of {expected_of!r} without a sequence that is expected")
+    if not matcher(expected_of)(subject):
+        raise ConfigError(f"append {subject}: expected_of {expected_of!r} does not match it")
 
 
 def check_sequence(sequence: int) -> None:

@@ -21,7 +21,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 
 from fedbus.bus.base import Bus, Message, Storage, StreamSpec, Subscription
-from fedbus.errors import BusClosed, BusError, BusFull, BusUnavailable, ConfigError, Conflict
+from fedbus.errors import BusClosed, BusDenied, BusError, BusFull, BusUnavailable, ConfigError, Conflict
 
 Fresh = Callable[[str], Awaitable[Bus]]
 """Gives a connected bus of a name; each call a new one, all on the same broker."""
@@ -259,6 +259,64 @@ async def _optimistic_appends(world: _World) -> None:
     _same(sorted(isinstance(end, Conflict) for end in ends), [False, True], "one of two racers must lose")
     newest = await bus.last(world.stream, journal)
     _same(newest and newest.sequence, 4, "a refused append spends no sequence")
+
+
+async def _appends_behind_a_pattern(world: _World) -> None:
+    bus, rival = await world.pair()
+    await bus.ensure(world.spec())
+    mine, theirs, chain = world.at("chain.mine"), world.at("chain.theirs"), world.at("chain.*")
+    first = await bus.append(world.stream, mine, b"1", expected_last=0, expected_of=chain)
+    await bus.append(world.stream, world.at("other"), b"x")
+    third = await rival.append(world.stream, theirs, b"2", expected_last=first, expected_of=chain)
+    _same((first, third), (1, 3), "sequences of a chain of two subjects")
+    for stale in (0, first, 2, third + 1):
+        async with _refused(Conflict):
+            await bus.append(world.stream, mine, b"late", expected_last=stale, expected_of=chain)
+    both = [
+        b.append(world.stream, subject, b"race", expected_last=third, expected_of=chain)
+        for b, subject in ((bus, mine), (rival, theirs))
+    ]
+    ends = await asyncio.gather(*both, return_exceptions=True)
+    _same(sorted(isinstance(end, Conflict) for end in ends), [False, True], "one of two racers on two subjects")
+    fifth = await bus.append(world.stream, mine, b"5", expected_last=4, expected_of=chain, message_id="fifth")
+    await rival.append(world.stream, theirs, b"6", expected_last=fifth, expected_of=chain)
+    again = await bus.append(world.stream, mine, b"5", expected_last=4, expected_of=chain, message_id="fifth")
+    _same(again, fifth, "a repeat of what was stored, when others have written behind it")
+    _same(await bus.pending(world.stream, chain), 5, "a refused append stores nothing")
+    async with _refused(ConfigError):
+        await bus.append(world.stream, mine, b"", expected_of=chain)
+    async with _refused(ConfigError):
+        await bus.append(world.stream, mine, b"", expected_last=0, expected_of=world.at("other"))
+
+
+async def _append_only(world: _World) -> None:
+    bus = await world.bus()
+    await bus.ensure(world.spec())
+    await bus.append(world.stream, world.at("a"), b"removed")
+    await bus.purge(world.stream, world.at("a"))
+    await bus.ensure(world.spec(append_only=True))
+    kept = await bus.append(world.stream, world.at("a"), b"kept")
+    removals: list[Callable[[], Awaitable[None]]] = [
+        lambda: bus.delete(world.stream, kept),
+        lambda: bus.purge(world.stream, world.at("a")),
+        lambda: bus.purge(world.stream, world.at(">")),
+    ]
+    for remove in removals:
+        async with _refused(BusDenied):
+            await remove()
+    found = await bus.at(world.stream, kept)
+    _same(found and found.data, b"kept", "what nobody may remove")
+    async with _refused(ConfigError):
+        await bus.ensure(world.spec())
+    await bus.ensure(world.spec(append_only=True))
+    for forgetful in ({"per_subject_max": 1}, {"age_max_s": 5.0}, {"bytes_max": 1000, "drop_oldest": True}):
+        async with _refused(ConfigError):
+            await bus.ensure(world.spec(append_only=True, **forgetful))
+    empty = replace(world.spec(append_only=True), name=f"{world.stream}-2", subjects=(f"check-{world.name}.>",))
+    await bus.ensure(empty)
+    await bus.advance(empty.name, 1)
+    async with _refused(BusDenied):
+        await bus.advance(empty.name, 50)
 
 
 async def _repeated_appends(world: _World) -> None:
@@ -581,6 +639,8 @@ CHECKS: tuple[Callable[[_World], Awaitable[None]], ...] = (
     _requests,
     _appends,
     _optimistic_appends,
+    _appends_behind_a_pattern,
+    _append_only,
     _repeated_appends,
     _boards,
     _following,

@@ -15,7 +15,7 @@ import msgpack
 
 from fedbus.bus.base import Bus, Message
 from fedbus.bus.memory import Faults, MemoryBroker
-from fedbus.bus.memory.stream import MemoryStream
+from fedbus.bus.memory.stream import Expected, MemoryStream
 from fedbus.errors import FedbusError
 from fedbus.messages.envelope import PROTOCOL
 from fedbus.messages.subjects import Subjects
@@ -36,10 +36,10 @@ class WatchedBroker(MemoryBroker):
         self.witnesses: list[Callable[[str, Message], None]] = []
 
     def _store(
-        self, stream: MemoryStream, message: Message, expected_last: int | None, message_id: str | None, now: float
+        self, stream: MemoryStream, message: Message, expected: Expected | None, message_id: str | None, now: float
     ) -> int:
         before = stream.last_sequence
-        sequence = super()._store(stream, message, expected_last, message_id, now)
+        sequence = super()._store(stream, message, expected, message_id, now)
         if sequence > before:
             for witness in self.witnesses:
                 witness(stream.spec.name, message)

@@ -15,7 +15,7 @@ from typing import Protocol
 from fedbus.bus.base import Message, Storage, StreamSpec
 from fedbus.bus.checks import check_spec
 from fedbus.bus.memory.link import Faults, Link
-from fedbus.bus.memory.stream import MemoryStream
+from fedbus.bus.memory.stream import Expected, MemoryStream
 from fedbus.bus.patterns import PatternTree, matcher, overlap
 from fedbus.errors import BusError, ConfigError
 
@@ -262,22 +262,22 @@ class MemoryBroker:
             stream.expire(self._now())
         return stream
 
-    def append(self, stream: MemoryStream, message: Message, expected_last: int | None, message_id: str | None) -> int:
+    def append(self, stream: MemoryStream, message: Message, expected: Expected | None, message_id: str | None) -> int:
         """Store a message and pass it on. Raises `Conflict`, `BusFull`, `ConfigError`."""
         if not stream.takes(message.subject):
             name, subjects = stream.spec.name, stream.spec.subjects
             raise ConfigError(f"stream {name!r} takes {subjects}, not {message.subject!r}")
         before = stream.last_sequence
-        sequence = self._store(stream, message, expected_last, message_id, self._now())
+        sequence = self._store(stream, message, expected, message_id, self._now())
         if stream.last_sequence > before:
             self._deliver(message)
         return sequence
 
     def _store(
-        self, stream: MemoryStream, message: Message, expected_last: int | None, message_id: str | None, now: float
+        self, stream: MemoryStream, message: Message, expected: Expected | None, message_id: str | None, now: float
     ) -> int:
         before = stream.last_sequence
-        sequence = stream.append(message, expected_last, message_id, now)
+        sequence = stream.append(message, expected, message_id, now)
         stored = stream.get(sequence) if sequence > before else None
         followers = self._followers.get(stream.spec.name)
         if stored is not None and followers is not None:

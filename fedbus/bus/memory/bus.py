@@ -14,6 +14,7 @@ from typing import Self, TypeVar
 
 from fedbus.bus.base import Message, Payload, StreamSpec, Subscription, Usage
 from fedbus.bus.checks import (
+    check_expected,
     check_message_id,
     check_sequence,
     check_spec,
@@ -27,7 +28,7 @@ from fedbus.bus.mailbox import Mailbox
 from fedbus.bus.memory.broker import MemoryBroker
 from fedbus.bus.memory.follow import MemoryFollow
 from fedbus.bus.memory.link import Link
-from fedbus.bus.memory.stream import MemoryStream
+from fedbus.bus.memory.stream import Expected, MemoryStream
 from fedbus.bus.patterns import check_pattern, check_subject
 from fedbus.errors import BusClosed, BusFull, BusUnavailable, FedbusError
 from fedbus.version import __version__
@@ -219,6 +220,7 @@ class MemoryBus:
         *,
         headers: Mapping[str, str] | None = None,
         expected_last: int | None = None,
+        expected_of: str | None = None,
         message_id: str | None = None,
         deadline_s: float = 10.0,
     ) -> int:
@@ -226,15 +228,16 @@ class MemoryBus:
         check_stream_name(stream)
         check_subject(subject)
         check_message_id(message_id)
+        check_expected(subject, expected_last, expected_of)
         message = Message(subject, frozen_payload(data, self.payload_max), frozen_headers(headers))
-        broker = self._broker
+        broker, expected = self._broker, Expected.of(expected_last, expected_of)
         lost = broker.strikes(broker.faults.append_loss)
         unheard = broker.strikes(broker.faults.ack_loss)
 
         def store(held: MemoryStream) -> int:
             if lost:
                 raise _Unheard
-            sequence = broker.append(held, message, expected_last, message_id)
+            sequence = broker.append(held, message, expected, message_id)
             if unheard:
                 raise _Unheard
             return sequence
@@ -299,7 +302,7 @@ class MemoryBus:
 
     async def delete(self, stream: str, sequence: int) -> None:
         """Remove one message."""
-        await self._on_stream(stream, CALL_DEADLINE_S, lambda held: held.remove(sequence), f"delete {sequence}")
+        await self._on_stream(stream, CALL_DEADLINE_S, lambda held: held.delete(sequence), f"delete {sequence}")
 
     async def advance(self, stream: str, sequence: int) -> None:
         """Let the next message of an empty stream have at least this sequence."""

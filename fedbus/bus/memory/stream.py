@@ -9,14 +9,27 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 from fedbus.bus.base import Message, StreamSpec, Usage
 from fedbus.bus.checks import REPEAT_WINDOW_S
 from fedbus.bus.patterns import matcher
-from fedbus.errors import BusFull, ConfigError, Conflict
+from fedbus.errors import BusDenied, BusFull, ConfigError, Conflict
 
 RECORD_OVERHEAD_BYTES = 30
 """What JetStream's file store adds to each message, so that ``bytes_max`` means about the same here."""
+
+
+class Expected(NamedTuple):
+    """The sequence that an append expects to be the last, of its own subject or of those of a pattern."""
+
+    last: int
+    pattern: str | None = None
+
+    @classmethod
+    def of(cls, last: int | None, pattern: str | None) -> Expected | None:
+        """Return what is expected, if anything."""
+        return None if last is None else cls(last, pattern)
 
 
 class MemoryStream:
@@ -48,22 +61,24 @@ class MemoryStream:
         if spec.storage is not self.spec.storage:
             here, asked = self.spec.storage.value, spec.storage.value
             raise ConfigError(f"stream {spec.name!r} is kept in {here}, asked for {asked}: delete it first")
+        if self.spec.append_only and not spec.append_only:
+            raise ConfigError(f"stream {spec.name!r} is append-only, which is never taken back")
         self.spec = spec
         self._takes = [matcher(pattern) for pattern in spec.subjects]
         for subject in list(self._subjects):
             self._trim(subject)
 
-    def append(self, message: Message, expected_last: int | None, message_id: str | None, now: float) -> int:
+    def append(self, message: Message, expected: Expected | None, message_id: str | None, now: float) -> int:
         """Store; returns the sequence. Raises `Conflict`, `BusFull`."""
         self.expire(now)
         subject = message.subject
         held = self._subjects.get(subject, OrderedDict())
         last = next(reversed(held), 0)
         first = self._ids.get(message_id, (0, 0.0))[0] if message_id is not None else 0
-        if first and (expected_last is None or last == first):
+        if first and (expected is None or last == first):
             return first
-        if expected_last is not None and expected_last != last:
-            raise Conflict(f"{subject}: expected last sequence {expected_last}, it is {last}: read again, then decide")
+        if expected is not None:
+            self._check_expected(subject, expected, last)
         self._make_sure_it_fits(message, held)
         self.last_sequence += 1
         sequence = self.last_sequence
@@ -75,6 +90,13 @@ class MemoryStream:
             self._ids[message_id] = (sequence, now)
         self._trim(subject)
         return sequence
+
+    def _check_expected(self, subject: str, expected: Expected, last: int) -> None:
+        if expected.pattern is not None:
+            last = max((next(reversed(self._subjects[s])) for s in self._matching(expected.pattern)), default=0)
+        if expected.last != last:
+            what = expected.pattern or subject
+            raise Conflict(f"{what}: expected last sequence {expected.last}, it is {last}: read again, then decide")
 
     def _make_sure_it_fits(self, message: Message, held: OrderedDict[int, None]) -> None:
         spec = self.spec
@@ -115,8 +137,18 @@ class MemoryStream:
         self._bytes -= _size(message)
         self._removed(self.spec.name, message)
 
+    def delete(self, sequence: int) -> None:
+        """Remove one message for somebody who asks; `BusDenied` where nothing may be removed."""
+        self._check_removable()
+        self.remove(sequence)
+
+    def _check_removable(self) -> None:
+        if self.spec.append_only:
+            raise BusDenied(f"stream {self.spec.name!r} is append-only: nothing is removed from it")
+
     def purge(self, pattern: str) -> None:
-        """Remove every message of a pattern."""
+        """Remove every message of a pattern; `BusDenied` where nothing may be removed."""
+        self._check_removable()
         for sequence in [m.sequence for m in self.select(pattern)]:
             self.remove(sequence)
 
@@ -127,6 +159,7 @@ class MemoryStream:
         if self._messages:
             held = f"it holds {len(self._messages)} messages up to {self.last_sequence}"
             raise Conflict(f"advance {self.spec.name} to {sequence}: {held}")
+        self._check_removable()  # a broker advances by a purge
         self.last_sequence = sequence - 1
 
     def last(self, subject: str) -> Message | None:

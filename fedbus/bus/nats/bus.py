@@ -16,6 +16,7 @@ from fedbus.bus.base import Message, Payload, StreamSpec, Subscription, Usage
 from fedbus.bus.checks import (
     BROKER_HEADERS_BYTES,
     HEADERS_BYTES_MAX,
+    check_expected,
     check_message_id,
     check_sequence,
     check_spec,
@@ -200,6 +201,7 @@ class NatsBus:
         *,
         headers: Mapping[str, str] | None = None,
         expected_last: int | None = None,
+        expected_of: str | None = None,
         message_id: str | None = None,
         deadline_s: float = 10.0,
     ) -> int:
@@ -207,11 +209,14 @@ class NatsBus:
         check_stream_name(stream)
         check_subject(subject)
         check_message_id(message_id)
+        check_expected(subject, expected_last, expected_of)
         payload = frozen_payload(data, self.payload_max)
         identity = message_id or uuid4().hex
         sent = {**frozen_headers(headers), "Nats-Msg-Id": identity, "Nats-Expected-Stream": stream}
         if expected_last is not None:
             sent["Nats-Expected-Last-Subject-Sequence"] = str(expected_last)
+        if expected_of is not None:
+            sent["Nats-Expected-Last-Subject-Sequence-Subject"] = expected_of
 
         async def once(left_s: float) -> int:
             async with asyncio.timeout(left_s), self._window.enter(len(payload)):
@@ -222,7 +227,8 @@ class NatsBus:
         except TimeoutError as error:
             raise self._connection.unavailable(f"append {subject}: not acknowledged within {deadline_s:g} s") from error
         except Conflict:
-            # the broker compares sequences before it knows a repeat: was it our own first that we lost against?
+            # The broker compares sequences before it knows a repeat: was it our own first that we lost against? Of an
+            # ``expected_of`` others may have written since: what is stored of ours is stored.
             newest = await self._on_stream(
                 stream, deadline_s, lambda left_s: self._jetstream.last_of_leader(stream, subject, left_s)
             )

@@ -25,7 +25,7 @@ from fedbus.bus.checks import NO_HEADERS, REPEAT_WINDOW_S, patterns_text
 from fedbus.bus.nats.connection import Connection
 from fedbus.bus.nats.requests import NobodyListens, Requests, next_answer, status_of
 from fedbus.bus.patterns import matcher
-from fedbus.errors import BusError, BusFull, BusUnavailable, ConfigError, Conflict
+from fedbus.errors import BusDenied, BusError, BusFull, BusUnavailable, ConfigError, Conflict
 
 T = TypeVar("T")
 
@@ -44,6 +44,9 @@ _NO_STREAM = 10059
 _OTHER_CONFIG = 10058
 _WRONG_STREAM = 10060
 _NO_MESSAGE = {10037, 10043, 10057}
+_NEVER = {10057, 10110}
+"""To delete and to purge have failed; that a stream denies it, to whoever may, is told by the text only."""
+
 _OVERLOADED = 10167
 _NO_PEERS = 10005
 _NOT_CLUSTERED = 10074
@@ -316,8 +319,8 @@ def raise_refusal(answer: Mapping[str, Any], what: str) -> None:
         raise NoStream(f"{what}: {text}: its owner has not made it (`ensure`), or the broker has lost it")
     if code in _CONFLICT:
         raise Conflict(f"{what}: {text}: somebody else has written first, read again, then decide")
-    if code in _NO_MESSAGE:
-        raise _NoMessage(f"{what}: {text}")
+    if code in _NO_MESSAGE or code in _NEVER:
+        _raise_nothing_removed(code, what, text)
     if code == _OTHER_CONFIG:
         raise _OtherConfig(f"{what}: {text}")
     if code == _NO_PEERS:
@@ -330,6 +333,15 @@ def raise_refusal(answer: Mapping[str, Any], what: str) -> None:
         raise kind(f"{what}: {text} (error {code}): free room or raise the limit")
     if reason == 503 or code in _CHANGING or code == _IN_PROCESS:
         raise NotReady(f"{what}: {text} (error {code})")
+    raise ConfigError(f"{what}: the broker refuses: {text} (error {code})")
+
+
+def _raise_nothing_removed(code: int, what: str, text: str) -> None:
+    """Raise what it means that a message was not found, or was not removed."""
+    if code in _NEVER and "not permitted" in text:
+        raise BusDenied(f"{what}: {text}: the stream is append-only")
+    if code in _NO_MESSAGE:
+        raise _NoMessage(f"{what}: {text}")
     raise ConfigError(f"{what}: the broker refuses: {text} (error {code})")
 
 
@@ -374,6 +386,8 @@ def _config(spec: StreamSpec) -> dict[str, Any]:
         "num_replicas": max(1, spec.replicas),
         "allow_direct": True,
     }
+    if spec.append_only:  # left out of others: a broker that has it for a stream refuses to take it back
+        config |= {"deny_delete": True, "deny_purge": True}
     if spec.placement:
         config["placement"] = {"cluster": spec.placement.cluster, "tags": list(spec.placement.tags)}
     return config
