@@ -26,14 +26,15 @@ def test_every_subject_stands_in_the_page():
     peer = Peer("client", "c")
     patterns = [
         built.journal(), built.command(), built.task(), built.order(), built.blob(), built.model(), built.lead(),
-        built.registry(), built.objects(), built.span(),
+        built.registry(), built.objects(), built.span(), built.access(), built.audit(),
+        built.join(), built.renew(), built.board(),
         built.presence(), built.whois(), built.up("k"), built.chunks("k"), built.down(peer),
         built.report(), built.ack(peer), built.query(),
     ]  # fmt: skip
     families = {pattern.split(".")[2] for pattern in patterns}
     methods = [name for name, value in vars(Subjects).items() if not name.startswith("_") and callable(value)]
     helpers = {"stream", "tokens", "sender", "address", "check", "check_foreign", "chunk"}
-    helpers |= {"registry_state", "registry_note"}
+    helpers |= {"registry_state", "registry_note", "access_token", "access_member", "access_person", "access_bounds"}
     assert {name.rstrip("s") for name in set(methods) - helpers} == {family.rstrip("s") for family in families}
     table = SUBJECTS.split("## The envelope")[0]
     assert set(re.findall(r"^\| `([a-z]+)[.`]", table, re.MULTILINE)) == families
