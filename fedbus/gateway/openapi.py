@@ -93,6 +93,10 @@ EXAMPLES: Mapping[str, str] = {
     "client": "site-1",
     "version": "digits-10",
     "stage": "production",
+    "token": "k3v9x2",
+    "role": "client",
+    "member": "site-1",
+    "person": "ana@hospital.example",
     "name": "norm_clipping+fedadam",
 }
 """Of each name in a path."""

@@ -18,7 +18,10 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from aiohttp import web
 from pydantic import BaseModel
 
+from fedbus.access.actions import Action
+from fedbus.gateway.caller import Caller, anybody
 from fedbus.gateway.views import View
+from fedbus.messages.access import BUS_ROLES
 from fedbus.messages.ids import NAME
 
 if TYPE_CHECKING:
@@ -39,6 +42,10 @@ NAMES: Mapping[str, tuple[str, str]] = {
     "client": (NAME, "Name of a client."),
     "version": (NAME, "A published version of a model."),
     "stage": (NAME, "Name of a stage, such as `production`."),
+    "token": (NAME, "Id of a token: what stands between its first two `_`."),
+    "role": (f"^({'|'.join(BUS_ROLES)})$", "Role of a member at the broker."),
+    "member": (NAME, "Name of a member."),
+    "person": (r"^[A-Za-z0-9_@.:+-]{1,200}$", "Name of a person."),
     "name": (STRATEGY, "Name of a strategy, codec or selection, or of several strategies in a chain: `a+b`."),
 }
 """What may stand in braces in a path: its form and what it is."""
@@ -49,7 +56,7 @@ class Call:
     """One request, checked: ``path`` holds what stands in braces in the operation's path.
 
     ``key``: of an idempotent operation, the request's `Idempotency-Key`, '' where it has none. ``id``: of the request;
-    it stands in the log and in the answer.
+    it stands in the log and in the answer. ``caller``: who asks; she is permitted to do it already.
     """
 
     gateway: Gateway
@@ -59,6 +66,7 @@ class Call:
     body: BaseModel | None = None
     key: str = ""
     id: str = ""
+    caller: Caller = field(default_factory=lambda: anybody(""))
 
     def name_from_key(self, prefix: str) -> str:
         """Return the name of what is made under the request's key, ``prefix-0123456789ab``; '' where it has none.
@@ -89,7 +97,8 @@ class Operation:
     comes. ``problems``: statuses of problems that it may answer with, besides those of every operation (400, 413, 422,
     429, 503). ``idempotent``: whether a repeat under the same `Idempotency-Key` gives the first answer again.
     ``headers``: those that its answer has besides, each with what it says. ``also``: other statuses that are no
-    problems, such as 206, each with what it means.
+    problems, such as 206, each with what it means. ``needs``: what whoever asks must be permitted to do; None: anybody
+    may ask, also who has not said who she is. There is no default: whoever adds an operation decides it.
     """
 
     id: str
@@ -109,3 +118,4 @@ class Operation:
     idempotent: bool = False
     headers: Mapping[str, str] = field(default_factory=dict)
     also: Mapping[int, str] = field(default_factory=dict)
+    needs: Action | None = field(kw_only=True)

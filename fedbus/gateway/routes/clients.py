@@ -7,6 +7,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from fedbus.access.actions import Action
 from fedbus.errors import NotFound
 from fedbus.federation.contributions import Tally
 from fedbus.gateway.operations import API, Call, Operation, Reply
@@ -82,9 +83,11 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation(
         "listClients", "GET", f"{API}/clients", "Clients that are there, or were", list_clients,
         "fedbus client list --json", "Federation.clients", query=ClientsAsked, answer=Page[ClientView],
+        needs=Action.CLIENT_READ,
     ),
     Operation(
         "getClient", "GET", f"{API}/clients/{{client}}", "A client with what it gave", get_client,
         "fedbus client show CLIENT --json", "Federation.client", answer=ClientDetail, problems=(404,),
+        needs=Action.CLIENT_READ,
     ),
 )  # fmt: skip

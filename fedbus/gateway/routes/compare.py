@@ -6,6 +6,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from fedbus.access.actions import Action
 from fedbus.federation.comparing import SESSIONS_MAX, compared
 from fedbus.gateway.operations import API, Call, Operation, Reply
 from fedbus.gateway.shapes import curve_view, session_view
@@ -40,6 +41,6 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation(
         "compareSessions", "GET", f"{API}/compare", "Sessions side by side", compare,
         "fedbus session compare SESSION SESSION", "Federation.compare", query=ComparisonAsked, answer=ComparisonView,
-        problems=(404,),
+        problems=(404,), needs=Action.SESSION_READ,
     ),
 )  # fmt: skip

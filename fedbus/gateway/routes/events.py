@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from aiohttp import web
 from pydantic import Field
 
+from fedbus.access.actions import Action
 from fedbus.federation.listing import EventFilter, says
 from fedbus.gateway.events import Event, plain
 from fedbus.gateway.index import Index, Position, Wanted
@@ -167,10 +168,11 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation(
         "listEvents", "GET", f"{API}/events", "What became true in the workspace, by pages or live", list_events,
         "fedbus event list --json", "Federation.events", query=EventsAsked, answer=Page[EventView], media=STREAM,
+        needs=Action.EVENT_READ,
     ),
     Operation(
         "listSessionEvents", "GET", f"{API}/sessions/{{session}}/events", "What became true in a session",
         list_session_events, "fedbus session watch SESSION --json", "Session.events", query=SessionEventsAsked,
-        answer=Page[EventView], media=STREAM, problems=(404,), also=ALSO,
+        answer=Page[EventView], media=STREAM, problems=(404,), also=ALSO, needs=Action.EVENT_READ,
     ),
 )  # fmt: skip

@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field
 
+from fedbus.access.actions import Action
 from fedbus.config.session import SessionConfig
 from fedbus.errors import NotFound
 from fedbus.federation.cards import card_of
@@ -300,6 +301,7 @@ OPERATIONS: tuple[Operation, ...] = (
         query=ModelsAsked,
         answer=Page[ModelView],
         problems=(422,),
+        needs=Action.MODEL_READ,
     ),
     Operation(
         id="importModel",
@@ -316,6 +318,7 @@ OPERATIONS: tuple[Operation, ...] = (
         body_media="application/octet-stream",
         idempotent=True,
         headers={"Location": "Where the version is."},
+        needs=Action.MODEL_IMPORT,
     ),
     Operation(
         id="getModel",
@@ -327,6 +330,7 @@ OPERATIONS: tuple[Operation, ...] = (
         python="Registry.describe",
         answer=ModelDetail,
         problems=(404,),
+        needs=Action.MODEL_READ,
     ),
     Operation(
         id="downloadModel",
@@ -339,6 +343,7 @@ OPERATIONS: tuple[Operation, ...] = (
         media=MEDIA,
         problems=(404, 416),
         headers=_CONTENT,
+        needs=Action.MODEL_DOWNLOAD,
     ),
     Operation(
         id="getModelCard",
@@ -350,6 +355,7 @@ OPERATIONS: tuple[Operation, ...] = (
         python="Registry.card",
         media="text/markdown",
         problems=(404,),
+        needs=Action.MODEL_READ,
     ),
     Operation(
         id="getLineage",
@@ -361,6 +367,7 @@ OPERATIONS: tuple[Operation, ...] = (
         python="Registry.lineage",
         answer=LineageView,
         problems=(404,),
+        needs=Action.MODEL_READ,
     ),
     Operation(
         id="annotateModel",
@@ -373,6 +380,7 @@ OPERATIONS: tuple[Operation, ...] = (
         body=Annotation,
         answer=ModelView,
         problems=(404, 422),
+        needs=Action.MODEL_ANNOTATE,
     ),
     Operation(
         id="removeModel",
@@ -385,6 +393,7 @@ OPERATIONS: tuple[Operation, ...] = (
         query=Removed,
         answer=ModelView,
         problems=(404, 409, 422),
+        needs=Action.MODEL_REMOVE,
     ),
     *stages.OPERATIONS,
     Operation(
@@ -396,6 +405,7 @@ OPERATIONS: tuple[Operation, ...] = (
         command="fedbus retention show --json",
         python="Registry.retention",
         answer=RetentionView,
+        needs=Action.MODEL_READ,
     ),
     Operation(
         id="setRetention",
@@ -408,6 +418,7 @@ OPERATIONS: tuple[Operation, ...] = (
         body=RetentionView,
         answer=RetentionView,
         problems=(422,),
+        needs=Action.RETENTION_SET,
     ),
     Operation(
         id="collectModels",
@@ -420,6 +431,7 @@ OPERATIONS: tuple[Operation, ...] = (
         query=Collected,
         answer=CollectionView,
         problems=(422,),
+        needs=Action.RETENTION_SET,
     ),
 )
 """Operations on models, stages and what is kept."""

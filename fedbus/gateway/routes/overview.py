@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fedbus.access.actions import Action
 from fedbus.gateway.operations import API, Call, Operation, Reply
 from fedbus.gateway.overview import combiners_of, coordinators_of, loads_of, overview_of, waits_of
 from fedbus.gateway.paging import Paged, page_of
@@ -50,18 +51,18 @@ TOP = "fedbus top --json"
 OPERATIONS: tuple[Operation, ...] = (
     Operation(
         "getOverview", "GET", f"{API}/overview", "Everything at a glance", overview, TOP, "Federation.overview",
-        answer=OverviewView,
+        answer=OverviewView, needs=Action.OVERVIEW_READ,
     ),
     Operation(
         "listWaits", "GET", f"{API}/waits", "What waits, on whom, until when", waits, TOP, "Federation.waits",
-        query=Paged, answer=Page[WaitView],
+        query=Paged, answer=Page[WaitView], needs=Action.OVERVIEW_READ,
     ),
     Operation(
         "listCombiners", "GET", f"{API}/combiners", "Combiners that are there", combiners, TOP, "Federation.combiners",
-        query=Paged, answer=Page[PeerView],
+        query=Paged, answer=Page[PeerView], needs=Action.OVERVIEW_READ,
     ),
     Operation(
         "listCoordinators", "GET", f"{API}/coordinators", "Coordinators that are there", coordinators, TOP,
-        "Federation.coordinators", query=Paged, answer=Page[PeerView],
+        "Federation.coordinators", query=Paged, answer=Page[PeerView], needs=Action.OVERVIEW_READ,
     ),
 )  # fmt: skip

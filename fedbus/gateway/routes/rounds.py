@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict
 
+from fedbus.access.actions import Action
 from fedbus.errors import NotFound
 from fedbus.federation.comparing import curves_of
 from fedbus.federation.evaluating import EvaluationResult
@@ -199,25 +200,27 @@ SHOW = "fedbus session show SESSION --json"
 OPERATIONS: tuple[Operation, ...] = (
     Operation(
         "listRounds", "GET", f"{API}/sessions/{{session}}/rounds", "Rounds of a session", list_rounds,
-        SHOW, "Session.rounds", query=RoundsAsked, answer=Page[RoundView], problems=(404,),
+        SHOW, "Session.rounds", query=RoundsAsked, answer=Page[RoundView], problems=(404,), needs=Action.SESSION_READ,
     ),
     Operation(
         "getRound", "GET", f"{API}/sessions/{{session}}/rounds/{{round}}", "A round with its clients", get_round,
         "fedbus session report SESSION --json", "Session.report", answer=RoundDetail, problems=(404,),
+        needs=Action.SESSION_INSPECT,
     ),
     Operation(
         "listCurves", "GET", f"{API}/sessions/{{session}}/curves", "Metrics over the rounds", list_curves,
         "fedbus session export SESSION --format csv --what curves", "Session.curves", query=Paged,
-        answer=Page[CurveView], problems=(404,),
+        answer=Page[CurveView], problems=(404,), needs=Action.SESSION_READ,
     ),
     Operation(
         "listEvaluations", "GET", f"{API}/sessions/{{session}}/evaluations", "What clients found of versions",
         list_evaluations, "fedbus session export SESSION", "Session.evaluations", query=Paged,
-        answer=Page[EvaluationView], problems=(404,),
+        answer=Page[EvaluationView], problems=(404,), needs=Action.SESSION_INSPECT,
     ),
     Operation(
         "exportSession", "GET", f"{API}/sessions/{{session}}/export", "A session as a file", export,
         "fedbus session export SESSION", "Session.export", query=ExportAsked, problems=(404,),
         answer=dict[str, Any], media="text/csv", headers={"Content-Disposition": "The file's name."},
+        needs=Action.SESSION_INSPECT,
     ),
 )  # fmt: skip

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError
 
+from fedbus.access.actions import Action
 from fedbus.config.session import SessionConfig
 from fedbus.errors import Conflict
 from fedbus.federation.cloning import model_of_clone, validated
@@ -153,23 +154,27 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation(
         "listSessions", "GET", f"{API}/sessions", "Sessions, filtered, by their start", list_sessions,
         "fedbus session list --json", "Federation.sessions", query=SessionsAsked, answer=Page[SessionView],
+        needs=Action.SESSION_READ,
     ),
     Operation(
         "startSession", "POST", f"{API}/sessions", "Start a session from a published version", start_session,
         "fedbus session start VERSION", "Federation.start_session", body=SessionStart, answer=SessionView, status=201,
-        problems=(404, 409), idempotent=True, headers={"Location": "Where the session is."},
+        problems=(404, 409), idempotent=True, headers={"Location": "Where the session is."}, needs=Action.SESSION_START,
     ),
     Operation(
         "getSession", "GET", f"{API}/sessions/{{session}}", "How a session stands, with its settings", get_session,
         "fedbus session show SESSION --json", "Session.info", answer=SessionDetail, problems=(404,),
+        needs=Action.SESSION_READ,
     ),
     Operation(
         "stopSession", "POST", f"{API}/sessions/{{session}}/stop", "End a session", stop_session,
         "fedbus session stop SESSION", "Session.stop", body=SessionStop, answer=SessionView, problems=(404, 409),
+        needs=Action.SESSION_STOP,
     ),
     Operation(
         "cloneSession", "POST", f"{API}/sessions/{{session}}/clone", "Start a session like this one", clone_session,
         "fedbus session clone SESSION", "Federation.clone_session", body=SessionClone, answer=SessionView, status=201,
         problems=(404, 409), idempotent=True, headers={"Location": "Where the new session is."},
+        needs=Action.SESSION_START,
     ),
 )  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
+from fedbus.access.actions import Action
 from fedbus.federation.registered import StageInfo
 from fedbus.federation.registry import Registry
 from fedbus.gateway.operations import API, Call, Operation, Reply
@@ -68,6 +69,7 @@ OPERATIONS: tuple[Operation, ...] = (
         query=Paged,
         answer=Page[StageView],
         problems=(422,),
+        needs=Action.MODEL_READ,
     ),
     Operation(
         id="getStage",
@@ -79,6 +81,7 @@ OPERATIONS: tuple[Operation, ...] = (
         python="Registry.stage",
         answer=StageView,
         problems=(404,),
+        needs=Action.MODEL_READ,
     ),
     Operation(
         id="promote",
@@ -91,6 +94,7 @@ OPERATIONS: tuple[Operation, ...] = (
         body=Promotion,
         answer=StageView,
         problems=(404, 409, 422),
+        needs=Action.MODEL_PROMOTE,
     ),
     Operation(
         id="clearStage",
@@ -102,6 +106,7 @@ OPERATIONS: tuple[Operation, ...] = (
         python="Registry.clear",
         answer=StageView,
         problems=(404,),
+        needs=Action.MODEL_PROMOTE,
     ),
     Operation(
         id="rollBack",
@@ -114,6 +119,7 @@ OPERATIONS: tuple[Operation, ...] = (
         body=Rollback,
         answer=StageView,
         problems=(404, 409, 422),
+        needs=Action.MODEL_PROMOTE,
     ),
 )
 """Operations on stages."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from fedbus.access.actions import Action
 from fedbus.config.session import SessionConfig
 from fedbus.errors import NotFound
 from fedbus.federation.catalogue import Entry, Kind, entries, find
@@ -94,13 +95,16 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation(
         "listStrategies", "GET", f"{API}/strategies", "Strategies, codecs and selections", list_strategies,
         "fedbus strategy list", "fedbus.federation.catalogue.entries", query=Strategies, answer=Page[StrategyView],
+        needs=Action.STRATEGY_READ,
     ),
     Operation(
         "getStrategy", "GET", f"{API}/strategies/{{name}}", "One strategy, codec or selection", get_strategy,
         "fedbus strategy show", "fedbus.federation.catalogue.find", query=OfKind, answer=StrategyView, problems=(404,),
+        needs=Action.STRATEGY_READ,
     ),
     Operation(
         "getSettings", "GET", f"{API}/settings", "Settings of a session, as JSON Schema", settings,
         "fedbus session settings", "fedbus.SessionConfig.model_json_schema", answer=dict[str, Any],
+        needs=Action.STRATEGY_READ,
     ),
 )  # fmt: skip

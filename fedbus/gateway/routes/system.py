@@ -7,6 +7,7 @@ from typing import Any
 
 from aiohttp import web
 
+from fedbus.access.actions import Action
 from fedbus.errors import NotFound
 from fedbus.gateway.answers import json_answer
 from fedbus.gateway.operations import Call, Operation, Reply
@@ -44,13 +45,16 @@ async def metrics(call: Call) -> Reply:
 
 
 OPERATIONS: tuple[Operation, ...] = (
-    Operation("getHealth", "GET", "/healthz", "Whether the gateway lives", health, answer=HealthView),
+    Operation("getHealth", "GET", "/healthz", "Whether the gateway lives", health, answer=HealthView, needs=None),
     Operation(
         "getReadiness", "GET", "/readyz", "Whether the gateway is ready", ready, answer=HealthView,
-        also={503: "It is not ready: `reason` says why."},
+        also={503: "It is not ready: `reason` says why."}, needs=None,
     ),
     Operation(
         "getMetrics", "GET", "/metrics", "Numbers for Prometheus", metrics, problems=(404,), media="text/plain",
+        needs=Action.METRICS_READ,
     ),
-    Operation("getDocument", "GET", "/openapi.json", "The document of REST", openapi, answer=dict[str, Any]),
+    Operation(
+        "getDocument", "GET", "/openapi.json", "The document of REST", openapi, answer=dict[str, Any], needs=None,
+    ),
 )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fedbus.access.actions import Action
 from fedbus.errors import NotFound
 from fedbus.federation.traces import RoundTrace, TraceSpan, why_not
 from fedbus.gateway.operations import API, Call, Operation, Reply
@@ -68,5 +69,6 @@ OPERATIONS: tuple[Operation, ...] = (
         python="Session.trace",
         answer=TraceView,
         problems=(404,),
+        needs=Action.SESSION_INSPECT,
     ),
 )

@@ -92,10 +92,16 @@ async def fail(call):
 
 
 OURS = (
-    Operation("echo", "GET", f"{API}/sessions/{{session}}/rounds/{{round}}", "", echo, query=Wanted, answer=Echo),
-    Operation("take", "POST", f"{API}/sessions", "", take, body=Given, answer=Echo, status=201, idempotent=True),
-    Operation("stop", "POST", f"{API}/sessions/{{session}}/stop", "", take_optional, body=Optional, answer=Echo),
-    Operation("fail", "GET", f"{API}/fail", "", fail, answer=Echo),
+    Operation(
+        "echo", "GET", f"{API}/sessions/{{session}}/rounds/{{round}}", "", echo, query=Wanted, answer=Echo, needs=None
+    ),
+    Operation(
+        "take", "POST", f"{API}/sessions", "", take, body=Given, answer=Echo, status=201, idempotent=True, needs=None
+    ),
+    Operation(
+        "stop", "POST", f"{API}/sessions/{{session}}/stop", "", take_optional, body=Optional, answer=Echo, needs=None
+    ),
+    Operation("fail", "GET", f"{API}/fail", "", fail, answer=Echo, needs=None),
 )
 ECHO = f"{API}/sessions/s1/rounds/newest"
 
@@ -445,7 +451,9 @@ async def test_an_answer_that_breaks_off_is_not_taken_for_whole(error):
     """What fails behind the first byte ends the connection: no problem stands in the middle, and no end of chunks."""
     RAISED["now"] = error
     path = f"{API}/sessions/s1/export"
-    operations = (Operation("halfway", "GET", f"{API}/sessions/{{session}}/export", "", halfway, media="text/csv"),)
+    operations = (
+        Operation("halfway", "GET", f"{API}/sessions/{{session}}/export", "", halfway, media="text/csv", needs=None),
+    )
     async with served(operations) as talk:
         told = await talk(of("GET", path))
         assert (await talk(of("GET", "/docs"))).startswith(b"HTTP/1.1 200")
@@ -494,7 +502,7 @@ async def test_who_takes_nothing_is_cut_off(monkeypatch):
             ended.set()
 
     gateway = make_gateway(House())
-    operations = (Operation("endless", "GET", f"{API}/endless", "", endless, media="text/csv"),)
+    operations = (Operation("endless", "GET", f"{API}/endless", "", endless, media="text/csv", needs=None),)
     runner = Runner(application(gateway, operations, gateway.listening), gateway.listening)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
