@@ -38,7 +38,8 @@ class TokenState(Body):
 
     ``role`` of a ``join`` is a `BusRole`, of an ``api`` token a `PersonRole`. ``name``: whom it is for; empty lets who
     joins choose. ``digest``: BLAKE3 of its secret. ``expires_at`` 0: never. ``uses_max`` 0: without a limit.
-    ``used_by``: the keys that were let in by it (join).
+    ``used_by``: the keys that were let in by it (join). ``owner``: the person whose clients they are. ``jwt``: with
+    which whoever holds a join token may ask to be let in, and do nothing else; a registrar writes it in.
     """
 
     id: Name
@@ -52,6 +53,8 @@ class TokenState(Body):
     uses_max: Count = 1
     used_by: Annotated[tuple[NkeyPublic, ...], Field(max_length=10_000)] = ()
     approval: Literal["auto", "ask"] = "auto"
+    owner: Who = ""
+    jwt: Jwt = ""
     revoked_at: Number = 0.0
     reason: Reason = ""
 

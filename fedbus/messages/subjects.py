@@ -147,7 +147,7 @@ class Subjects:
         return self._of("access", "member", *member)
 
     def access_person(self, id_: str = "*") -> str:
-        """State of a person; ``id_`` is made of the name (`fedbus.access.people.id_of`)."""
+        """State of a person; ``id_`` is made of the name (`fedbus.access.names.id_of`)."""
         return self._of("access", "person", id_)
 
     def access_bounds(self) -> str:

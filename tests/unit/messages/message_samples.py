@@ -89,6 +89,24 @@ EVALUATE = tasks.Evaluate(
     aside=True,
 )
 RECEIPT = tasks.Receipt(round=2, counted=False, reason="late", late=True, settled=1)
+CARD = tasks.SessionCard(
+    purpose="research/readmission",
+    description="Who comes back within 30 days.",
+    by="eve",
+    strategy="norm_clipping+fedadam",
+    codec="int8",
+    rounds=10,
+    version="s-2",
+    nbytes=2**40,
+    clients_min=5,
+    updates_min=4,
+    answers_min=3,
+    reveal="sums",
+    residency="require",
+    metrics=("loss",),
+    evaluates=True,
+    queries=2,
+)
 MERGE = orders.Merge(
     root="k-0",
     parent="k-2",
@@ -114,7 +132,9 @@ ACCEPTED = records.AcceptedUpdate(
     stale=1,
     spent=SPENT,
 )
-REFUSED = records.RefusedUpdate(client="c-2", by="k-0", stage="update", reason="NaN")
+REFUSED = records.RefusedUpdate(
+    client="c-2", by="c-2", stage="policy", reason="not at night", policy=DIGEST, until_at=7.5
+)
 MISSING = records.Missing(
     training=("c-3",), sending=("c-4",), there=("c-5",), left={"c-6": 7}, silent={"c-7": 12}, unheard=("c-8",)
 )
@@ -223,6 +243,7 @@ SAMPLES: list[envelope.Body] = [
         members=7,
         first=14,
         archive=ARCHIVING,
+        policy=DIGEST,
     ),
     ARCHIVING,
     presence.Bye(incarnation="i"),
@@ -252,7 +273,7 @@ SAMPLES: list[envelope.Body] = [
     ),
     ACCEPTED,
     REFUSED,
-    records.UpdatesRecorded(round=1, accepted=(ACCEPTED,), refused=(REFUSED,)),
+    records.UpdatesRecorded(round=1, accepted=(ACCEPTED,), refused=(REFUSED,), withdrawn=(REFUSED,)),
     records.ClientsMoved(
         round=1, attempt=2, moves={"c-1": "k-1"}, incarnations={"k-1": "i"}, reason="lost", shards=("k-1",)
     ),
@@ -284,6 +305,7 @@ SAMPLES: list[envelope.Body] = [
         sums=SUMS,
         answered=1,
         reason="1 answers where 2 are the least",
+        declined=(REFUSED,),
     ),
     records.SessionEnded(outcome="completed", reason="done", version="s-1", digest=DIGEST),
     records.Typed(type="RoundFailed", data={"round": 1}),
@@ -293,12 +315,16 @@ SAMPLES: list[envelope.Body] = [
     reports.ModelStored(session="s", round=1, revision=3, blob="b", digest=DIGEST, nbytes=4, bytes_up=5),
     reports.MergeFailed(session="s", round=1, revision=3, reason="disk"),
     reports.Evaluated(session="s", round=1, version="s-1", weight=2.0, metrics=METRICS, fetched=5, sums=SUMS),
-    reports.TaskFailed(session="s", round=1, attempt=2, stage="train", reason="ValueError"),
+    reports.TaskFailed(
+        session="s", round=1, attempt=2, stage="policy", reason="not at night", policy=DIGEST, until_at=7.5
+    ),
+    reports.Withdrawn(session="s", round=1, attempt=2, reason="its owner withdrew", policy=DIGEST),
     reports.ReportTaken(reports=("i-r1", "i-r2")),
     TRAIN,
     EVALUATE,
     RECEIPT,
-    tasks.Task(session="s", revision=4, state="train", train=TRAIN, evaluate=EVALUATE, receipt=RECEIPT),
+    CARD,
+    tasks.Task(session="s", revision=4, state="train", train=TRAIN, evaluate=EVALUATE, receipt=RECEIPT, card=CARD),
     uploads.UploadBegin(
         session="s",
         round=1,
@@ -343,6 +369,8 @@ SAMPLES: list[envelope.Body] = [
         uses_max=3,
         used_by=(USER_KEY,),
         approval="ask",
+        owner="anna@clinic.example",
+        jwt="e30.e30.c2ln",
         revoked_at=3.0,
         reason="lost",
     ),
