@@ -56,6 +56,7 @@ class Shell:
     def __init__(self, place: Path) -> None:
         self.place = place
         self.env = {name: value for name, value in os.environ.items() if not name.startswith(("FEDBUS_", "OTEL_"))}
+        self.env["FEDBUS_HOME"] = str(place / "home")
         self.started: list[subprocess.Popen[bytes]] = []
         (place / "client.py").write_text(CLIENT)
         np.savez(place / "model.npz", w=np.zeros((300, 1000), np.float32), b=np.zeros(3, np.float32))

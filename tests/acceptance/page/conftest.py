@@ -95,6 +95,7 @@ class Place:
 
 def _start(directory: Path, name: str, *arguments: str) -> subprocess.Popen[bytes]:
     env = {key: value for key, value in os.environ.items() if not key.startswith(("FEDBUS_", "OTEL_"))}
+    env["FEDBUS_HOME"] = str(directory / "home")
     with (directory / f"{name}.log").open("wb") as log:
         return subprocess.Popen(
             [sys.executable, *arguments],
