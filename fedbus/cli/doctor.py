@@ -14,6 +14,7 @@ from datetime import datetime
 from typing import Any
 
 from fedbus.bus.checks import BROKER_HEADERS_BYTES, HEADERS_BYTES_MAX
+from fedbus.bus.nats.identity import identify_by
 from fedbus.bus.nats.connection import Connection
 from fedbus.bus.nats.jetstream import JetStream
 from fedbus.bus.nats.requests import Requests
@@ -103,7 +104,7 @@ class _Examination:
     async def _broker(self) -> str:
         try:
             await self._connection.open(
-                credentials=self._place.credentials, tls=None, inbox_prefix="_INBOX", deadline_s=DEADLINE_S
+                identify=identify_by(self._place.credentials), tls=None, inbox_prefix="_INBOX", deadline_s=DEADLINE_S
             )
         except BusError as error:
             advice = "start one (`fedbus up`), or name another: --nats URL, FEDBUS_URL"

@@ -15,6 +15,7 @@ import os
 import shutil
 import signal
 import socket
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -23,8 +24,9 @@ from typing import Self
 from fedbus.bus.embedded.binary import find_binary
 from fedbus.bus.embedded.child import Child, start_child
 from fedbus.bus.embedded.conf import settings_text
-from fedbus.bus.embedded.settings import BrokerSettings
+from fedbus.bus.embedded.settings import BrokerSecurity, BrokerSettings
 from fedbus.bus.nats.connection import Connection
+from fedbus.bus.nats.identity import Identity, identify_by
 from fedbus.bus.nats.jetstream import JetStream
 from fedbus.bus.nats.requests import Requests
 from fedbus.errors import BrokerFailed, BrokerMissing, BusError, ConfigError
@@ -58,13 +60,19 @@ class EmbeddedBroker:
         host: str = "127.0.0.1",
         port: int = 0,
         settings: BrokerSettings | None = None,
+        security: BrokerSecurity | Callable[[], BrokerSecurity] | None = None,
         by_watcher: bool | None = None,
     ) -> None:
-        """``port`` 0 takes a free one, and keeps it over restarts. ``by_watcher``: see `child.start_child`."""
+        """``port`` 0 takes a free one, and keeps it over restarts. ``by_watcher``: see `child.start_child`.
+
+        ``security``: who is let in; None: everybody who reaches it. A function is asked at each start.
+        """
         self._store = Path(store_dir).resolve()
         self._host = host
         self._port = port
         self._settings = settings or BrokerSettings()
+        self._security = security
+        self._probe: Identity | None = None
         self._by_watcher = by_watcher
         self._child: Child | None = None
 
@@ -121,8 +129,9 @@ class EmbeddedBroker:
         try:
             self._put_last_run_aside()
             self._check_port()
-            text = settings_text(self._settings, self._store, self._host, self._port)
-            (self._store / "broker.conf").write_text(text)
+            security = self._security() if callable(self._security) else self._security
+            self._probe = None if security is None else Identity(*security.probe)
+            self._write_settings(settings_text(self._settings, self._store, self._host, self._port, security))
             output = self._store / "broker.out"
             self._child = start_child(self._command(binary), output, lock, by_watcher=self._by_watcher)
         finally:
@@ -132,6 +141,12 @@ class EmbeddedBroker:
         except BaseException:
             await self.stop()
             raise
+
+    def _write_settings(self, text: str) -> None:
+        path = self._store / "broker.conf"
+        path.unlink(missing_ok=True)
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(text)
 
     def _command(self, binary: Path) -> list[str]:
         # env(1) adds to the environment without anybody here reading it
@@ -226,7 +241,9 @@ class EmbeddedBroker:
     async def _ask(self, deadline_s: float, *, streams: bool) -> None:
         connection = Connection(self.url, "fedbus-readiness")
         try:
-            await connection.open(credentials=None, tls=None, inbox_prefix="_INBOX", deadline_s=min(5.0, deadline_s))
+            await connection.open(
+                identify=identify_by(self._probe), tls=None, inbox_prefix="_INBOX", deadline_s=min(5.0, deadline_s)
+            )
             if streams:
                 requests = Requests(connection)
                 await requests.open()

@@ -11,11 +11,13 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from fedbus.bus.embedded.settings import BrokerSettings, join_address
+from fedbus.bus.embedded.settings import BrokerSecurity, BrokerSettings, join_address
 
 
-def settings_text(settings: BrokerSettings, store: Path, host: str, port: int) -> str:
-    """Return the settings file of an embedded broker; port 0 lets it choose one."""
+def settings_text(
+    settings: BrokerSettings, store: Path, host: str, port: int, security: BrokerSecurity | None = None
+) -> str:
+    """Return the settings file of an embedded broker; port 0 lets it choose one, ``security`` None lets all in."""
     file_bytes = settings.file_bytes_max or int(shutil.disk_usage(store).free * 0.8)
     return f"""\
 # Written by fedbus at every start of its embedded broker. To change something, change fedbus's settings.
@@ -25,20 +27,39 @@ pid_file: {_text(store / "broker.pid")}
 log_file: {_text(store / "broker.log")}
 log_size_limit: {settings.log_bytes_max}
 log_max_num: 3
-{_streams(settings, store, f"max_file_store: {file_bytes}")}{_neighbours(settings)}"""
+{_who(security, store)}{_streams(settings, store, f"max_file_store: {file_bytes}")}{_neighbours(settings, security)}"""
 
 
-def standalone_text(settings: BrokerSettings, store: Path, host: str, port: int) -> str:
+def standalone_text(
+    settings: BrokerSettings, store: Path, host: str, port: int, security: BrokerSecurity | None = None
+) -> str:
     """Return a settings file for ``nats-server --config``, to be started by whatever starts services there."""
+    said = "Nobody is asked for a password and nothing is encrypted: all addresses below belong into a private network."
+    if security is not None:
+        said = "Who is let in stands below. Routes and leaves are not encrypted: they belong into a private network."
     kept = f"max_file_store: {settings.file_bytes_max}"
     if not settings.file_bytes_max:
         kept = "# no max_file_store: nats-server takes up to three quarters of what is free at its start"
     return f"""\
 # nats-server for fedbus. Start it with these variables, or its memory grows further between collections:
 #   GOMEMLIMIT={settings.go_memory_bytes} GOGC={settings.go_gc_percent} nats-server --config THIS-FILE
-# Nobody is asked for a password and nothing is encrypted: all addresses below belong into a private network.
+# {said}
 {_general(settings, join_address(host, port))}
-{_streams(settings, store, kept)}{_neighbours(settings)}"""
+{_who(security, store)}{_streams(settings, store, kept)}{_neighbours(settings, security)}"""
+
+
+def _who(security: BrokerSecurity | None, store: Path) -> str:
+    if security is None:
+        return ""
+    accounts = "".join(f"  {key}: {_text(jwt)}\n" for key, jwt in sorted(security.accounts.items()))
+    return f"""\
+# Who may come in says the JWT of an account; the newest is kept below the store: revoking somebody sends a newer one.
+operator: {_text(security.operator)}
+system_account: {security.system_account}
+resolver {{ type: full, dir: {_text(store / "accounts")}, allow_delete: false, interval: "2m" }}
+resolver_preload {{
+{accounts}}}
+"""
 
 
 def _general(settings: BrokerSettings, listen: str) -> str:
@@ -71,15 +92,19 @@ jetstream {{
 """
 
 
-def _neighbours(settings: BrokerSettings) -> str:
+def _neighbours(settings: BrokerSettings, security: BrokerSecurity | None) -> str:
     # bytes of a model look like noise: compressing them, which is the default on slow links, costs time for nothing
     text = ""
     if settings.cluster_name:
+        asked, user = "", ""
+        if security is not None and security.route_password:
+            user = f"route:{security.route_password}@"
+            asked = f"  authorization {{ user: route, password: {_text(security.route_password)} }}\n"
         text += f"""\
 cluster {{
   name: {_text(settings.cluster_name)}
   listen: {_text(settings.cluster_listen)}
-  routes: {_list(f"nats-route://{route}" for route in settings.routes)}
+{asked}  routes: {_list(f"nats-route://{user}{route}" for route in settings.routes)}
   compression: off  # models do not get smaller by it
 }}
 """

@@ -9,12 +9,27 @@ A broker is one of three kinds, told apart by what is set:
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 from fedbus.errors import ConfigError
 
 MIB = 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerSecurity:
+    """Who is let in (`fedbus.access.authority`): a nats-server in operator mode, which knows accounts by their JWTs.
+
+    ``accounts``: JWT by public key, the system account's among them; the server keeps newer ones that it was sent.
+    ``probe``: JWT and seed of who asks whether JetStream is ready. ``route_password``: between the nodes of a cluster.
+    """
+
+    operator: str
+    system_account: str
+    accounts: Mapping[str, str]
+    probe: tuple[str, str] = field(repr=False)
+    route_password: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)

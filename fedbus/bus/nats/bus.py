@@ -29,6 +29,7 @@ from fedbus.bus.checks import (
 from fedbus.bus.mailbox import Mailbox
 from fedbus.bus.nats.connection import Connection
 from fedbus.bus.nats.follow import NatsFollow
+from fedbus.bus.nats.identity import Identity, identify_by
 from fedbus.bus.nats.jetstream import NEWEST_SUBJECTS_MAX, JetStream, NoStream, headers_of
 from fedbus.bus.nats.requests import Requests
 from fedbus.bus.nats.window import Window
@@ -54,23 +55,23 @@ async def connect(
     url: str,
     *,
     name: str,
-    credentials: str | Path | None = None,
+    credentials: str | Path | Identity | None = None,
     tls: ssl.SSLContext | None = None,
     inbox_prefix: str = "_INBOX",
     deadline_s: float = CONNECT_DEADLINE_S,
 ) -> NatsBus:
     """Connect to a broker, or to one of several (``url`` with commas).
 
-    ``name`` is shown by the broker's monitoring. ``credentials`` is the path of a ``.creds`` file; user and password,
-    or a token, may stand in the URL instead. ``inbox_prefix`` is where answers come; permissions may ask for one of
-    your own.
+    ``name`` is shown by the broker's monitoring. ``credentials`` is the path of a ``.creds`` file, read again at
+    each connection, or an `Identity`; user and password, or a token, may stand in the URL instead. ``inbox_prefix`` is
+    where answers come; of a member of a workspace it is its own (`Identity.inbox`).
 
     Raises `BusUnavailable` when there is no broker within ``deadline_s``, `BusDenied` when it refuses, `ConfigError`
     for credentials that can't be read.
     """
     connection = Connection(url, name)
     await connection.open(
-        credentials=None if credentials is None else str(credentials),
+        identify=identify_by(credentials),
         tls=tls,
         inbox_prefix=inbox_prefix,
         deadline_s=deadline_s,

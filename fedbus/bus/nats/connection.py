@@ -20,8 +20,6 @@ import re
 import ssl
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
@@ -31,6 +29,7 @@ from nats.aio.msg import Msg
 
 from fedbus.bus.nats import standstill
 from fedbus.bus.nats.client import STALE_BYTES, WireClient
+from fedbus.bus.nats.identity import Identify, Identity
 from fedbus.errors import BusClosed, BusDenied, BusError, BusFull, BusUnavailable, ConfigError
 
 LOG = logging.getLogger("fedbus.bus")
@@ -119,13 +118,14 @@ class Connection:
     # ---- the first connection
 
     async def open(
-        self, *, credentials: str | None, tls: ssl.SSLContext | None, inbox_prefix: str, deadline_s: float
+        self, *, identify: Identify | None, tls: ssl.SSLContext | None, inbox_prefix: str, deadline_s: float
     ) -> None:
         """Connect; raises `BusDenied`, `BusUnavailable`, `ConfigError`."""
         _check_urls(self._urls)
-        if credentials is not None:
-            await asyncio.to_thread(_check_credentials, credentials)
-        attempt = asyncio.create_task(self._connect(credentials, tls, inbox_prefix))
+        if identify is not None:
+            # now, before nats-py asks in the midst of a handshake; and permissions leave a member one inbox
+            inbox_prefix = (await asyncio.to_thread(identify)).inbox
+        attempt = asyncio.create_task(self._connect(identify, tls, inbox_prefix))
         refused = asyncio.create_task(self._refused.wait())
         try:
             await asyncio.wait({attempt, refused}, timeout=deadline_s, return_when=asyncio.FIRST_COMPLETED)
@@ -138,7 +138,8 @@ class Connection:
             self._raise_why(attempt, deadline_s)
         self._watching = asyncio.create_task(standstill.watch(self._client))
 
-    async def _connect(self, credentials: str | None, tls: ssl.SSLContext | None, inbox_prefix: str) -> None:
+    async def _connect(self, identify: Identify | None, tls: ssl.SSLContext | None, inbox_prefix: str) -> None:
+        sign, show = (None, None) if identify is None else _shown(identify)
         await self._client.connect(
             self._urls,
             name=self.name,
@@ -155,7 +156,8 @@ class Connection:
             max_outstanding_pings=PINGS_MISSED_MAX,
             pending_size=BUFFER_BYTES_MAX,
             inbox_prefix=inbox_prefix,
-            user_credentials=credentials,
+            signature_cb=sign,
+            user_jwt_cb=show,
             tls=tls,
         )
 
@@ -429,16 +431,18 @@ class Connection:
             await asyncio.sleep(0)
 
 
-def _check_credentials(path: str) -> None:
-    """Say what is wrong with credentials before nats-py does, with an error of its own in the midst of a handshake."""
-    try:
-        text = Path(path).read_text(errors="replace")
-    except OSError as error:
-        raise ConfigError(f"credentials {path!r} cannot be read: {error.strerror}") from error
-    if "BEGIN NATS USER JWT" not in text or "BEGIN USER NKEY SEED" not in text:
-        raise ConfigError(f"credentials {path!r} hold no user JWT with its seed: is it a .creds file?")
-    if find_spec("nkeys") is None:
-        raise ConfigError(f"credentials {path!r} need the package nkeys: pip install 'nats-py[nkeys]'")
+def _shown(identify: Identify) -> tuple[Callable[[str], bytes], Callable[[], bytes]]:
+    """Return what nats-py asks at each connection: the signature first, then the JWT, both of one reading."""
+    newest: list[Identity] = []
+
+    def sign(nonce: str) -> bytes:
+        newest[:] = [identify()]
+        return newest[0].sign(nonce)
+
+    def show() -> bytes:
+        return (newest or [identify()])[0].jwt.encode()
+
+    return sign, show
 
 
 def _check_urls(urls: list[str]) -> None:

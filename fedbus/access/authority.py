@@ -1,0 +1,303 @@
+"""The keys of an operator, in a directory: whoever has it makes workspaces, signs members in and takes that back.
+
+    <directory>/operator.nk, system.nk                     seeds; nobody else ever needs them
+    <directory>/operator.jwt
+    <directory>/workspaces/<workspace>/account.nk          the account, its signing keys by role, model and seal
+    <directory>/workspaces/<workspace>/state.json          revocations and bounds, of which the account's JWT is made
+
+Several processes may use one directory (a gateway, the command line): what changes is read and written under a lock.
+A nats-server is told over its system account (`push`); it keeps what is newer, and cuts off who was revoked at once.
+All files are of mode 0600, all directories 0700.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import json
+import os
+import secrets
+import ssl
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any
+
+from fedbus.access import claims
+from fedbus.access.claims import user_jwt
+from fedbus.access.credentials import Credentials, Trust, write_secret
+from fedbus.access.keys import Key
+from fedbus.access.permissions import ROLES, template
+from fedbus.bus.embedded import BrokerSecurity
+from fedbus.bus.nats import Identity, connect
+from fedbus.errors import BusUnavailable, ConfigError
+from fedbus.messages.ids import check_name, is_name
+
+UPDATE = "$SYS.REQ.CLAIMS.UPDATE"
+
+PUSH_S_MAX = 5.0
+
+OVERLAP_S = 1.0
+"""JWTs count whole seconds: one made in the second of a revocation must be later than it to be good again."""
+
+_SECRETS: Mapping[str, tuple[str, ...]] = {
+    "combiner": ("seal",),
+    "coordinator": ("seal", "model"),
+    "gateway": ("seal", "model", "login"),
+    "admin": ("seal",),
+    "engineer": ("seal",),
+}
+"""What the members of a role are trusted with, besides their own key (`Credentials.secrets`)."""
+
+
+class Authority:
+    """The keys in one directory; made by `open`."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._operator = self._key("operator.nk")
+        self._system = self._key("system.nk")
+
+    @classmethod
+    def open(cls, directory: str | Path) -> Authority:
+        """Take a directory's keys; an empty one, or one that is not there, gets new ones.
+
+        Raises `ConfigError` where it cannot be read or made, or holds some of the keys only.
+        """
+        path = Path(directory).resolve()
+        try:
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with _locked(path):
+                there = [(path / name).exists() for name in ("operator.nk", "system.nk")]
+                if not any(there):
+                    write_secret(path / "system.nk", Key.new("account").seed)
+                    write_secret(path / "operator.nk", Key.new("operator").seed)
+                elif not all(there):
+                    raise ConfigError(f"{path} holds some of an operator's keys only: bring back the rest from a copy")
+        except OSError as error:
+            raise ConfigError(f"keys directory {path}: {error.strerror}; name another one") from error
+        return cls(path)
+
+    # ---- workspaces
+
+    @property
+    def workspaces(self) -> list[str]:
+        """Names of the workspaces that there are keys for."""
+        place = self.directory / "workspaces"
+        if not place.is_dir():
+            return []
+        return sorted(one.name for one in place.iterdir() if is_name(one.name) and (one / "account.nk").exists())
+
+    def create_workspace(self, workspace: str) -> None:
+        """Make the keys of a workspace; one that is there is left as it is. See `push`."""
+        check_name("workspace", workspace)
+        place = self._place(workspace)
+        with self._guarded():
+            place.mkdir(mode=0o700, parents=True, exist_ok=True)
+            kept = {f"{role}.nk": Key.new("account").seed for role in ROLES}
+            kept |= {"model.nk": Key.new().seed, "seal.key": secrets.token_hex(32), "login.key": secrets.token_hex(32)}
+            for name, secret in kept.items():
+                if not (place / name).exists():
+                    write_secret(place / name, secret)
+            if not (place / "account.nk").exists():  # last: whoever sees it finds all the others
+                write_secret(place / "account.nk", Key.new("account").seed)
+
+    def trust(self, workspace: str, urls: tuple[str, ...] = (), ca: str = "") -> Trust:
+        """Return what everybody in a workspace knows of it."""
+        signers = {role: self._signer(workspace, role).public for role in ROLES if role not in ("joiner", "probe")}
+        model_key = self._key("model.nk", workspace).public
+        return Trust(workspace, self._account(workspace).public, signers, model_key, urls, ca)
+
+    def secret(self, workspace: str, name: str) -> str:
+        """Return a secret of a workspace: ``seal``, ``login`` (hexadecimal), ``model`` (a seed)."""
+        return self._read(f"{name}.nk" if name == "model" else f"{name}.key", workspace)
+
+    # ---- members
+
+    def sign(
+        self, workspace: str, role: str, name: str, key_public: str, expires_at: float = 0.0, *, bearer: bool = False
+    ) -> str:
+        """Return the JWT of a member with this public key; ``expires_at`` 0: for ever."""
+        check_name(f"{role} name", name)
+        return user_jwt(
+            self._signer(workspace, role),
+            self._account(workspace).public,
+            workspace=workspace,
+            role=role,
+            name=name,
+            key=key_public,
+            issued_at=self._issue_time(workspace, key_public),
+            expires_at=expires_at,
+            bearer=bearer,
+        )
+
+    def issue(
+        self,
+        workspace: str,
+        role: str,
+        name: str,
+        urls: tuple[str, ...] = (),
+        ca: str = "",
+        expires_at: float = 0.0,
+    ) -> Credentials:
+        """Return whole credentials with a new key, for roles on this machine; keys of others stay there (`sign`)."""
+        key = Key.new()
+        kept = {what: self.secret(workspace, what) for what in _SECRETS.get(role, ())}
+        jwt = self.sign(workspace, role, name, key.public, expires_at)
+        return Credentials(jwt, key.seed, self.trust(workspace, urls, ca), kept)
+
+    def joiner(self, workspace: str, token: str) -> str:
+        """Return a JWT that lets in whoever shows it, to ask for membership with this token, and for nothing else."""
+        return self.sign(workspace, "joiner", token, Key.new().public, bearer=True)
+
+    def _issue_time(self, workspace: str, key: str) -> float:
+        revoked = float(self._state(workspace)["revoked"].get(key, 0.0))
+        return max(time.time(), revoked + OVERLAP_S)
+
+    # ---- what changes
+
+    def revoked(self, workspace: str) -> dict[str, float]:
+        """Return since when which keys are not let in with what was signed until then."""
+        return dict(self._state(workspace)["revoked"])
+
+    def revoke(self, workspace: str, keys: Mapping[str, float]) -> bool:
+        """Let keys in no longer with JWTs that were signed up to a time; returns whether that is new. See `push`."""
+        with self._guarded():
+            state = self._state(workspace)
+            known = state["revoked"]
+            later = {key: at for key, at in keys.items() if known.get(key, -1.0) < int(at)}
+            if not later:
+                return False
+            known.update({key: float(int(at)) for key, at in later.items()})
+            self._write_state(workspace, state)
+        return True
+
+    def set_bounds(self, workspace: str, *, bytes_max: int = 0, connections_max: int = 0) -> bool:
+        """Bound a workspace at the broker; 0: without a bound. Returns whether that is new. See `push`."""
+        with self._guarded():
+            state = self._state(workspace)
+            wanted = {"bytes_max": bytes_max, "connections_max": connections_max}
+            if state["bounds"] == wanted:
+                return False
+            state["bounds"] = wanted
+            self._write_state(workspace, state)
+        return True
+
+    def account_jwt(self, workspace: str) -> str:
+        """Return the JWT of a workspace's account as it is to be now."""
+        state = self._state(workspace)
+        most = int(state["bounds"].get("bytes_max", 0)) or -1
+        scopes = []
+        for role in ROLES:
+            allowed = template(role, workspace)
+            key = self._signer(workspace, role).public
+            scopes.append(claims.scope(key, role, allowed.publish, allowed.subscribe))
+        return claims.account_jwt(
+            self._operator,
+            self._account(workspace).public,
+            workspace,
+            # servers keep the newest by whole seconds, and take another one of the same second
+            max(time.time(), float(state["at"])),
+            scopes=scopes,
+            revoked=state["revoked"],
+            jetstream_bytes=(-1, most),
+            connections_max=int(state["bounds"].get("connections_max", 0)) or -1,
+        )
+
+    # ---- the broker
+
+    def security(self) -> BrokerSecurity:
+        """Return what a broker has to know; there must be a workspace."""
+        if not self.workspaces:
+            raise ConfigError(f"{self.directory} has no workspace yet: `fedbus workspace create NAME` makes one")
+        now = time.time()
+        accounts = {self._account(workspace).public: self.account_jwt(workspace) for workspace in self.workspaces}
+        accounts[self._system.public] = claims.account_jwt(self._operator, self._system.public, "system", now)
+        probe = Key.new()
+        return BrokerSecurity(
+            claims.operator_jwt(self._operator, "fedbus", self._system.public, now),
+            self._system.public,
+            accounts,
+            (self.sign(self.workspaces[0], "probe", "probe", probe.public), probe.seed),
+            self._route_password(),
+        )
+
+    async def push(self, workspace: str, url: str, tls: ssl.SSLContext | None = None) -> None:
+        """Tell a broker that runs, and its cluster, what a workspace's account is now; who was revoked is cut off.
+
+        Raises `BusUnavailable`, `BusDenied` (another operator's broker), `ConfigError` where it refuses the JWT.
+        """
+        key = Key.new()
+        jwt = claims.account_user_jwt(self._system, "authority", key.public, time.time())
+        async with await connect(url, name="authority", credentials=Identity(jwt, key.seed), tls=tls) as bus:
+            made = await asyncio.to_thread(self.account_jwt, workspace)
+            answer = await bus.request(UPDATE, made.encode(), deadline_s=PUSH_S_MAX)
+        try:
+            told = json.loads(bytes(answer.data))
+        except ValueError as error:
+            raise BusUnavailable(f"{UPDATE}: the broker answered what is no JSON") from error
+        if told.get("data", {}).get("code") != 200:
+            reason = told.get("error", {}).get("description", told)
+            raise ConfigError(f"the broker does not take the account of workspace {workspace}: {reason}")
+
+    # ---- files
+
+    def _place(self, workspace: str) -> Path:
+        return self.directory / "workspaces" / check_name("workspace", workspace)
+
+    def _account(self, workspace: str) -> Key:
+        return self._key("account.nk", workspace)
+
+    def _signer(self, workspace: str, role: str) -> Key:
+        if role not in ROLES:
+            raise ConfigError(f"expected one of the roles {', '.join(ROLES)}, got {role!r}")
+        return self._key(f"{role}.nk", workspace)
+
+    def _key(self, name: str, workspace: str = "") -> Key:
+        return Key.of(self._read(name, workspace))
+
+    def _read(self, name: str, workspace: str = "") -> str:
+        path = (self._place(workspace) if workspace else self.directory) / name
+        try:
+            return path.read_text().strip()
+        except FileNotFoundError as error:
+            what = f"no workspace {workspace!r}: `fedbus workspace create` makes one" if workspace else f"no {name}"
+            raise ConfigError(f"{self.directory}: {what}") from error
+        except OSError as error:
+            raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
+
+    def _state(self, workspace: str) -> dict[str, Any]:
+        path = self._place(workspace) / "state.json"
+        try:
+            told = json.loads(path.read_text())
+        except FileNotFoundError:
+            told = {}
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"{path} cannot be read ({error}): bring it back from a copy") from error
+        return {"revoked": {}, "bounds": {}, "at": 0.0, **told}
+
+    def _write_state(self, workspace: str, state: dict[str, Any]) -> None:
+        state["at"] = max(time.time(), float(state["at"]))  # a clock that was set back must not make it older
+        write_secret(self._place(workspace) / "state.json", json.dumps(state, sort_keys=True))
+
+    def _route_password(self) -> str:
+        path = self.directory / "route.key"
+        with self._guarded():
+            if not path.exists():
+                write_secret(path, secrets.token_hex(16))
+        return self._read("route.key")
+
+    def _guarded(self) -> AbstractContextManager[None]:
+        return _locked(self.directory)
+
+
+@contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    """Let one process at a time change what is in a directory; they hold it for milliseconds."""
+    lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)

@@ -1,0 +1,212 @@
+"""NATS JWTs (version 2): what a nats-server in operator mode is told of accounts, and a user shows of itself.
+
+    operator key --signs--> account JWT (limits, role templates, revocations) --names--> scoped signing keys
+    scoped signing key of a role --signs--> user JWT (name, key, role as a tag; no permissions of its own)
+
+Source: NATS documentation "JWT Authentication Guide"; the layout is that of nats-io/jwt v2.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fedbus.access.keys import Key, is_public, verify
+from fedbus.errors import BadMessage
+from fedbus.messages.ids import is_name
+
+JWT_CHARS_MAX = 8192
+"""Of a user's JWT: ours have some 700."""
+
+_HEAD = {"typ": "JWT", "alg": "ed25519-nkey"}
+
+UNLIMITED = {"subs": -1, "data": -1, "payload": -1}
+
+
+@dataclass(frozen=True, slots=True)
+class UserClaims:
+    """What a user's JWT says, its signature checked. ``expires_at`` 0: never; times are seconds of Unix time."""
+
+    workspace: str
+    role: str
+    name: str
+    key: str
+    issuer: str
+    account: str
+    issued_at: float
+    expires_at: float
+
+
+def user_jwt(
+    signer: Key,
+    account: str,
+    *,
+    workspace: str,
+    role: str,
+    name: str,
+    key: str,
+    issued_at: float,
+    expires_at: float = 0.0,
+    bearer: bool = False,
+) -> str:
+    """Return a user's JWT, signed by a role's signing key: what it may do stands in the account's template.
+
+    ``bearer``: the JWT alone lets in, without a signature of its key: of a joiner, who has no key yet.
+    """
+    nats: dict[str, Any] = {
+        "type": "user",
+        "version": 2,
+        "pub": {},
+        "sub": {},
+        "issuer_account": account,
+        "tags": [f"role:{role}", f"workspace:{workspace}"],
+    }
+    if bearer:
+        # the template says so as well, and the server holds one against the other
+        nats["bearer_token"] = True
+    claims: dict[str, Any] = {"name": name, "sub": key, "iat": int(issued_at), "nats": nats}
+    if expires_at:
+        claims["exp"] = int(expires_at)
+    return signed(claims, signer)
+
+
+def account_user_jwt(account: Key, name: str, key: str, issued_at: float) -> str:
+    """Return a JWT that an account's own key has signed: all of the account. For the system account only."""
+    nats = {"type": "user", "version": 2, "pub": {}, "sub": {}, **UNLIMITED}
+    return signed({"name": name, "sub": key, "iat": int(issued_at), "nats": nats}, account)
+
+
+def account_jwt(
+    operator: Key,
+    account: str,
+    name: str,
+    issued_at: float,
+    *,
+    scopes: Sequence[Mapping[str, Any]] = (),
+    revoked: Mapping[str, float] | None = None,
+    jetstream_bytes: tuple[int, int] | None = None,
+    connections_max: int = -1,
+) -> str:
+    """Return an account's JWT. ``jetstream_bytes``: of memory and disk, -1 without a bound; None: no JetStream."""
+    limits = {**UNLIMITED, "imports": -1, "exports": -1, "wildcards": True, "conn": connections_max, "leaf": -1}
+    if jetstream_bytes is not None:
+        memory, disk = jetstream_bytes
+        limits |= {"mem_storage": memory, "disk_storage": disk, "streams": -1, "consumer": -1}
+    nats: dict[str, Any] = {"type": "account", "version": 2, "limits": limits}
+    if scopes:
+        nats["signing_keys"] = list(scopes)
+    if revoked:
+        nats["revocations"] = {key: int(at) for key, at in sorted(revoked.items())}
+    return signed({"name": name, "sub": account, "iat": int(issued_at), "nats": nats}, operator)
+
+
+def scope(key: str, role: str, publish: Sequence[str], subscribe: Sequence[str]) -> dict[str, Any]:
+    """Return a scoped signing key: whoever it has signed may publish and subscribe to these, and to nothing else."""
+    # an empty list of what is allowed would mean all
+    template: dict[str, Any] = {
+        "pub": {"allow": list(publish)} if publish else {"deny": [">"]},
+        "sub": {"allow": list(subscribe)} if subscribe else {"deny": [">"]},
+        **UNLIMITED,
+    }
+    if role == "joiner":
+        template["bearer_token"] = True
+    return {"kind": "user_scope", "key": key, "role": role, "template": template}
+
+
+def operator_jwt(operator: Key, name: str, system_account: str, issued_at: float) -> str:
+    """Return the operator's JWT, which the server's settings hold."""
+    nats = {"type": "operator", "version": 2, "system_account": system_account}
+    return signed({"name": name, "sub": operator.public, "iat": int(issued_at), "nats": nats}, operator)
+
+
+def signed(claims: Mapping[str, Any], signer: Key) -> str:
+    """Return claims as a JWT, with the signer as issuer and the digest that NATS wants as an id."""
+    whole = {**claims, "iss": signer.public, "jti": ""}
+    digest = hashlib.sha512(_json(whole)).digest()[:32]
+    whole["jti"] = base64.b32encode(digest).decode().rstrip("=")
+    text = f"{_base64(_json(_HEAD))}.{_base64(_json(whole))}"
+    return f"{text}.{_base64(signer.sign(text.encode()))}"
+
+
+def read_claims(jwt: str) -> dict[str, Any]:
+    """Return what a JWT says, without looking who says it; `BadMessage` for what is none."""
+    parts = jwt.split(".")
+    if len(jwt) > JWT_CHARS_MAX * 8 or len(parts) != 3:
+        raise BadMessage(f"expected a JWT (three parts, joined by dots), got {len(jwt)} characters in {len(parts)}")
+    try:
+        claims = json.loads(_bytes(parts[1]))
+    except (ValueError, RecursionError) as error:
+        raise BadMessage("expected a JWT, its middle part is no JSON in base64") from error
+    if not isinstance(claims, dict) or not isinstance(claims.get("nats"), dict):
+        raise BadMessage("expected a JWT of NATS, this one says nothing about it")
+    return claims
+
+
+def read_user(jwt: str, signers: Mapping[str, str]) -> UserClaims:
+    """Return what a user's JWT says, once its signature was found to be that of its role's signer.
+
+    ``signers``: public signing key by role (`Trust.signers`), several of one role joined by commas. Raises `BadMessage`
+    for what is no JWT, was signed by somebody else, or says a role that its signer does not sign for. It does not look
+    at the time.
+    """
+    if len(jwt) > JWT_CHARS_MAX:
+        raise BadMessage(f"expected a user's JWT of at most {JWT_CHARS_MAX} characters, got {len(jwt)}")
+    found = claims_of(jwt)
+    if found.issuer not in signers.get(found.role, "").split(","):
+        raise BadMessage(f"the JWT of {found.role} {found.name!r} was not signed by this workspace's key for that role")
+    head, _, signature = jwt.rpartition(".")
+    try:
+        raw = _bytes(signature)
+    except ValueError as error:
+        raise BadMessage("the signature of the JWT is not base64") from error
+    if not verify(found.issuer, head.encode(), raw):
+        raise BadMessage(f"the signature of the JWT of {found.role} {found.name!r} is wrong")
+    return found
+
+
+def claims_of(jwt: str) -> UserClaims:
+    """Return what a user's JWT says of itself, unchecked: for its holder. `BadMessage` for what is none of ours."""
+    claims = read_claims(jwt)
+    nats = claims["nats"]
+    tags = nats.get("tags") or []
+    told = dict(tag.partition(":")[::2] for tag in tags if isinstance(tag, str)) if isinstance(tags, list) else {}
+    name, key, issuer = claims.get("name"), claims.get("sub"), claims.get("iss")
+    account = nats.get("issuer_account", issuer)
+    issued_at, expires_at = claims.get("iat"), claims.get("exp", 0)
+    fits = (
+        nats.get("type") == "user"
+        and isinstance(name, str)
+        and is_name(name)
+        and is_name(told.get("role", ""))
+        and is_name(told.get("workspace", ""))
+        and isinstance(key, str)
+        and is_public(key)
+        and isinstance(issuer, str)
+        and isinstance(account, str)
+        and isinstance(issued_at, int)
+        and isinstance(expires_at, int)
+    )
+    if not fits:
+        raise BadMessage("expected the JWT of a member of a workspace: a user's, with name, key, role and workspace")
+    times = float(issued_at or 0), float(expires_at or 0)
+    return UserClaims(told["workspace"], told["role"], str(name), str(key), str(issuer), str(account), *times)
+
+
+def _json(value: object) -> bytes:
+    return json.dumps(value, separators=(",", ":"), sort_keys=True).encode()
+
+
+def _base64(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def _bytes(text: str) -> bytes:
+    try:
+        return base64.b64decode(text.encode() + b"=" * (-len(text) % 4), altchars=b"-_", validate=True)
+    except (binascii.Error, UnicodeEncodeError) as error:
+        raise ValueError(str(error)) from error

@@ -1,0 +1,96 @@
+"""Who a connection is: the JWT and the key of a ``.creds`` file, read again at each connection.
+
+nats-py reads such a file by itself, but never says whose it is. Here it is read anew whenever the broker asks who we
+are, so that a JWT that was renewed is taken without a restart, and the inbox is that of the member: the broker permits
+no other.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import nkeys
+
+from fedbus.errors import ConfigError
+
+_BLOCK = re.compile(r"-----BEGIN (NATS USER JWT|USER NKEY SEED)-----\s*(\S+)\s*-+END")
+FILE_BYTES_MAX = 256 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """A JWT and the seed of its key; the seed is empty where the JWT alone lets in (a bearer)."""
+
+    jwt: str
+    seed: str = ""
+
+    def __repr__(self) -> str:
+        """Show nothing of it."""
+        return "Identity(...)"
+
+    def sign(self, nonce: str) -> bytes:
+        """Return the signature of what the broker wants signed, in base64."""
+        if not self.seed:
+            return b""
+        pair = nkeys.from_seed(self.seed.encode())
+        return base64.b64encode(pair.sign(nonce.encode()))
+
+    @property
+    def inbox(self) -> str:
+        """What stands before its inboxes: of a member of a workspace ``_INBOX.<role>.<name>``, else NATS' own."""
+        claims = _claims(self.jwt)
+        nats = claims.get("nats")
+        tags = nats.get("tags") if isinstance(nats, dict) else None
+        roles = [tag[5:] for tag in tags or [] if isinstance(tag, str) and tag.startswith("role:")]
+        name = claims.get("name")
+        if len(roles) != 1 or not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_-]+", roles[0] + name):
+            return "_INBOX"
+        return f"_INBOX.{roles[0]}.{name}"
+
+
+Identify = Callable[[], Identity]
+"""Called at each connection."""
+
+
+def identify_by(credentials: str | Path | Identity | None) -> Identify | None:
+    """Return how to know who we are: by a file, read each time (`ConfigError`), or an identity; None for nobody."""
+    if credentials is None:
+        return None
+    if isinstance(credentials, Identity):
+        return lambda: credentials
+    return _from_file(credentials)
+
+
+def _from_file(path: str | Path) -> Identify:
+
+    def read() -> Identity:
+        try:
+            with Path(path).open("rb") as file:
+                text = file.read(FILE_BYTES_MAX).decode(errors="replace")
+        except OSError as error:
+            raise ConfigError(f"credentials {str(path)!r} cannot be read: {error.strerror}") from error
+        found = dict(_BLOCK.findall(text))
+        if len(found) != 2:
+            raise ConfigError(f"credentials {str(path)!r} hold no user JWT with its seed: is it a .creds file?")
+        identity = Identity(found["NATS USER JWT"], found["USER NKEY SEED"])
+        try:
+            identity.sign("try")
+        except Exception as error:  # nkeys raises of many kinds, binascii's among them
+            raise ConfigError(f"credentials {str(path)!r}: the seed in it is damaged") from error
+        return identity
+
+    return read
+
+
+def _claims(jwt: str) -> dict[str, object]:
+    try:
+        part = jwt.split(".")[1]
+        found = json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
+    except (ValueError, IndexError):
+        return {}
+    return found if isinstance(found, dict) else {}
