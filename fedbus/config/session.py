@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 _NUMBER = r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?"
 _STRATEGY = r"^[A-Za-z0-9_-]{1,64}(\+[A-Za-z0-9_-]{1,64}){0,7}$"
+_PURPOSE = r"^[A-Za-z0-9 ._/:-]{0,200}$"
 _CODEC = r"^[A-Za-z0-9_-]{1,64}$"
 _BEST = re.compile(r"(?P<op>max|min)\s+(?P<name>[\w./-]{1,128})")
 _TARGET = re.compile(rf"(?P<name>[\w./-]{{1,128}})\s*(?P<op>>=|<=)\s*(?P<value>{_NUMBER})")
@@ -28,6 +29,12 @@ class SessionConfig(BaseModel):
     """How a session runs. Frozen; out-of-range values are refused with the name of the setting and its range."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    purpose: Annotated[str, Field(pattern=_PURPOSE)] = ""
+    """What the model is for, in a few words that data owners' policies go by: ``research/readmission``."""
+
+    description: Annotated[str, Field(max_length=1000)] = ""
+    """What data owners are told besides, before they take part: who asks, what becomes of the model."""
 
     rounds: Annotated[int, Field(ge=0, le=1_000_000)] = 10
     """Rounds to run; of an asynchronous strategy: versions to make. 0: no training, the model is evaluated once."""
@@ -175,6 +182,13 @@ class SessionConfig(BaseModel):
     def _values(cls, value: dict[str, Any] | tuple[Any, ...]) -> dict[str, Any] | tuple[Any, ...]:
         if _weigh(value, 0) > OPTIONS_CHARS_MAX:
             raise ValueError(f"expected at most {OPTIONS_CHARS_MAX} characters as JSON")
+        return value
+
+    @field_validator("description")
+    @classmethod
+    def _readable(cls, value: str) -> str:
+        if not all(char.isprintable() or char == "\n" for char in value):
+            raise ValueError("expected text of printable characters and line ends: it is shown in terminals")
         return value
 
     @field_validator("target_metric")

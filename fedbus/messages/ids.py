@@ -35,6 +35,10 @@ Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 """A BLAKE3 digest in hexadecimal."""
 
 
+PolicyDigest = Annotated[str, Field(pattern=r"^[0-9a-f]{0,64}$")]
+"""A digest of what a data owner has decided, empty where that is nothing."""
+
+
 def _sayable(text: object) -> object:
     """Replace halves of characters, which an error has that names a file whose name is not UTF-8: none can travel."""
     return text if not isinstance(text, str) or text.isascii() else text.encode(errors="replace").decode()

@@ -14,7 +14,7 @@ from typing import Annotated
 from pydantic import Field
 
 from fedbus.messages.envelope import Body
-from fedbus.messages.ids import Count, MaybeName, Name, Number, is_name
+from fedbus.messages.ids import Count, MaybeName, Name, Number, PolicyDigest, is_name
 
 Attributes = Annotated[
     dict[Annotated[str, Field(min_length=1, max_length=64)], Annotated[str, Field(max_length=256)]],
@@ -72,6 +72,7 @@ class Hello(Body):
 
     ``members``, ``first``: of a crowd, for how many clients it speaks, and from which number on (`members_of`). Each of
     them is there as long as the crowd is, with its incarnation and attributes. ``archive``: of a gateway with a store.
+    ``policy``: of a client, a digest of what its owner has decided; who declined under one is asked anew under another.
     """
 
     incarnation: Name
@@ -82,6 +83,7 @@ class Hello(Body):
     members: Annotated[int, Field(ge=0, le=MEMBERS_MAX)] = 0
     first: Annotated[int, Field(ge=0, le=FIRST_MAX)] = 0
     archive: Archiving | None = None
+    policy: PolicyDigest = ""
 
 
 class Bye(Body):

@@ -13,7 +13,19 @@ from pydantic import Field, ValidationError
 from fedbus.config.session import SessionConfig
 from fedbus.errors import BadMessage
 from fedbus.messages.envelope import Body
-from fedbus.messages.ids import SHARDS_MAX, Count, Digest, MaybeName, Metrics, Name, Number, Reason, SpentTold, Sums
+from fedbus.messages.ids import (
+    SHARDS_MAX,
+    Count,
+    Digest,
+    MaybeName,
+    Metrics,
+    Name,
+    Number,
+    PolicyDigest,
+    Reason,
+    SpentTold,
+    Sums,
+)
 from fedbus.messages.plans import Plan
 
 Clients = Annotated[tuple[Name, ...], Field(max_length=200_000, fail_fast=True)]
@@ -89,20 +101,31 @@ class AcceptedUpdate(Body):
 
 
 class RefusedUpdate(Body):
-    """An update that cannot count, and why; ``by`` is who found it: the combiner or the client itself."""
+    """An update that cannot count, and why; ``by`` is who found it: the combiner or the client itself.
+
+    ``policy``, ``until_at``: of one that its client's owner does not let out, as in `reports.TaskFailed`.
+    """
 
     client: Name
     by: Name
     stage: str
     reason: Reason
+    policy: PolicyDigest = ""
+    until_at: Number = 0.0
+
+    @property
+    def declined(self) -> bool:
+        """Whether it was its client's owner who did not want it."""
+        return self.stage == "policy"
 
 
 class UpdatesRecorded(Body):
-    """What became of some updates of the open round."""
+    """What became of some updates of the open round; ``withdrawn``: also of those that were accepted before."""
 
     round: Count
     accepted: Annotated[tuple[AcceptedUpdate, ...], Field(fail_fast=True)] = ()
     refused: Annotated[tuple[RefusedUpdate, ...], Field(fail_fast=True)] = ()
+    withdrawn: Annotated[tuple[RefusedUpdate, ...], Field(fail_fast=True)] = ()
 
 
 class ClientsMoved(Body):
@@ -233,6 +256,7 @@ class RoundEvaluated(Body):
 
     ``missing``: asked, without an answer that counts, and why. ``sums``: over all ``answered`` clients; the clients'
     own numbers are not kept where the session reveals sums only. ``reason``: why nothing of the answers is kept.
+    ``declined``: those of the missing whose owners do not want it.
     """
 
     round: Count
@@ -243,6 +267,7 @@ class RoundEvaluated(Body):
     sums: Sums = {}
     answered: Count = 0
     reason: Reason = ""
+    declined: Annotated[tuple[RefusedUpdate, ...], Field(fail_fast=True)] = ()
 
 
 class SessionEnded(Body):

@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import Field
 
 from fedbus.messages.envelope import Body
-from fedbus.messages.ids import Count, Digest, Metrics, Name, Number, Reason, SpentTold, Sums
+from fedbus.messages.ids import Count, Digest, Metrics, Name, Number, PolicyDigest, Reason, SpentTold, Sums
 
 VERDICTS_MAX = 1000
 """Updates in one report or record: some 300 bytes each."""
@@ -95,13 +95,32 @@ class Evaluated(Body):
 
 
 class TaskFailed(Body):
-    """A client could not do its task (its app raised, the update was not valid, its policy refused)."""
+    """A client could not do its task (its app raised, the update was not valid), or its owner does not let it.
+
+    ``policy``: then, a digest of what its owner has decided (`presence.Hello.policy`): it is not asked again before
+    that is another, or before ``until_at``, where that is not 0.
+    """
 
     session: Name
     round: Count
     attempt: Count
     stage: Annotated[str, Field(pattern="^(fetch|train|evaluate|upload|policy)$")]
     reason: Reason
+    policy: PolicyDigest = ""
+    until_at: Number = 0.0
+
+
+class Withdrawn(Body):
+    """A client's owner takes its update of a round back: it must not count, whatever was said of it before.
+
+    Of a round whose set of updates is fixed already, nothing can be taken back. ``policy``: as in `TaskFailed`.
+    """
+
+    session: Name
+    round: Count
+    attempt: Count
+    reason: Reason
+    policy: PolicyDigest = ""
 
 
 class ReportTaken(Body):

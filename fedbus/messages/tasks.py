@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from fedbus.messages.envelope import Body
-from fedbus.messages.ids import SHARDS_MAX, Count, Name, Number, Reason
+from fedbus.messages.ids import SHARDS_MAX, Count, Name, Number, Reason, StrategyName
 from fedbus.messages.plans import Encoding
 
 TaskConfig = Annotated[dict[str, Any], Field(max_length=1000)]
@@ -60,6 +60,34 @@ class Evaluate(Body):
     aside: bool = False
 
 
+class SessionCard(Body):
+    """What a session is, for who decides whether to take part in it.
+
+    ``by``: who started it. ``version``, ``nbytes``: the model that it has now. ``clients_min``: clients that have to be
+    there; ``updates_min``: fewest updates that a new model is made of; ``answers_min``: fewest answers of an evaluation
+    that is kept, and ``reveal``: whether each one's or their sums alone. ``metrics``: what the session cannot do
+    without. ``evaluates``: whether models are to be measured on the clients' data; ``queries``: how many questions
+    about these data are asked.
+    """
+
+    purpose: Annotated[str, Field(max_length=200)] = ""
+    description: Annotated[str, Field(max_length=1000)] = ""
+    by: Annotated[str, Field(max_length=200)] = ""
+    strategy: StrategyName
+    codec: Name
+    rounds: Count
+    version: Name
+    nbytes: Count
+    clients_min: Count
+    updates_min: Count
+    answers_min: Count
+    reveal: Literal["clients", "sums"]
+    residency: Literal["prefer", "require"]
+    metrics: Annotated[tuple[Annotated[str, Field(max_length=128)], ...], Field(max_length=32)] = ()
+    evaluates: bool = False
+    queries: Count = 0
+
+
 class Receipt(Body):
     """All rounds up to this one are closed; whether the client's update of it counted, and why not.
 
@@ -75,7 +103,7 @@ class Receipt(Body):
 
 
 class Task(Body):
-    """The whole of what one client is to do in one session."""
+    """The whole of what one client is to do in one session; ``card``: where it is to do something, for what."""
 
     session: Name
     revision: Count
@@ -83,3 +111,4 @@ class Task(Body):
     train: Train | None = None
     evaluate: Evaluate | None = None
     receipt: Receipt | None = None
+    card: SessionCard | None = None

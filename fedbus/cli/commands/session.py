@@ -46,6 +46,8 @@ def start(
             "--config", metavar="FILE", exists=True, dir_okay=False, help="JSON with settings; options win over it."
         ),
     ] = None,
+    purpose: Annotated[str | None, _option("What it is for, as data owners' policies go by it.", "TEXT")] = None,
+    description: Annotated[str | None, _option("What data owners are told besides.", "TEXT")] = None,
     rounds: Annotated[int | None, _option("Rounds to run (10).")] = None,
     strategy: Annotated[
         str | None, _option("The aggregator (fedavg), or a chain a+b.", "NAME", completing.strategies)

@@ -44,7 +44,7 @@ def test_every_number_has_bounds_that_are_tested():
     """A setting that is a number and is added without bounds here fails this test."""
     texts = {"strategy", "strategy_options", "train_config", "target_metric", "sharding", "residency", "late_updates"}
     texts |= {"codec", "codec_options", "downlink", "downlink_options", "lossless", "client_filter", "selection"}
-    texts |= {"selection_options", "best_metric", "queries", "reveal"}
+    texts |= {"selection_options", "best_metric", "queries", "reveal", "purpose", "description"}
     assert set(SessionConfig.model_fields) == set(BOUNDS) | texts
 
 
@@ -211,3 +211,18 @@ def test_layouts_that_contradict_each_other_are_refused():
     for setting in ("sharding", "residency", "late_updates"):
         with pytest.raises(ValidationError, match=rf"(?m)^{setting}$"):
             SessionConfig(**{setting: "perhaps"})
+
+
+@pytest.mark.parametrize("purpose", ["research\nnight", "a\x1b[31m", "x" * 201, "søvn", "a;b"])
+def test_a_purpose_is_plain_text(purpose):
+    """What stands in policies, logs and terminals has no line ends, no escapes, and an end."""
+    with pytest.raises(ValidationError, match=r"(?m)^purpose$"):
+        SessionConfig(purpose=purpose)
+
+
+def test_a_description_is_printable():
+    """It may have lines, and no character that a terminal obeys."""
+    assert SessionConfig(description="Für alle:\nSchlaf").description == "Für alle:\nSchlaf"
+    for text in ("a\x1b[2Jb", "a\rb", "a\u202eb", "x" * 1001):
+        with pytest.raises(ValidationError, match=r"(?m)^description$"):
+            SessionConfig(description=text)

@@ -5,7 +5,7 @@ import { field } from "./ui.js";
 
 /** Which settings stand together, in which order; what a newer gateway adds comes into the last group by itself. */
 export const GROUPS = [
-  ["Rounds and clients", ["rounds", "clients_min", "clients_per_round", "oversample", "quorum"]],
+  ["Rounds and clients", ["rounds", "clients_min", "clients_per_round", "oversample", "quorum", "purpose", "description"]],
   ["Deadlines", ["round_deadline_s", "gather_deadline_s", "close_deadline_s", "round_attempts_max"]],
   ["Evaluation and end", ["evaluate_every", "evaluate_deadline_s", "target_metric", "best_metric", "patience", "answers_min", "reveal"]],
   ["More", ["late_updates", "stale_weight", "staleness_max", "lossless", "sharding", "residency", "versions_kept", "seed",
