@@ -19,7 +19,7 @@ import os
 import secrets
 import ssl
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -113,6 +113,10 @@ class Authority:
         """Return a secret of a workspace: ``seal``, ``login`` (hexadecimal), ``model`` (a seed)."""
         return self._read(f"{name}.nk" if name == "model" else f"{name}.key", workspace)
 
+    def secrets_of(self, workspace: str, role: str) -> dict[str, str]:
+        """Return what the members of a role are trusted with, by name."""
+        return {what: self.secret(workspace, what) for what in _SECRETS.get(role, ())}
+
     # ---- members
 
     def sign(
@@ -143,7 +147,7 @@ class Authority:
     ) -> Credentials:
         """Return whole credentials with a new key, for roles on this machine; keys of others stay there (`sign`)."""
         key = Key.new()
-        kept = {what: self.secret(workspace, what) for what in _SECRETS.get(role, ())}
+        kept = self.secrets_of(workspace, role)
         jwt = self.sign(workspace, role, name, key.public, expires_at)
         return Credentials(jwt, key.seed, self.trust(workspace, urls, ca), kept)
 
@@ -172,6 +176,16 @@ class Authority:
             known.update({key: float(int(at)) for key, at in later.items()})
             self._write_state(workspace, state)
         return True
+
+    def restore(self, workspace: str, keys: Iterable[str]) -> bool:
+        """Let keys in again with what was signed for them; returns whether any was revoked. See `push`."""
+        with self._guarded():
+            state = self._state(workspace)
+            known = state["revoked"]
+            found = [key for key in keys if known.pop(key, None) is not None]
+            if found:
+                self._write_state(workspace, state)
+        return bool(found)
 
     def set_bounds(self, workspace: str, *, bytes_max: int = 0, connections_max: int = 0) -> bool:
         """Bound a workspace at the broker; 0: without a bound. Returns whether that is new. See `push`."""
