@@ -34,6 +34,7 @@ from fedbus.bus.nats.jetstream import NEWEST_SUBJECTS_MAX, JetStream, NoStream, 
 from fedbus.bus.nats.requests import Requests
 from fedbus.bus.nats.window import Window
 from fedbus.bus.patterns import check_pattern, check_subject
+from fedbus.bus.tls import check_context
 from fedbus.errors import BusClosed, BusDenied, BusError, Conflict
 
 T = TypeVar("T")
@@ -64,11 +65,15 @@ async def connect(
 
     ``name`` is shown by the broker's monitoring. ``credentials`` is the path of a ``.creds`` file, read again at
     each connection, or an `Identity`; user and password, or a token, may stand in the URL instead. ``inbox_prefix`` is
-    where answers come; of a member of a workspace it is its own (`Identity.inbox`).
+    where answers come; of a member of a workspace it is its own (`Identity.inbox`). ``url`` may be ``nats``, ``tls``,
+    ``ws`` or ``wss``, and name files for TLS (`fedbus.bus.tls`); ``tls`` instead: a context that verifies certificates
+    and names. Without either, TLS trusts the authorities that stand in the credentials, else the system's.
 
     Raises `BusUnavailable` when there is no broker within ``deadline_s``, `BusDenied` when it refuses, `ConfigError`
     for credentials that can't be read.
     """
+    if tls is not None:
+        check_context(tls)
     connection = Connection(url, name)
     await connection.open(
         identify=identify_by(credentials),
@@ -113,6 +118,11 @@ class NatsBus:
     def connected(self) -> bool:
         """Whether the broker is reachable now."""
         return self._connection.connected
+
+    @property
+    def member(self) -> tuple[str, str] | None:
+        """Role and name, as the credentials say."""
+        return self._connection.member
 
     @property
     def round_trip_s(self) -> float | None:

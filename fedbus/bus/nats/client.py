@@ -1,8 +1,11 @@
 """nats-py's client with another way in: frames from a `WireTransport`, handed to their handler at once.
 
 nats-py keeps what it does well: servers, handshake and credentials, reconnection, subscriptions made again, pings. What
-is replaced is its reading (`_read_loop`) and its delivery (`_process_msg`: a queue, a task and a coroutine per message;
-our handlers never wait). Over websockets it reads as ever, only delivery is ours.
+is replaced is its reading (`_read_loop`) and its delivery (a queue, a task and a coroutine per message; our handlers
+never wait), on TCP, TLS and websockets alike.
+
+And its trust: nats-py goes on in the clear where a ``tls://`` broker does not ask for TLS, or where one that did the
+last time does not any more. Whoever sits on the line could say so; here it ends the attempt.
 """
 
 from __future__ import annotations
@@ -10,6 +13,8 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import ssl
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
@@ -18,7 +23,9 @@ from nats.aio.msg import Msg
 from nats.errors import ConnectionClosedError, ProtocolError, StaleConnectionError, UnexpectedEOF
 
 from fedbus.bus.nats.frames import headers_from
-from fedbus.bus.nats.link import Link, WireTransport
+from fedbus.bus.nats.link import Link
+from fedbus.bus.nats.wire import WireTransport
+from fedbus.bus.tls import SECURE_SCHEMES, WEB_SCHEMES
 
 LOG = logging.getLogger("fedbus.bus")
 
@@ -27,6 +34,10 @@ Take = Callable[[Msg], None]
 STALE_BYTES = 16 * 1024
 """A command of more than this that waits to go out when the connection breaks is dropped: it is bulk, whoever sent it
 sends it again, and on a slow line it would stand before what is asked for now."""
+
+
+class NoTls(ConnectionError):
+    """The broker, or somebody before it, would have us go on in the clear."""
 
 
 class Interest:
@@ -51,6 +62,18 @@ class Interest:
 
 class WireClient(Client):
     """A client of nats-py whose subscriptions are made by `listen`, and by nothing else."""
+
+    _was_secure = False
+    _trusted: ssl.SSLContext | None = None
+
+    def trust(self, context: ssl.SSLContext) -> None:
+        """Connect by this wherever there is TLS; it need not be."""
+        self._trusted = context
+
+    @property
+    def ssl_context(self) -> ssl.SSLContext:
+        """How to connect; where nobody has said, by whom the system trusts."""
+        return self._trusted or super().ssl_context
 
     @property
     def _interests(self) -> dict[int, Interest]:
@@ -85,7 +108,7 @@ class WireClient(Client):
 
     @property
     def link(self) -> Link | None:
-        """The socket, where it is ours (not a websocket's)."""
+        """The connection; None before the first."""
         return self._transport.link if isinstance(self._transport, WireTransport) else None
 
     def abort(self) -> None:
@@ -111,9 +134,33 @@ class WireClient(Client):
     # ---- what nats-py calls
 
     async def _connect_to_server(self, s: Srv) -> None:
-        if self._transport is None and s.uri.scheme not in ("ws", "wss"):
+        s.last_attempt = time.monotonic()
+        if self._transport is None:
             self._transport = WireTransport(self._deliver)
-        await super()._connect_to_server(s)
+        assert isinstance(self._transport, WireTransport)
+        context = self.ssl_context if s.uri.scheme == "wss" else None
+        name = s.tls_name or s.uri.hostname or ""
+        await self._transport.reach(s.uri, context, name, self.options["connect_timeout"])
+
+    async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:  # noqa: FBT001, FBT002 - nats-py's
+        current, known = self._current_server, {id(server) for server in self._server_pool}
+        assert current is not None, "nats-py has chosen one"
+        if initial_connection and current.uri.scheme not in WEB_SCHEMES:
+            self._insist_on_tls(current, info)
+        await super()._process_info(info, initial_connection)
+        for server in self._server_pool:
+            if id(server) not in known:  # another node, which nats-py takes for one of nats://
+                server.uri = server.uri._replace(scheme=current.uri.scheme)
+                is_address = self._host_is_ip(server.uri.hostname)
+                server.tls_name = current.tls_name or current.uri.hostname if is_address else None
+
+    def _insist_on_tls(self, server: Srv, info: dict[str, Any]) -> None:
+        asked = server.uri.scheme in SECURE_SCHEMES or "tls" in self.options
+        if not (info.get("tls_required") or info.get("tls_available")) and (asked or self._was_secure):
+            why = "TLS was asked for" if asked else "it had TLS before"
+            raise NoTls(f"{why}, and the broker offers none: nothing is sent in the clear")
+        if asked or self._was_secure or info.get("tls_required"):
+            info["tls_required"] = self._was_secure = True  # what nats-py looks at when this returns
 
     async def _attempt_reconnect(self) -> None:
         self.abort()  # nats-py would wait without end for a silent peer to take what is left
@@ -151,9 +198,6 @@ class WireClient(Client):
         else:
             await self._process_err(rest.strip().decode("utf-8", "replace").lower())
             await asyncio.sleep(0)  # it may have begun to close us, which comes before the end of the connection
-
-    async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
-        self._deliver(sid, subject.decode(), reply.decode(), headers or b"", data)
 
     def _deliver(self, sid: int, subject: str, reply: str, headers: bytes, data: bytes | memoryview) -> None:
         self.stats["in_msgs"] += 1

@@ -28,8 +28,10 @@ from nats.aio.client import Server
 from nats.aio.msg import Msg
 
 from fedbus.bus.nats import standstill
-from fedbus.bus.nats.client import STALE_BYTES, WireClient
+from fedbus.bus.nats.client import STALE_BYTES, NoTls, WireClient
 from fedbus.bus.nats.identity import Identify, Identity
+from fedbus.bus.nats.websocket import WebsocketRefused
+from fedbus.bus.tls import SECURE_SCHEMES, WEB_SCHEMES, client_context, scheme_of, split_url, tls_problem
 from fedbus.errors import BusClosed, BusDenied, BusError, BusFull, BusUnavailable, ConfigError
 
 LOG = logging.getLogger("fedbus.bus")
@@ -98,12 +100,15 @@ class Connection:
         self.name = name
         self.where = without_secrets(url)
         self.reconnects = 0
+        self.member: tuple[str, str] | None = None
         self.listeners: list[Listener] = []
-        self._urls = [part.strip() for part in url.split(",") if part.strip()]
+        self._url = url
+        self._urls: list[str] = []
         self._client = WireClient()
         self._closing = False
         self._refusal = ""
         self._last_error = ""
+        self._distrust = ""
         self._refused = asyncio.Event()
         self._attempt = 0
         self._flushes: set[asyncio.Task[None]] = set()
@@ -121,10 +126,18 @@ class Connection:
         self, *, identify: Identify | None, tls: ssl.SSLContext | None, inbox_prefix: str, deadline_s: float
     ) -> None:
         """Connect; raises `BusDenied`, `BusUnavailable`, `ConfigError`."""
-        _check_urls(self._urls)
+        self._urls, files = split_url(self._url)
+        _check_urls(self._urls, insists=tls is not None)
+        ca = ""
         if identify is not None:
             # now, before nats-py asks in the midst of a handshake; and permissions leave a member one inbox
-            inbox_prefix = (await asyncio.to_thread(identify)).inbox
+            identity = await asyncio.to_thread(identify)
+            inbox_prefix, self.member, ca = identity.inbox, identity.member, identity.ca
+        if tls is None and (ca or any(scheme_of(url) in SECURE_SCHEMES for url in self._urls)):
+            context = await asyncio.to_thread(client_context, files, ca=ca)
+            self._client.trust(context)
+            if any(scheme_of(url) in SECURE_SCHEMES for url in self._urls):
+                tls = context
         attempt = asyncio.create_task(self._connect(identify, tls, inbox_prefix))
         refused = asyncio.create_task(self._refused.wait())
         try:
@@ -174,6 +187,8 @@ class Connection:
         if self._refusal:
             text = f"{self.where}: the broker refused {self.name!r}: {self._refusal}"
             raise BusDenied(f"{text}; check credentials, user and password") from cause
+        if self._distrust:
+            raise BusUnavailable(f"{self.where}: {self._distrust}") from cause
         why = str(cause or self._last_error or "no answer")
         text = f"{self.where}: not connected after {deadline_s:g} s ({why})"
         raise BusUnavailable(f"{text}: is a broker running there? `fedbus up` starts one") from cause
@@ -194,6 +209,11 @@ class Connection:
             self._tell_denied(violation[1], violation[2])
             return
         self._last_error = str(error) or type(error).__name__
+        if problem := tls_problem(error, [name for url in self._urls if (name := urlsplit(url).hostname)]):
+            self._last_error = problem
+        if len(self._urls) == 1 and (problem or isinstance(error, (NoTls, WebsocketRefused))):
+            self._distrust = self._last_error  # it will be the same a second later
+            self._refused.set()
         for refusal in _REFUSALS:
             if refusal in text:
                 self._refusal = refusal
@@ -221,7 +241,7 @@ class Connection:
         self._attempt = 0
         self._bulk_bytes_max = float(BULK_BYTES_FIRST)  # it may be another line
         self._seen_bytes, self._seen_s = 0, 0.0
-        self._refusal = ""
+        self._refusal = self._distrust = ""
         self._refused.clear()
         LOG.info("%s: %r is connected again", self.where, self.name)
         self._forget_flushes()
@@ -445,7 +465,7 @@ def _shown(identify: Identify) -> tuple[Callable[[str], bytes], Callable[[], byt
     return sign, show
 
 
-def _check_urls(urls: list[str]) -> None:
+def _check_urls(urls: list[str], *, insists: bool) -> None:
     """Say what is wrong with an address before nats-py does: for none at all it looks without end, and never yields."""
     if not urls:
         raise ConfigError("expected the address of a broker, for example nats://127.0.0.1:4222, got none")
@@ -458,6 +478,13 @@ def _check_urls(urls: list[str]) -> None:
         if not fits:
             shown = url.rpartition("@")[2]
             raise ConfigError(f"expected an address like nats://127.0.0.1:4222, got {shown!r}")
+    schemes = {scheme_of(url) for url in urls}
+    if schemes & set(WEB_SCHEMES) and schemes - set(WEB_SCHEMES):
+        raise ConfigError(
+            f"addresses of one broker are all websockets (ws, wss) or none, got {', '.join(sorted(schemes))}"
+        )
+    if insists and "ws" in schemes:
+        raise ConfigError("an SSL context was given, and ws:// has no TLS: write wss://")
 
 
 def without_secrets(url: str) -> str:

@@ -19,15 +19,20 @@ import nkeys
 from fedbus.errors import ConfigError
 
 _BLOCK = re.compile(r"-----BEGIN (NATS USER JWT|USER NKEY SEED)-----\s*(\S+)\s*-+END")
+_WORKSPACE = re.compile(r"-----BEGIN FEDBUS WORKSPACE-----\s*(.*?)\s*-+END FEDBUS WORKSPACE", re.DOTALL)
 FILE_BYTES_MAX = 256 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """A JWT and the seed of its key; the seed is empty where the JWT alone lets in (a bearer)."""
+    """A JWT and the seed of its key; the seed is empty where the JWT alone lets in (a bearer).
+
+    ``ca``: the certificates (PEM) of who signed the broker's, as whoever let us in has said; '' for the system's.
+    """
 
     jwt: str
     seed: str = ""
+    ca: str = ""
 
     def __repr__(self) -> str:
         """Show nothing of it."""
@@ -43,14 +48,19 @@ class Identity:
     @property
     def inbox(self) -> str:
         """What stands before its inboxes: of a member of a workspace ``_INBOX.<role>.<name>``, else NATS' own."""
+        return "_INBOX" if self.member is None else ".".join(("_INBOX", *self.member))
+
+    @property
+    def member(self) -> tuple[str, str] | None:
+        """Role and name of a member of a workspace; None of who is none."""
         claims = _claims(self.jwt)
         nats = claims.get("nats")
         tags = nats.get("tags") if isinstance(nats, dict) else None
         roles = [tag[5:] for tag in tags or [] if isinstance(tag, str) and tag.startswith("role:")]
         name = claims.get("name")
         if len(roles) != 1 or not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_-]+", roles[0] + name):
-            return "_INBOX"
-        return f"_INBOX.{roles[0]}.{name}"
+            return None
+        return roles[0], name
 
 
 Identify = Callable[[], Identity]
@@ -77,7 +87,7 @@ def _from_file(path: str | Path) -> Identify:
         found = dict(_BLOCK.findall(text))
         if len(found) != 2:
             raise ConfigError(f"credentials {str(path)!r} hold no user JWT with its seed: is it a .creds file?")
-        identity = Identity(found["NATS USER JWT"], found["USER NKEY SEED"])
+        identity = Identity(found["NATS USER JWT"], found["USER NKEY SEED"], _ca(text))
         try:
             identity.sign("try")
         except Exception as error:  # nkeys raises of many kinds, binascii's among them
@@ -85,6 +95,16 @@ def _from_file(path: str | Path) -> Identify:
         return identity
 
     return read
+
+
+def _ca(text: str) -> str:
+    """Return whom the workspace's block of a file says to trust (`fedbus.access.credentials`); '' where it has none."""
+    block = _WORKSPACE.search(text)
+    try:
+        ca = json.loads(block[1])["trust"]["ca"] if block else ""
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return ""
+    return ca if isinstance(ca, str) else ""
 
 
 def _claims(jwt: str) -> dict[str, object]:

@@ -1,31 +1,32 @@
-"""The socket under nats-py: a transport for it that reads by `Frames`, without a copy where it matters.
+"""One connection under nats-py, from its opening to its end: read by `Frames`, without a copy where it matters.
 
 nats-py reads through `asyncio.StreamReader` in pieces of 32 KiB and parses with regular expressions over one growing
 buffer: five copies of every byte, and a task to wake per message. It makes its handshake over this one as well, line by
-line (`WireTransport.readline`), TLS included. From then on messages go straight from the kernel to whoever the
-transport was made for, and what nats-py has to see (pongs, errors, news of the server) waits in `Link.next_word`.
+line (`Link.readline`), TLS included. From then on messages go straight from the kernel to whoever the link was made
+for, and what nats-py has to see (pongs, errors, news of the server) waits in `Link.next_word`.
 
 On the way out asyncio (before Python 3.12) joins what it is given, and copies what the socket does not take. It is
-given one slice at a time, and the next when that is gone.
+given one slice at a time, and the next when that is gone. TLS has two buffers on the way out, asyncio's of what is to
+be encrypted and the socket's: both are held empty, or half a megabyte would wait where nobody counts it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import socket
-import ssl
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from urllib.parse import ParseResult
 
-from nats.aio.transport import Transport
 from nats.errors import ProtocolError
 
-from fedbus.bus.nats.frames import Frames, keep_freed_memory
+from fedbus.bus.nats.frames import Frames
 
 SLICE_BYTES = 256 * 1024
 """Of a large piece, in one call: of the last one that the socket takes, asyncio copies what is left over."""
+
+SECURE_SLICE_BYTES = 64 * 1024
+"""The same over TLS, which makes records of 16 KiB of it anyway; what is encrypted already is not seen to wait."""
 
 JOINED_BYTES_MAX = 64 * 1024
 HEAD_BYTES = 8 * 1024
@@ -56,6 +57,7 @@ class Link(asyncio.BufferedProtocol):
         self._outgoing: deque[bytes | memoryview] = deque()
         self._full = False
         self._closing = False
+        self._slice_bytes = SLICE_BYTES
         self._drained = asyncio.Event()
         self._drained.set()
         self._closed = asyncio.Event()
@@ -69,6 +71,12 @@ class Link(asyncio.BufferedProtocol):
         # asyncio copies what the socket does not take at once: it gets no more as long as that is something
         transport.set_write_buffer_limits(high=0)
         _hold_little(transport)
+
+    def secured(self, transport: asyncio.Transport) -> None:
+        """Go on over TLS, which lies over the transport that was there."""
+        self.transport = transport
+        transport.set_write_buffer_limits(high=1, low=0)  # 0 would be reached by nothing: it would never be less
+        self._slice_bytes = SECURE_SLICE_BYTES
 
     def get_buffer(self, _sizehint: int) -> memoryview:
         """Say where to write what comes."""
@@ -183,21 +191,29 @@ class Link(asyncio.BufferedProtocol):
             piece = self._next()
             self.outgoing_bytes -= len(piece)
             self.sent_bytes += len(piece)
-            self.transport.write(piece)
+            self._write(piece)
         if self._outgoing or self._full:
             self._drained.clear()
             return
         self._drained.set()
         if self._closing:
             # Not here: asyncio may be telling us that its buffer is empty, and would end the connection twice.
-            asyncio.get_running_loop().call_soon(self.transport.close)
+            asyncio.get_running_loop().call_soon(self._finish)
+
+    def _write(self, piece: bytes | memoryview) -> None:
+        assert self.transport is not None
+        self.transport.write(piece)
+
+    def _finish(self) -> None:
+        assert self.transport is not None
+        self.transport.close()
 
     def _next(self) -> bytes | memoryview:
         """Take what one call of the kernel is to send."""
         waiting = self._outgoing
         first = waiting.popleft()
         if len(first) > JOINED_BYTES_MAX or not waiting:
-            return self._split(first, SLICE_BYTES)
+            return self._split(first, self._slice_bytes)
         joined, size = [first], len(first)
         while waiting and size < JOINED_BYTES_MAX:
             piece = waiting.popleft()
@@ -234,90 +250,3 @@ def _hold_little(transport: asyncio.Transport) -> None:
     side = transport.get_extra_info("socket")
     with suppress(OSError, AttributeError):  # not every system has it
         side.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, KERNEL_BYTES)
-
-
-class WireTransport(Transport):
-    """What nats-py takes for its transport; it makes a new `Link` for every attempt."""
-
-    def __init__(self, on_message: OnMessage) -> None:
-        keep_freed_memory()
-        self._on_message = on_message
-        self._link: Link | None = None
-
-    @property
-    def link(self) -> Link:
-        """The newest connection."""
-        assert self._link is not None, "nats-py connects first"
-        return self._link
-
-    @property
-    def _socket(self) -> asyncio.Transport:
-        assert self.link.transport is not None
-        return self.link.transport
-
-    async def connect(self, uri: ParseResult, buffer_size: int, connect_timeout: int) -> None:  # noqa: ARG002
-        """Connect anew, whatever became of the last connection."""
-        self.abort()
-        link = Link(self._on_message)
-        async with asyncio.timeout(connect_timeout):
-            await asyncio.get_running_loop().create_connection(lambda: link, uri.hostname or "", uri.port or 0)
-        self._link = link
-
-    async def connect_tls(
-        self,
-        uri: str | ParseResult,
-        ssl_context: ssl.SSLContext,
-        buffer_size: int,  # noqa: ARG002
-        connect_timeout: int,
-    ) -> None:
-        """Go on over TLS."""
-        name = uri if isinstance(uri, str) else uri.hostname
-        self._socket.set_write_buffer_limits()  # asyncio's own: what is encrypted is copied anyway
-        async with asyncio.timeout(connect_timeout):
-            secure = await asyncio.get_running_loop().start_tls(
-                self._socket, self.link, ssl_context, server_hostname=name
-            )
-        assert secure is not None
-        self.link.transport = secure
-
-    def write(self, payload: bytes) -> None:
-        """Send."""
-        self.link.send([payload])
-
-    def writelines(self, payload: list[bytes]) -> None:
-        """Send one after the other."""
-        self.link.send(payload)
-
-    async def read(self, buffer_size: int) -> bytes:
-        """Not for this transport: frames go to whoever it was made for."""
-        raise NotImplementedError
-
-    async def readline(self) -> bytes:
-        """Return a line of the handshake."""
-        return await self.link.readline()
-
-    async def drain(self) -> None:
-        """Wait until the socket takes more."""
-        await self.link.drain()
-
-    async def wait_closed(self) -> None:
-        """Wait until the socket is closed."""
-        if self._link is not None:
-            await self._link.wait_closed()
-
-    def close(self) -> None:
-        """Send what waits, then close."""
-        if self._link is not None:
-            self._link.close()
-
-    def abort(self) -> None:
-        """Close now: a peer that does not read would be waited for without end."""
-        if self._link is not None:
-            self._socket.abort()
-
-    def at_eof(self) -> bool:
-        """Whether nothing will come any more."""
-        return self._link is None or self._link.ended
-
-    def __bool__(self) -> bool:
-        return True

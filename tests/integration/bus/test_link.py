@@ -223,10 +223,8 @@ async def test_tls_goes_the_same_way(tmp_path):
         await _there_and_back(bus)
 
 
-@pytest.mark.filterwarnings("ignore:parameter 'timeout':DeprecationWarning")  # nats-py's call of aiohttp
-async def test_websockets_are_left_to_nats_py(tmp_path):
-    """Over websockets nats-py reads as ever; what it reads is delivered by us."""
-    pytest.importorskip("aiohttp")
+async def test_websockets_go_the_same_way(tmp_path):
+    """Over websockets small and large payloads arrive whole and in order."""
     more = 'websocket { listen: "127.0.0.1:-1", no_tls: true }'
     async with server_with(tmp_path, more) as ports, await connect(ports["websocket"][0], name="x") as bus:
         await _there_and_back(bus)
