@@ -42,7 +42,8 @@ class People:
 
     async def add(self, name: str, roles: Iterable[str], *, by: str, subjects: Iterable[str] = ()) -> Person:
         """Let a person use the gateways. `Conflict` where there is one of this name."""
-        person = Person(name=_name(name), roles=_roles(roles), subjects=tuple(subjects), at=self._now(), by=by)
+        now = self._now()
+        person = Person(name=_name(name), roles=_roles(roles), subjects=tuple(subjects), at=now, by=by, since=now)
 
         def decide(known: Person | None) -> Person:
             if known is not None and known.roles:

@@ -211,13 +211,18 @@ class Tokens:
         fields: dict[str, Any] = {"uses_max": uses_max, "approval": approval, "owner": owner}
         return await self._create("join", role, name, by, expires_s, fields)
 
-    async def create_api(self, role: PersonRole, *, by: str, person: str = "", expires_s: float = 0.0) -> NewToken:
-        """Make a bearer for a gateway; ``person``: whose it is, so that it ends with her. ``expires_s`` 0: no end."""
+    async def create_api(
+        self, role: PersonRole, *, by: str, person: str = "", expires_s: float = 0.0, uses_max: Literal[0, 1] = 0
+    ) -> NewToken:
+        """Make a bearer for a gateway; ``person``: whose it is, so that it ends with her. ``expires_s`` 0: no end.
+
+        ``uses_max`` 1: good for signing in once, and for nothing else (`fedbus.access.signin`).
+        """
         if role not in get_args(PersonRole):
             raise ConfigError(f"expected a role of people ({', '.join(get_args(PersonRole))}), got {role!r}")
         if expires_s < 0:
             raise ConfigError("expected a time that is not negative")
-        return await self._create("api", role, id_of(person) if person else "", by, expires_s, {"uses_max": 0})
+        return await self._create("api", role, id_of(person) if person else "", by, expires_s, {"uses_max": uses_max})
 
     async def _create(
         self, what: Literal["join", "api"], role: str, name: str, by: str, expires_s: float, fields: dict[str, Any]

@@ -84,7 +84,11 @@ class Member(Body):
 
 
 class Person(Body):
-    """A person known to the gateways; ``subjects``: who an OIDC provider says it is, each ``<issuer>#<sub>``."""
+    """A person known to the gateways; ``subjects``: who an OIDC provider says it is, each ``<issuer>#<sub>``.
+
+    ``since``: when she was added; tokens and sign-ins from before were another's of that name. ``ended``: the ids of
+    sign-ins that she has ended, each until it would have ended by itself.
+    """
 
     name: Who
     roles: Annotated[tuple[PersonRole, ...], Field(max_length=5)]
@@ -92,6 +96,8 @@ class Person(Body):
     subjects: Annotated[tuple[Annotated[str, Field(max_length=500)], ...], Field(max_length=16)] = ()
     at: Number
     by: Who
+    since: Number = 0.0
+    ended: Annotated[dict[Name, Number], Field(max_length=256)] = {}
 
 
 class WorkspaceBounds(Body):
@@ -126,11 +132,13 @@ class JoinAsked(Body):
 class JoinAnswered(Body):
     """How it stands: the ``trust`` (`fedbus.access.credentials.Trust` as JSON) and the JWT of who is ``active``.
 
-    ``waiting``: ask again; a person has to approve. ``refused``: with a reason, and never again with this token.
+    ``waiting``: ask again; a person has to approve. ``refused``: with a reason. ``sealed``: what the role is trusted
+    with (`fedbus.access.credentials.Credentials.secrets`), for the key that asked alone (`fedbus.access.sealed`).
     """
 
     state: Literal["active", "waiting", "refused"]
     jwt: Jwt = ""
+    sealed: Annotated[bytes, Field(max_length=4096)] = b""
     trust: Annotated[str, Field(max_length=100_000)] = ""
     reason: Reason = ""
 
@@ -138,11 +146,13 @@ class JoinAnswered(Body):
 class RenewAsked(Body):
     """A member asks, over its own connection, for a JWT that lasts on; ``new_key`` with its proof: for another key.
 
-    ``proof``: as in `JoinAsked`, of ``renew <workspace> <role> <name> <new key>`` by the new key.
+    ``proof``: as in `JoinAsked`, of ``renew <workspace> <role> <name> <new key>`` by the new key. ``taken``: it has
+    the JWT of its new key, and the keys before it may end.
     """
 
     new_key: Annotated[str, Field(pattern=r"^(U[A-Z2-7]{55})?$")] = ""
     proof: Annotated[bytes, Field(max_length=64)] = b""
+    taken: bool = False
 
 
 class BoardAsked(Body):

@@ -391,14 +391,15 @@ SAMPLES: list[envelope.Body] = [
         revoked={USER_KEY: 0.5},
     ),
     access.Person(
-        name="anna", roles=("engineer", "auditor"), state="suspended", subjects=("https://i#1",), at=1.0, by="eve"
-    ),
+        name="anna", roles=("engineer", "auditor"), state="suspended", subjects=("https://i#1",), at=1.0, by="eve",
+        since=0.5, ended={"f00d": 9.0},
+    ),  # fmt: skip
     access.WorkspaceBounds(clients_max=3, sessions_max=2, bytes_max=10, approval="ask", at=1.0, by="eve"),
     access.JoinAsked(
         token="t-1", secret="s", role="client", name="c-1", key=USER_KEY, proof=b"p" * 64, attributes={"site": "Ulm"}
     ),
-    access.JoinAnswered(state="refused", jwt="e30.e30.c2ln", trust="{}", reason="expired"),
-    access.RenewAsked(new_key=USER_KEY, proof=b"p" * 64),
+    access.JoinAnswered(state="refused", jwt="e30.e30.c2ln", sealed=b"s", trust="{}", reason="expired"),
+    access.RenewAsked(new_key=USER_KEY, proof=b"p" * 64, taken=True),
     access.BoardAsked(),
     access.BoardFound(tasks=(("fb.w.task.c-1.s", b"x", 7),)),
     access.AuditEntry(
