@@ -234,6 +234,18 @@ class SessionConfig(BaseModel):
             return self.quorum
         return min(self.clients_min, self.clients_per_round or self.clients_min)
 
+    @property
+    def target_name(self) -> str:
+        """The metric of ``target_metric``, empty where there is none."""
+        match = _TARGET.fullmatch((self.target_metric or "").strip())
+        return match["name"] if match else ""
+
+    @property
+    def best_name(self) -> str:
+        """The metric of ``best_metric``, empty where there is none."""
+        match = _BEST.fullmatch((self.best_metric or "").strip())
+        return match["name"] if match else ""
+
     def best_value(self, metrics: Mapping[str, float]) -> float | None:
         """Return what an evaluation says of ``best_metric``; None where there is none, or it says nothing of it."""
         match = _BEST.fullmatch((self.best_metric or "").strip())

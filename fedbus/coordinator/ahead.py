@@ -25,7 +25,7 @@ def is_ahead(state: SessionState, report: Report) -> bool:
             return _is_evaluation_ahead(state, report.round)
         case reports.UpdatesJudged():
             return _is_attempt_ahead(state, report.round, max((one.attempt for one in report.verdicts), default=0))
-        case reports.TaskFailed():
+        case reports.TaskFailed() | reports.Withdrawn():
             return _is_attempt_ahead(state, report.round, report.attempt)
         case reports.ModelStored() | reports.MergeFailed():
             return _is_attempt_ahead(state, report.round, report.revision)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from fedbus.coordinator.events import Effect, PostOrder, PostTask
-from fedbus.coordinator.posts import orders_for, task_for
+from fedbus.coordinator.posts import card_of, orders_for, task_for
 from fedbus.coordinator.state import SessionState
 from fedbus.messages import records
 from fedbus.messages.orders import Order
@@ -44,7 +44,8 @@ class Boards:
 
     def tasks(self, state: SessionState, clients: Iterable[str]) -> list[Effect]:
         """Post the tasks of clients, each once."""
-        return [PostTask(client, task_for(state, client)) for client in clients]
+        card = card_of(state) if state.round is not None or state.evaluation is not None else None
+        return [PostTask(client, task_for(state, client, card)) for client in clients]
 
     def orders(self, state: SessionState, combiners: Mapping[str, str]) -> list[Effect]:
         """Post the orders that differ from what was posted last, to the combiners that are there."""

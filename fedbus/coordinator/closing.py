@@ -69,9 +69,9 @@ def see_through(state: SessionState, known: Known, now: float) -> Decision:
     """Make a version of the set that was fixed, or fix it anew, or give the round up."""
     fixed = state.open_round.closing
     assert fixed is not None
-    recorded = take_updates(state, known)
-    if recorded:
-        return recorded
+    happened = take_updates(state, known) or _without_withdrawn(state, known, now)
+    if happened:
+        return happened
     if known.stored is not None and is_of_root(state, fixed.root, known.stored):
         return _publish(state, known.stored, now)
     if known.merge_failed is not None and is_of_closing(state, known.merge_failed):
@@ -84,6 +84,20 @@ def see_through(state: SessionState, known: Known, now: float) -> Decision:
     if now >= fixed.deadline_at:
         return _late(state, known, lost, now)
     return () if lost else _fixed_anew(state, known, now)
+
+
+def _without_withdrawn(state: SessionState, known: Known, now: float) -> Decision:
+    """Fix the set anew where somebody's owner has taken back what is in it: no version is made of it yet."""
+    current = state.open_round
+    if current.withdrawn.keys().isdisjoint(current.counting):
+        return ()
+    lost = set(lost_clients(state, known))
+    left = [client for client in current.counting if client in current.accepted and client not in lost]
+    names = ", ".join(client for client in current.counting if client in current.withdrawn)
+    if len(left) >= state.quorum:
+        return close(state, known, now, left, f"the owner of {names} took its update back"[:2000])
+    few = f"{len(left)} updates where {state.quorum} are the quorum"
+    return fail(state, known, now, f"{few}: the owner of {names} took its update back")
 
 
 def _late(state: SessionState, known: Known, lost: set[str], now: float) -> Decision:

@@ -170,7 +170,7 @@ class Deciding:
 
     def _waits_of(self, name: str) -> Iterable[Wait]:
         machine, held = self._machines[name], self._held.get(name)
-        of_session = machine.waits()
+        of_session = machine.waits(self._clock.now())
         if held is None:
             return of_session
         full = Wait(

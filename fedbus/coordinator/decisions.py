@@ -17,6 +17,7 @@ from fedbus.coordinator.selection import matching, select
 from fedbus.coordinator.state import Phase, RoundState, SessionState
 from fedbus.coordinator.updates import lost_clients, move_lost, placed, take_updates
 from fedbus.coordinator.waits import gathering, is_too_few, too_few
+from fedbus.coordinator.willing import willing
 from fedbus.errors import ConfigError
 from fedbus.messages import records
 from fedbus.messages.reasons import by_reason
@@ -83,7 +84,7 @@ def _new(state: SessionState, known: Known, now: float) -> Decision:
 def _gathering(state: SessionState, known: Known, now: float) -> Decision:  # noqa: PLR0911 - first reason, first out
     config = state.config
     due = is_due(state)
-    if due and may_open(state, known):
+    if due and may_open(state, known, now):
         return (evaluation_of(state, known, now),)
     found = outcome_of(state)
     if found is not None:
@@ -94,10 +95,11 @@ def _gathering(state: SessionState, known: Known, now: float) -> Decision:  # no
         attempts = f"round {state.rounds_closed + 1} failed {state.failures} times"
         return _ended(state, "failed", f"{attempts}; the last time: {state.reason}")
     here = matching(known, known.may_send(config.residency), config.client_filter)
+    here = willing(known, here, state.declined, now)
     if len(here) >= state.clients_needed and known.combiners and not due:
         return _open_round(state, known, here, now)
     if now >= state.since_at + config.gather_deadline_s:
-        wait = gathering(state, known)
+        wait = gathering(state, known, now)
         return _ended(state, "failed", f"{wait.what}: not within {config.gather_deadline_s:g} s")
     return ()
 

@@ -11,6 +11,7 @@ from fedbus.coordinator.known import Known
 from fedbus.coordinator.metrics import weighted_mean
 from fedbus.coordinator.selection import matching
 from fedbus.coordinator.state import SessionState
+from fedbus.coordinator.willing import willing
 from fedbus.messages import records, reports
 from fedbus.messages.records import Measured
 
@@ -24,14 +25,14 @@ def is_due(state: SessionState) -> bool:
     return not config.rounds or (every > 0 and (done % every == 0 or done == config.rounds))
 
 
-def may_open(state: SessionState, known: Known) -> bool:
+def may_open(state: SessionState, known: Known, now: float) -> bool:
     """Whether who is to answer is there: after a round whoever is, without rounds as many as have to answer."""
-    return bool(state.config.rounds) or len(_here(state, known)) >= state.clients_needed
+    return bool(state.config.rounds) or len(_here(state, known, now)) >= state.clients_needed
 
 
 def evaluation_of(state: SessionState, known: Known, now: float) -> records.EvaluationOpened:
     """Ask all that are there, but those that go on training for a round that has closed."""
-    here = _here(state, known)
+    here = _here(state, known, now)
     return records.EvaluationOpened(
         round=state.rounds_closed,
         version=state.version,
@@ -41,8 +42,9 @@ def evaluation_of(state: SessionState, known: Known, now: float) -> records.Eval
     )
 
 
-def _here(state: SessionState, known: Known) -> list[str]:
-    return matching(known, known.clients, state.config.client_filter)
+def _here(state: SessionState, known: Known, now: float) -> list[str]:
+    here = matching(known, known.clients, state.config.client_filter)
+    return willing(known, here, state.declined_evaluation, now)
 
 
 def evaluating(state: SessionState, known: Known, now: float) -> Decision:
@@ -61,6 +63,7 @@ def evaluating(state: SessionState, known: Known, now: float) -> Decision:
         metrics={},
         missing=_missing(state, known, measured, odd),
         answered=len(measured),
+        declined=tuple(known.declined[name] for name in sorted(known.declined) if name not in measured),
     )
     least = state.config.answers_min
     if len(measured) < least:

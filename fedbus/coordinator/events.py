@@ -14,7 +14,14 @@ from fedbus.messages.plans import Plan
 from fedbus.messages.records import Entry, ModelPublished, Record
 from fedbus.messages.tasks import Task
 
-Report = reports.UpdatesJudged | reports.ModelStored | reports.MergeFailed | reports.Evaluated | reports.TaskFailed
+Report = (
+    reports.UpdatesJudged
+    | reports.ModelStored
+    | reports.MergeFailed
+    | reports.Evaluated
+    | reports.TaskFailed
+    | reports.Withdrawn
+)
 """What a coordinator may be told by clients and combiners."""
 
 # --- events: what happened ---
@@ -80,7 +87,7 @@ class RosterChanged:
     """Who is there now: names, each with its incarnation; and the regions of those that are somewhere special.
 
     ``left``: clients that said `Bye`, and when, also those that came back since. ``sight``: asked what a client does.
-    ``client_attributes``: of those that declare any.
+    ``client_attributes``: of those that declare any. ``client_policies``: digests of what their owners have decided.
     """
 
     clients: Mapping[str, str]
@@ -89,6 +96,7 @@ class RosterChanged:
     combiner_regions: Mapping[str, str] = field(default_factory=dict)
     left: Mapping[str, float] = field(default_factory=dict)
     client_attributes: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    client_policies: Mapping[str, str] = field(default_factory=dict)
     sight: Sight = field(default=unseen, compare=False, repr=False)
 
 

@@ -15,7 +15,7 @@ from dataclasses import replace
 from fedbus.bus.base import Message, Subscription
 from fedbus.bus.patience import patiently
 from fedbus.coordinator.chores import Chores
-from fedbus.coordinator.events import Reported, StartAsked, StopAsked
+from fedbus.coordinator.events import Report, Reported, StartAsked, StopAsked
 from fedbus.coordinator.inbox import Inbox, Told
 from fedbus.coordinator.roster import Roster
 from fedbus.errors import BadMessage, ConfigError
@@ -150,7 +150,7 @@ class Hearing:
         match body:
             case reports.UpdatesJudged() | reports.ModelStored() | reports.MergeFailed():
                 allowed = sender.role == "combiner"
-            case reports.Evaluated() | reports.TaskFailed():
+            case reports.Evaluated() | reports.TaskFailed() | reports.Withdrawn():
                 allowed = sender.role == "client"
             case _:
                 allowed = False
@@ -158,10 +158,7 @@ class Hearing:
             subject = heard.message.subject
             self._station.refuse(BadMessage(f"{subject}: a {sender.role} may not report {body.kind}"))
             return
-        assert isinstance(
-            body,
-            reports.UpdatesJudged | reports.ModelStored | reports.MergeFailed | reports.Evaluated | reports.TaskFailed,
-        )
+        assert isinstance(body, Report)
         self._inbox.put(Told(body.session, Reported(sender, heard.envelope.id, body)))
 
     # --- commands ---

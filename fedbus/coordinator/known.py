@@ -26,7 +26,8 @@ class Known:
     """What a machine was told.
 
     ``loads``: bytes that combiners expect for other sessions. ``answers``: of the evaluation under way, a client's
-    metrics, or why there are none; ``totals``: what they sent to be added up. ``parts``: verdicts on parts of updates,
+    metrics, or why there are none; ``declined``: of those whose owners do not want it; ``totals``: what they sent to be
+    added up. ``parts``: verdicts on parts of updates,
     where chunks are shared out. ``missing``: a blob that the broker has lost, and since when. ``held_since``: since
     when the journal is seen to be written again, and not whole; 0: it is whole.
     """
@@ -37,9 +38,11 @@ class Known:
     stop: StopAsked | None = None
     verdicts: list[tuple[str, reports.UpdatesJudged]] = field(default_factory=list)
     failures: list[tuple[str, reports.TaskFailed]] = field(default_factory=list)
+    withdrawn: list[tuple[str, reports.Withdrawn]] = field(default_factory=list)
     stored: reports.ModelStored | None = None
     merge_failed: reports.MergeFailed | None = None
     answers: dict[str, records.Measured | str] = field(default_factory=dict)
+    declined: dict[str, records.RefusedUpdate] = field(default_factory=dict)
     totals: Totals = field(default_factory=Totals)
     parts: Parts = field(default_factory=dict)
     missing: tuple[str, float] = ("", 0.0)
@@ -78,6 +81,10 @@ class Known:
     def attributes(self, client: str) -> Mapping[str, str]:
         """Return what a client declares of itself."""
         return self.roster.client_attributes.get(client, {})
+
+    def policy(self, client: str) -> str:
+        """Return a digest of what a client's owner has decided, empty where that is nothing."""
+        return self.roster.client_policies.get(client, "")
 
     def region(self, client: str) -> str:
         """Return where a client is."""

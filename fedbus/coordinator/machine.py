@@ -63,7 +63,7 @@ from fedbus.coordinator.known import Acknowledgements, Known
 from fedbus.coordinator.late import refusal
 from fedbus.coordinator.state import Phase, RoundState, SessionState, apply
 from fedbus.coordinator.sums import Totals
-from fedbus.coordinator.verdicts import is_settled
+from fedbus.coordinator.verdicts import declined_by, is_settled
 from fedbus.coordinator.waits import wait_of
 from fedbus.messages import records, reports
 from fedbus.messages.ids import Sums
@@ -114,9 +114,12 @@ class Machine:
         """Forget all but what the journal says: what was told to a former leader may be of no use to the next."""
         self.known, self.said, self.boards = Known(), Acknowledgements(), Boards()
 
-    def waits(self) -> list[Wait]:
-        """Return what this session waits for: on whom, since when, until when, and what happens then."""
-        return wait_of(self.state, self.known)
+    def waits(self, now: float = 0.0) -> list[Wait]:
+        """Return what this session waits for: on whom, since when, until when, and what happens then.
+
+        ``now``: by it, whoever declined until some time does so no longer.
+        """
+        return wait_of(self.state, self.known, now)
 
     def load(self) -> dict[str, int]:
         """Return how many bytes each combiner expects for this session: of clients that have not answered yet."""
@@ -173,7 +176,7 @@ class Machine:
             if not found or (decided and weight > ENTRY_WEIGHT_MAX):
                 break
             decided += found
-            if self.known.verdicts or self.known.failures:
+            if self.known.verdicts or self.known.failures or self.known.withdrawn:
                 break  # those that are left have an entry of their own: each may be as large as a message
             if state is self.state:
                 state = state.copied()
@@ -242,7 +245,7 @@ class Machine:
                 # Only now: the new version is written over the pages that the system has just got back.
                 return [*map(Expire, self.state.expired)]
             case records.EvaluationOpened() | records.RoundEvaluated():
-                self.known.answers, self.known.totals = {}, Totals()
+                self.known.answers, self.known.totals, self.known.declined = {}, Totals(), {}
             case records.RoundOpened():
                 self.known.parts = {}
             case _:
@@ -286,12 +289,10 @@ class Machine:
                     self.said.judging[said] = [(one.client, one.attempt) for one in report.verdicts]
                     return []
             case reports.TaskFailed() if report.stage == "evaluate":
-                evaluation = self.state.evaluation
-                if evaluation is not None and report.round == evaluation.round and name in evaluation.clients:
-                    self.known.answers.setdefault(name, report.reason or "no reason given")
+                if self._not_evaluated(name, report):
                     self.said.measuring[said] = None
                     return []
-            case reports.TaskFailed() if self.state.round is not None:
+            case reports.TaskFailed() | reports.Withdrawn() if self.state.round is not None:
                 self._failed(name, report, now)
             case reports.ModelStored() if is_of_root(self.state, name, report):
                 self.known.stored = report
@@ -306,8 +307,21 @@ class Machine:
         self.said.ready.append(said)
         return []
 
-    def _failed(self, name: str, report: reports.TaskFailed, now: float) -> None:
+    def _not_evaluated(self, name: str, report: reports.TaskFailed) -> bool:
+        """Take note of who does not evaluate, and why; whether that is waited for."""
+        evaluation = self.state.evaluation
+        if evaluation is None or report.round != evaluation.round or name not in evaluation.clients:
+            return False
+        self.known.answers.setdefault(name, report.reason or "no reason given")
+        if report.policy and isinstance(self.known.answers[name], str):
+            self.known.declined[name] = declined_by(name, report)
+        return True
+
+    def _failed(self, name: str, report: reports.TaskFailed | reports.Withdrawn, now: float) -> None:
         """Take note of a task that failed; where the model could not be had, it has to be looked for."""
+        if isinstance(report, reports.Withdrawn):
+            self.known.withdrawn.append((name, report))
+            return
         self.known.failures.append((name, report))
         if report.stage == "fetch" and not self.known.missing_since(self.state.blob):
             self.known.missing = (self.state.blob, now)
@@ -350,7 +364,8 @@ def _weight(record: Record) -> int:
         case records.RoundOpened() | records.EvaluationOpened():
             return len(record.clients)
         case records.UpdatesRecorded():
-            return sum(3 + len(one.metrics) for one in record.accepted) + TEXT_WEIGHT * len(record.refused)
+            told = len(record.refused) + len(record.withdrawn)
+            return sum(3 + len(one.metrics) for one in record.accepted) + TEXT_WEIGHT * told
         case records.ClientsMoved():
             return len(record.moves)
         case records.RoundClosing():

@@ -15,11 +15,35 @@ from fedbus.coordinator.selection import draw
 from fedbus.coordinator.state import Phase, RoundState, SessionState
 from fedbus.messages.orders import Merge, Order
 from fedbus.messages.plans import fold_weight_max, given_weight
-from fedbus.messages.tasks import Evaluate, Task, Train
+from fedbus.messages.tasks import Evaluate, SessionCard, Task, Train
 
 
-def task_for(state: SessionState, client: str) -> Task:
-    """Return what a client is to do now."""
+def card_of(state: SessionState) -> SessionCard:
+    """Return what a session is, for those who decide whether to take part."""
+    config, plan = state.config, state.plan
+    named = [*plan.metrics, *filter(None, (config.target_name, config.best_name))]
+    return SessionCard(
+        purpose=config.purpose,
+        description=config.description,
+        by=state.by[:200],
+        strategy=config.strategy,
+        codec=config.codec,
+        rounds=config.rounds,
+        version=state.version,
+        nbytes=state.nbytes,
+        clients_min=state.clients_needed,
+        updates_min=state.quorum,
+        answers_min=config.answers_min,
+        reveal=config.reveal,
+        residency=config.residency,
+        metrics=tuple(dict.fromkeys(named)),
+        evaluates=not config.queries and (config.evaluate_every > 0 or not config.rounds),
+        queries=len(config.queries),
+    )
+
+
+def task_for(state: SessionState, client: str, card: SessionCard | None = None) -> Task:
+    """Return what a client is to do now; ``card``: that of the session, where it was made for others already."""
     receipt = state.receipts.get(client)
     train, evaluate = None, None
     what: Literal["train", "evaluate", "rest", "ended"] = "rest"
@@ -30,7 +54,13 @@ def task_for(state: SessionState, client: str) -> Task:
     elif state.evaluation is not None and client in state.evaluation.clients:
         evaluate, what = _evaluate(state, client), "evaluate"
     return Task(
-        session=state.session, revision=state.sequence, state=what, train=train, evaluate=evaluate, receipt=receipt
+        session=state.session,
+        revision=state.sequence,
+        state=what,
+        train=train,
+        evaluate=evaluate,
+        receipt=receipt,
+        card=(card or card_of(state)) if train or evaluate else None,
     )
 
 

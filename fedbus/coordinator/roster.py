@@ -196,6 +196,14 @@ class Roster:
         found |= {p.name: known.hello.attributes for p, known in self.peers.items() if p.role == "client"}
         return {name: declared for name, declared in found.items() if declared}
 
+    def policies(self) -> dict[str, str]:
+        """What the owners of clients have decided, as digests, of those that have decided anything."""
+        found: dict[str, str] = {}
+        for _, crowd in reversed(self._crowds()):
+            found |= dict.fromkeys(crowd.members, crowd.hello.policy)
+        found |= {p.name: known.hello.policy for p, known in self.peers.items() if p.role == "client"}
+        return {name: policy for name, policy in found.items() if policy}
+
     def changed(self) -> RosterChanged:
         """Return who is there now, for machines."""
         return RosterChanged(
@@ -205,6 +213,7 @@ class Roster:
             self.regions("combiner"),
             left=self.gone.left(),
             client_attributes=self.attributes(),
+            client_policies=self.policies(),
             sight=self.sight,
         )
 
@@ -212,8 +221,8 @@ class Roster:
         return sorted(((p, known) for p, known in self.peers.items() if known.members), key=lambda crowd: crowd[0])
 
 
-def _what(hello: Hello) -> tuple[str, int, int, Mapping[str, str]]:
-    return hello.incarnation, hello.members, hello.first, hello.attributes
+def _what(hello: Hello) -> tuple[str, int, int, Mapping[str, str], str]:
+    return hello.incarnation, hello.members, hello.first, hello.attributes, hello.policy
 
 
 def _members(peer: Peer, hello: Hello) -> tuple[str, ...]:

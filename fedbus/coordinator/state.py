@@ -37,8 +37,9 @@ class RoundState:
 
     ``attempts`` and ``places``: as what, and to which combiner, each client sends. ``shards``: where chunks are shared
     out, the combiners in the order of their parts; ``shared_out``: the attempt from which on it is so, or is not any
-    more. ``counting``: the updates of ``closing.counted`` as they were when the set was fixed; they stay what the round
-    is made of when a combiner that held some of them is lost later.
+    more. ``withdrawn``: whose owners took updates back, which nobody may accept any more. ``counting``: the updates
+    of ``closing.counted`` as they were when the set was fixed; they stay what the round is made of when a combiner that
+    held some of them is lost later.
     """
 
     number: int
@@ -56,6 +57,7 @@ class RoundState:
     shared_out: int = 0
     accepted: dict[str, AcceptedUpdate] = field(default_factory=dict)
     refused: dict[str, RefusedUpdate] = field(default_factory=dict)
+    withdrawn: dict[str, None] = field(default_factory=dict)
     closing: RoundClosing | None = None
     counting: dict[str, AcceptedUpdate] = field(default_factory=dict)
 
@@ -78,6 +80,7 @@ class RoundState:
             incarnations=dict(self.incarnations),
             accepted=dict(self.accepted),
             refused=dict(self.refused),
+            withdrawn=dict(self.withdrawn),
         )
 
 
@@ -113,7 +116,8 @@ class SessionState:
     ``metrics`` of so many ``answered`` clients, or why there are none (``lacking``); -1: the session has no rounds, and
     its model is still to be evaluated. ``without_better``: evaluations since the ``best``.
     ``asked``: everybody who was ever asked for anything. ``history``: what each did so far, where the selection goes by
-    it. ``held``: its journal is being written again, and not whole.
+    it. ``by``: who started it. ``declined``, ``declined_evaluation``: clients whose owners did not want to train, or to
+    evaluate (`fedbus.coordinator.willing`). ``held``: its journal is being written again, and not whole.
     """
 
     session: str
@@ -142,6 +146,9 @@ class SessionState:
     receipts: dict[str, Receipt] = field(default_factory=dict)
     asked: dict[str, None] = field(default_factory=dict)
     history: dict[str, Candidate] = field(default_factory=dict)
+    by: str = ""
+    declined: dict[str, RefusedUpdate] = field(default_factory=dict)
+    declined_evaluation: dict[str, RefusedUpdate] = field(default_factory=dict)
     since_at: float = 0.0
     outcome: str = ""
     reason: str = ""
@@ -197,6 +204,8 @@ class SessionState:
             receipts=dict(self.receipts),
             asked=dict(self.asked),
             history=dict(self.history),
+            declined=dict(self.declined),
+            declined_evaluation=dict(self.declined_evaluation),
         )
 
 
@@ -224,7 +233,7 @@ def apply(state: SessionState, record: Record, at: float) -> None:
 def _started(state: SessionState, record: records.SessionStarted, at: float) -> None:
     assert state.phase is Phase.NEW
     state.phase, state.since_at = Phase.GATHERING, at
-    state.config, state.plan = record.config, record.plan
+    state.config, state.plan, state.by = record.config, record.plan, record.by
     state.evaluated = 0 if record.config.rounds else -1
     _hold(state, record.model(state.session, at))
 
@@ -272,9 +281,17 @@ def _updates(state: SessionState, record: records.UpdatesRecorded, at: float) ->
         assert accepted.attempt == current.attempts[accepted.client], "an update of an attempt that was replaced"
         current.accepted[accepted.client] = accepted
         current.refused.pop(accepted.client, None)
+        state.declined.pop(accepted.client, None)
     for refused in record.refused:
         if refused.client not in current.accepted:
             current.refused[refused.client] = refused
+    for withdrawn in record.withdrawn:
+        current.accepted.pop(withdrawn.client, None)
+        current.refused[withdrawn.client] = withdrawn
+        current.withdrawn[withdrawn.client] = None
+    for declined in (*record.refused, *record.withdrawn):
+        if declined.declined:
+            state.declined[declined.client] = declined
     if remembers(state.config):
         state.history |= answered(state.history, record.accepted, at - current.opened_at)
 
@@ -351,6 +368,7 @@ def _evaluated(state: SessionState, record: records.RoundEvaluated, at: float) -
     state.phase, state.since_at, state.evaluation = Phase.GATHERING, at, None
     state.evaluated, state.metrics = record.round, dict(record.metrics)
     state.answered, state.lacking = record.answered, record.reason
+    state.declined_evaluation |= {declined.client: declined for declined in record.declined}
     value = state.config.best_value(record.metrics)
     if value is not None and (state.best is None or state.config.is_better(value, state.best.value)):
         state.best, state.without_better = Best(record.round, record.version, state.blob, value), 0

@@ -14,13 +14,15 @@ from fedbus.messages import records, reports
 
 def take_updates(state: SessionState, known: Known) -> tuple[records.Record, ...]:
     """Turn what was reported of updates into one record."""
-    while known.verdicts or known.failures:
+    while known.verdicts or known.failures or known.withdrawn:
         sizes = [sum(len(verdict.metrics) for verdict in report.verdicts) for _, report in known.verdicts]
         size = reports.fitting(sizes)
         taken, known.verdicts = known.verdicts[:size], known.verdicts[size:]
         failures = known.failures[: reports.VERDICTS_MAX]
         known.failures = known.failures[reports.VERDICTS_MAX :]
-        recorded = record_of(state, taken, failures, known.parts)
+        withdrawn = known.withdrawn[: reports.VERDICTS_MAX]
+        known.withdrawn = known.withdrawn[reports.VERDICTS_MAX :]
+        recorded = record_of(state, taken, failures, known.parts, withdrawn)
         if recorded:
             return recorded
     return ()

@@ -23,12 +23,15 @@ Verdicts = Iterable[tuple[str, reports.UpdatesJudged]]
 Failures = Iterable[tuple[str, reports.TaskFailed]]
 """Reports of clients, each with its client's name."""
 
+Withdrawals = Iterable[tuple[str, reports.Withdrawn]]
+"""What owners took back, each with its client's name."""
+
 Parts = dict[str, tuple[int, dict[str, reports.Verdict]]]
 """Of updates that are not decided yet: client -> attempt, and the verdicts on its parts by combiner."""
 
 
 def record_of(
-    state: SessionState, verdicts: Verdicts, failures: Failures, parts: Parts
+    state: SessionState, verdicts: Verdicts, failures: Failures, parts: Parts, withdrawals: Withdrawals = ()
 ) -> tuple[records.UpdatesRecorded, ...]:
     """Return the record of what is new in some reports; none where nothing is. Verdicts on parts wait in ``parts``."""
     accepted: dict[str, AcceptedUpdate] = {}
@@ -45,15 +48,42 @@ def record_of(
     _refuse_unfit(state, accepted, refused)
     for client, failure in failures:
         if _is_current_failure(state, client, failure) and client not in accepted:
-            refused[client] = RefusedUpdate(client=client, by=client, stage=failure.stage, reason=failure.reason)
+            refused[client] = declined_by(client, failure)
             parts.pop(client, None)
-    if not accepted and not refused:
+    withdrawn = _withdrawn(current, withdrawals)
+    for client in withdrawn:
+        accepted.pop(client, None)
+        refused.pop(client, None)
+        parts.pop(client, None)
+    if not accepted and not refused and not withdrawn:
         return ()
     return (
         records.UpdatesRecorded(
-            round=current.number, accepted=tuple(accepted.values()), refused=tuple(refused.values())
+            round=current.number,
+            accepted=tuple(accepted.values()),
+            refused=tuple(refused.values()),
+            withdrawn=tuple(withdrawn.values()),
         ),
     )
+
+
+def _withdrawn(current: RoundState, withdrawals: Withdrawals) -> dict[str, RefusedUpdate]:
+    """Return what was taken back of the round, and is not known to be yet."""
+    return {
+        client: declined_by(client, withdrawal)
+        for client, withdrawal in withdrawals
+        if withdrawal.round == current.number and client in current.places and client not in current.withdrawn
+    }
+
+
+def declined_by(client: str, report: reports.TaskFailed | reports.Withdrawn) -> RefusedUpdate:
+    """Return what is noted of a client that says itself why its update cannot count."""
+    known: dict[str, object] = {"client": client, "by": client, "reason": report.reason, "policy": report.policy}
+    if isinstance(report, reports.TaskFailed):
+        known |= {"stage": report.stage, "until_at": report.until_at}
+    if isinstance(report, reports.Withdrawn) or report.policy:
+        known |= {"stage": "policy"}
+    return RefusedUpdate.model_validate(known)
 
 
 def _refuse_unfit(state: SessionState, accepted: dict[str, AcceptedUpdate], refused: dict[str, RefusedUpdate]) -> None:
@@ -106,6 +136,7 @@ def _is_current(state: SessionState, combiner: str, report: reports.UpdatesJudge
         and current.incarnations.get(combiner) == report.incarnation
         and current.attempts.get(client) == verdict.attempt
         and client not in current.accepted
+        and client not in current.withdrawn
         and (_is_sound(verdict) if verdict.accepted else client not in current.refused)
         and (state.phase is not Phase.CLOSING or client in current.counting)
     )

@@ -9,6 +9,7 @@ from fedbus.coordinator.absent import doing_of
 from fedbus.coordinator.known import Known
 from fedbus.coordinator.selection import filter_text, matching
 from fedbus.coordinator.state import Phase, SessionState
+from fedbus.coordinator.willing import decliners_text, willing
 from fedbus.messages.queries import KNOWN_MAX, Wait
 
 NAMED_MAX = 1000
@@ -18,13 +19,13 @@ FAILED_CHARS_MAX = 300
 """Longest reason of a failed round that is repeated in a wait; the journal has all of it."""
 
 
-def wait_of(state: SessionState, known: Known) -> list[Wait]:
+def wait_of(state: SessionState, known: Known, now: float = 0.0) -> list[Wait]:
     """Return what a session waits for, in a list of one or none."""
     match state.phase:
         case phase if state.held and phase is not Phase.ENDED:
             return [_held(state, known)]
         case Phase.GATHERING:
-            return [_without_model(state, known) if known.missing_since(state.blob) else gathering(state, known)]
+            return [_without_model(state, known) if known.missing_since(state.blob) else gathering(state, known, now)]
         case Phase.TRAINING:
             return [_training(state, known)]
         case Phase.CLOSING:
@@ -49,11 +50,13 @@ def _without_model(state: SessionState, known: Known) -> Wait:
     return _wait(state, None, what, (), 0, (since, since + state.config.close_deadline_s), "the session fails")
 
 
-def gathering(state: SessionState, known: Known) -> Wait:
+def gathering(state: SessionState, known: Known, now: float = 0.0) -> Wait:
     """Say what a round that cannot be opened waits for: clients, for which setting; a combiner; both."""
     config = state.config
     sending = known.may_send(config.residency) if config.rounds else known.clients
-    here, there = len(matching(known, sending, config.client_filter)), len(known.clients)
+    match, there = matching(known, sending, config.client_filter), len(known.clients)
+    declined = state.declined if config.rounds else state.declined_evaluation
+    here = len(willing(known, match, declined, now))
     missing = max(0, state.clients_needed - here)
     parts = []
     if missing:
@@ -63,8 +66,10 @@ def gathering(state: SessionState, known: Known) -> Wait:
     what = f"waiting for {' and for '.join(parts) or ('a combiner' if config.rounds else 'clients')}"
     if missing and there > len(sending):
         what += f"; {there - len(sending)} are there, but no combiner in their region (residency)"
-    if missing and len(sending) > here:
-        what += f"; {here} of {len(sending)} clients match {filter_text(config.client_filter)}"
+    if missing and len(sending) > len(match):
+        what += f"; {len(match)} of {len(sending)} clients match {filter_text(config.client_filter)}"
+    if missing and len(match) > here:
+        what += f"; {decliners_text(known, match, declined, now)}"
     if state.failures:
         failed = f"round {state.rounds_closed + 1} failed {state.failures} of {config.round_attempts_max} times"
         what += f"; {failed}, the last time: {state.reason[:FAILED_CHARS_MAX]}"
