@@ -7,6 +7,6 @@ It ends with us, however we end, and leaves its store for the next start.
 """
 
 from fedbus.bus.embedded.broker import EmbeddedBroker
-from fedbus.bus.embedded.settings import BrokerSecurity, BrokerSettings
+from fedbus.bus.embedded.settings import BrokerSecurity, BrokerSettings, BrokerTls
 
-__all__ = ["BrokerSecurity", "BrokerSettings", "EmbeddedBroker"]
+__all__ = ["BrokerSecurity", "BrokerSettings", "BrokerTls", "EmbeddedBroker"]

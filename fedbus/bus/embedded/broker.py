@@ -15,8 +15,10 @@ import os
 import shutil
 import signal
 import socket
+import ssl
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -24,12 +26,12 @@ from typing import Self
 from fedbus.bus.embedded.binary import find_binary
 from fedbus.bus.embedded.child import Child, start_child
 from fedbus.bus.embedded.conf import settings_text
-from fedbus.bus.embedded.settings import BrokerSecurity, BrokerSettings
+from fedbus.bus.embedded.settings import BrokerSecurity, BrokerSettings, join_address, split_address
 from fedbus.bus.nats.connection import Connection
 from fedbus.bus.nats.identity import Identity, identify_by
 from fedbus.bus.nats.jetstream import JetStream
 from fedbus.bus.nats.requests import Requests
-from fedbus.errors import BrokerFailed, BrokerMissing, BusError, ConfigError
+from fedbus.errors import BrokerFailed, BrokerMissing, BusError, BusUnavailable, ConfigError
 
 READY_S_MAX = 30.0
 """From start to the first answer of JetStream: 0.1 s for an empty store; a large one is read again after a crash."""
@@ -81,8 +83,18 @@ class EmbeddedBroker:
     @property
     def url(self) -> str:
         """Where clients on this machine connect."""
-        host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(self._host, self._host)  # noqa: S104 - to connect, not to bind
-        return f"nats://{host}:{self.port}"
+        return f"{'nats' if self._settings.tls is None else 'tls'}://{join_address(_here(self._host), self.port)}"
+
+    @property
+    def wss_url(self) -> str:
+        """Where clients on this machine connect over a websocket; '' where there is none."""
+        listen = self._settings.websocket_listen
+        if not listen:
+            return ""
+        host, port = split_address(listen, free=True)
+        if not port:
+            raise BrokerFailed("the embedded broker's websocket has no port before its first start")
+        return f"{'ws' if self._settings.websocket_plain else 'wss'}://{join_address(_here(host), port)}"
 
     @property
     def port(self) -> int:
@@ -128,7 +140,7 @@ class EmbeddedBroker:
         lock = await self._lock()
         try:
             self._put_last_run_aside()
-            self._check_port()
+            self._check_ports()
             security = self._security() if callable(self._security) else self._security
             self._probe = None if security is None else Identity(*security.probe)
             self._write_settings(settings_text(self._settings, self._store, self._host, self._port, security))
@@ -192,18 +204,10 @@ class EmbeddedBroker:
             return f" (process {(self._store / 'broker.pid').read_text().strip()})"
         return ""
 
-    def _check_port(self) -> None:
-        if not self._port:
-            return
-        family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
-        with socket.socket(family) as probe:
-            # as nats-server does: the remains of closed connections are no obstacle
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((self._host, self._port))
-            except OSError as error:
-                text = f"port {self._port} on {self._host} cannot be had ({error.strerror})"
-                raise ConfigError(f"{text}: stop what uses it, or choose another port (0 takes a free one)") from error
+    def _check_ports(self) -> None:
+        _check_port(self._host, self._port)
+        if self._settings.websocket_listen:
+            _check_port(*split_address(self._settings.websocket_listen, free=True))
 
     async def _ready(self) -> None:
         loop = asyncio.get_running_loop()
@@ -226,7 +230,12 @@ class EmbeddedBroker:
     def _read_port(self) -> bool:
         for path in self._store.glob(f"*_{self.pid}.ports"):
             with suppress(ValueError, KeyError, IndexError, OSError):  # not written to the end yet
-                self._port = int(json.loads(path.read_text())["nats"][0].rpartition(":")[2])
+                told = json.loads(path.read_text())
+                self._port = _port_of(told["nats"][0])
+                if self._settings.websocket_listen:
+                    host, _ = split_address(self._settings.websocket_listen, free=True)
+                    listen = join_address(host, _port_of(told["websocket"][0]))
+                    self._settings = replace(self._settings, websocket_listen=listen)
                 return True
         return False
 
@@ -239,10 +248,17 @@ class EmbeddedBroker:
         return not self._settings.routes and self._settings.keeps_streams
 
     async def _ask(self, deadline_s: float, *, streams: bool) -> None:
+        tls = self._settings.tls
+        if tls is not None and tls.clients_ca is not None:
+            self._look_into_log()
+            return
         connection = Connection(self.url, "fedbus-readiness")
         try:
             await connection.open(
-                identify=identify_by(self._probe), tls=None, inbox_prefix="_INBOX", deadline_s=min(5.0, deadline_s)
+                identify=identify_by(self._probe),
+                tls=None if tls is None else await asyncio.to_thread(_only, tls.certificate),
+                inbox_prefix="_INBOX",
+                deadline_s=min(5.0, deadline_s),
             )
             if streams:
                 requests = Requests(connection)
@@ -251,6 +267,13 @@ class EmbeddedBroker:
                 await jetstream.api("INFO", None, deadline_s=deadline_s, what="is JetStream ready?")
         finally:
             await connection.close()
+
+    def _look_into_log(self) -> None:
+        """Raise `BusUnavailable` unless it says there that it is ready: it would ask us for a certificate of ours."""
+        with suppress(OSError):
+            if "Server is ready" in (self._store / "broker.log").read_text(errors="replace"):
+                return
+        raise BusUnavailable("its log does not say yet that it is ready")
 
     async def stop(self) -> None:
         """Let it write its indices and end; after `STOP_S_MAX` it is killed. Idempotent."""
@@ -300,3 +323,38 @@ class EmbeddedBroker:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.stop()
+
+
+def _check_port(host: str, port: int) -> None:
+    if not port:
+        return
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        # as nats-server does: the remains of closed connections are no obstacle
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            text = f"port {port} on {host} cannot be had ({error.strerror})"
+            raise ConfigError(f"{text}: stop what uses it, or choose another port (0 takes a free one)") from error
+
+
+def _here(host: str) -> str:
+    """Return how this machine reaches what listens there."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - to connect, not to bind
+
+
+def _port_of(url: str) -> int:
+    return int(url.rpartition(":")[2])
+
+
+def _only(certificate: Path) -> ssl.SSLContext:
+    """Return a context that trusts this very certificate, under whatever name: the one that our own process shows."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_flags |= ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN
+    try:
+        context.load_verify_locations(certificate)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(f"certificate {certificate} of the broker cannot be read ({error}): expected PEM") from error
+    return context

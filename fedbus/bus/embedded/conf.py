@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from fedbus.bus.embedded.settings import BrokerSecurity, BrokerSettings, join_address
+from fedbus.bus.embedded.settings import BrokerSecurity, BrokerSettings, BrokerTls, join_address, split_address
 
 
 def settings_text(
@@ -19,6 +19,7 @@ def settings_text(
 ) -> str:
     """Return the settings file of an embedded broker; port 0 lets it choose one, ``security`` None lets all in."""
     file_bytes = settings.file_bytes_max or int(shutil.disk_usage(store).free * 0.8)
+    kept = f"max_file_store: {file_bytes}"
     return f"""\
 # Written by fedbus at every start of its embedded broker. To change something, change fedbus's settings.
 {_general(settings, join_address(host, port or -1))}
@@ -27,25 +28,66 @@ pid_file: {_text(store / "broker.pid")}
 log_file: {_text(store / "broker.log")}
 log_size_limit: {settings.log_bytes_max}
 log_max_num: 3
-{_who(security, store)}{_streams(settings, store, f"max_file_store: {file_bytes}")}{_neighbours(settings, security)}"""
+{_encryption(settings)}{_who(security, store)}{_streams(settings, store, kept)}{_neighbours(settings, security)}"""
 
 
 def standalone_text(
     settings: BrokerSettings, store: Path, host: str, port: int, security: BrokerSecurity | None = None
 ) -> str:
     """Return a settings file for ``nats-server --config``, to be started by whatever starts services there."""
-    said = "Nobody is asked for a password and nothing is encrypted: all addresses below belong into a private network."
-    if security is not None:
-        said = "Who is let in stands below. Routes and leaves are not encrypted: they belong into a private network."
     kept = f"max_file_store: {settings.file_bytes_max}"
     if not settings.file_bytes_max:
         kept = "# no max_file_store: nats-server takes up to three quarters of what is free at its start"
     return f"""\
 # nats-server for fedbus. Start it with these variables, or its memory grows further between collections:
 #   GOMEMLIMIT={settings.go_memory_bytes} GOGC={settings.go_gc_percent} nats-server --config THIS-FILE
-# {said}
+# {_warning(settings, security)}
 {_general(settings, join_address(host, port))}
-{_who(security, store)}{_streams(settings, store, kept)}{_neighbours(settings, security)}"""
+{_encryption(settings)}{_who(security, store)}{_streams(settings, store, kept)}{_neighbours(settings, security)}"""
+
+
+def _warning(settings: BrokerSettings, security: BrokerSecurity | None) -> str:
+    who = "Nobody is asked for a password" if security is None else "Who is let in stands below"
+    clear = ["what clients say"] if settings.tls is None else []
+    if settings.neighbours_tls is None:
+        clear.append("what other servers say")
+    if not clear:
+        return f"{who}. Everything is encrypted."
+    return f"{who}. {' and '.join(clear).capitalize()} is not encrypted: that belongs into a private network."
+
+
+def _encryption(settings: BrokerSettings) -> str:
+    return _tls(settings.tls) + _websocket(settings)
+
+
+def _tls(files: BrokerTls | None, indent: str = "", *, asks: bool = True) -> str:
+    """Return the block of whoever shows these files, and asks the others for theirs; '' for None."""
+    if files is None:
+        return ""
+    asked = f"{indent}  ca_file: {_text(files.clients_ca)}\n" if files.clients_ca else ""
+    asked += f"{indent}  verify: true\n" if files.clients_ca and asks else ""
+    return f"""\
+{indent}tls {{
+{indent}  cert_file: {_text(files.certificate)}
+{indent}  key_file: {_text(files.key)}
+{asked}{indent}  min_version: "1.2"
+{indent}  timeout: 5  # its 2 s are little for a slow line
+{indent}}}
+"""
+
+
+def _websocket(settings: BrokerSettings) -> str:
+    if not settings.websocket_listen:
+        return ""
+    host, port = split_address(settings.websocket_listen, free=True)
+    plain = "  no_tls: true  # a proxy before it ends TLS\n"
+    tls = plain if settings.websocket_plain else _tls(settings.tls, "  ")
+    return f"""\
+websocket {{
+  listen: {_text(join_address(host, port or -1))}
+{tls}  compression: false  # models do not get smaller by it
+}}
+"""
 
 
 def _who(security: BrokerSecurity | None, store: Path) -> str:
@@ -100,11 +142,12 @@ def _neighbours(settings: BrokerSettings, security: BrokerSecurity | None) -> st
         if security is not None and security.route_password:
             user = f"route:{security.route_password}@"
             asked = f"  authorization {{ user: route, password: {_text(security.route_password)} }}\n"
+        routes = _list(f"nats-route://{user}{route}" for route in settings.routes)
         text += f"""\
 cluster {{
   name: {_text(settings.cluster_name)}
   listen: {_text(settings.cluster_listen)}
-{asked}  routes: {_list(f"nats-route://{user}{route}" for route in settings.routes)}
+{asked}{_tls(settings.neighbours_tls, "  ")}  routes: {routes}
   compression: off  # models do not get smaller by it
 }}
 """
@@ -113,8 +156,11 @@ cluster {{
         remotes = ""
         if settings.hubs:
             urls = _list(f"nats-leaf://{hub}" for hub in settings.hubs)
-            remotes = f"  remotes: [ {{ urls: {urls}, compression: off }} ]  # one of them at a time\n"
-        text += f"leafnodes {{\n{listen}{remotes}  compression: off  # models do not get smaller by it\n}}\n"
+            tls = _tls(settings.neighbours_tls, "    ", asks=False)
+            tls = f"\n{tls}  " if tls else " "
+            remotes = f"  remotes: [ {{ urls: {urls}, compression: off{tls}}} ]  # one of them at a time\n"
+        tls = _tls(settings.neighbours_tls, "  ") if listen else ""
+        text += f"leafnodes {{\n{listen}{tls}{remotes}  compression: off  # models do not get smaller by it\n}}\n"
     return text
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from fedbus.errors import ConfigError
 
@@ -30,6 +31,19 @@ class BrokerSecurity:
     accounts: Mapping[str, str]
     probe: tuple[str, str] = field(repr=False)
     route_password: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerTls:
+    """What a broker shows to whoever connects: files in PEM, read at its start.
+
+    ``certificate``: its chain, its own first. ``clients_ca``: who signed the certificates that clients have to show;
+    None: they need none. JWTs say who somebody is in either case.
+    """
+
+    certificate: Path
+    key: Path
+    clients_ca: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +102,19 @@ class BrokerSettings:
     hubs: tuple[str, ...] = ()
     """``host:port`` where a hub listens for leaves, of each of its nodes; makes this a leaf."""
 
+    tls: BrokerTls | None = None
+    """For clients; None: in the clear, which belongs onto one machine or into a private network."""
+
+    websocket_listen: str = ""
+    """``host:port`` for clients that may speak to nothing but the web's port, 443; empty: none. Port 0: a free one.
+    With ``tls`` it has that as well."""
+
+    websocket_plain: bool = False
+    """Websockets without TLS, for a proxy before the broker that ends TLS itself."""
+
+    neighbours_tls: BrokerTls | None = None
+    """Between the nodes of a cluster, and from leaves to their hub. ``clients_ca`` is who signed the others'."""
+
     @property
     def keeps_streams(self) -> bool:
         """Whether it has a JetStream of its own: a leaf passes everything on to its hub."""
@@ -106,6 +133,17 @@ class BrokerSettings:
         for tag in self.tags:
             _check_word("tag", tag, empty=False)
         self._check_neighbours()
+        self._check_tls()
+
+    def _check_tls(self) -> None:
+        if self.websocket_listen:
+            split_address(self.websocket_listen, free=True)
+            if self.tls is None and not self.websocket_plain:
+                raise ConfigError(
+                    "a websocket needs tls; without (websocket_plain) it belongs behind a proxy that has it"
+                )
+        if self.neighbours_tls is not None and self.neighbours_tls.clients_ca is None:
+            raise ConfigError("neighbours know each other by certificates: neighbours_tls needs clients_ca")
 
     def _check_neighbours(self) -> None:
         for address in filter(None, (self.cluster_listen, *self.routes, self.leaf_listen, *self.hubs)):
@@ -116,11 +154,14 @@ class BrokerSettings:
             raise ConfigError("where there are leaves, hub and leaves name the same domain")
 
 
-def split_address(address: str) -> tuple[str, int]:
-    """Return host and port of ``host:port``, the host of an IPv6 address without its brackets; raises `ConfigError`."""
+def split_address(address: str, *, free: bool = False) -> tuple[str, int]:
+    """Return host and port of ``host:port``, the host of an IPv6 address without its brackets; raises `ConfigError`.
+
+    ``free``: the port may be 0.
+    """
     host, colon, port = address.rpartition(":")
     bare = host.removeprefix("[").removesuffix("]")
-    if not colon or not bare or not port.isdecimal() or not 0 < int(port) < 2**16 or _unfit(bare):
+    if not colon or not bare or not port.isdecimal() or not (not free) <= int(port) < 2**16 or _unfit(bare):
         raise ConfigError(f"expected an address like 10.0.0.1:7422, got {address!r}")
     return bare, int(port)
 
