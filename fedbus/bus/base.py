@@ -62,6 +62,8 @@ class StreamSpec:
     ``age_max_s`` 0 means for ever. When ``bytes_max`` is reached appends fail with `BusFull`; nothing old is dropped,
     unless ``drop_oldest``: then what is oldest goes, of any subject, for what only the newest of is looked at.
     ``append_only``: the broker refuses to remove anything from it (`BusDenied`), and never takes that back.
+    ``answers`` False: what is published there is stored without a word, and cannot be appended (`Bus.append` would wait
+    in vain); whoever may only publish there has nothing said in its place where it names a subject to be answered at.
     ``replicas`` 0 and ``placement`` None leave an existing stream as it is; a new one has 1 replica, anywhere.
     """
 
@@ -75,6 +77,7 @@ class StreamSpec:
     placement: Placement | None = None
     drop_oldest: bool = False
     append_only: bool = False
+    answers: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +141,11 @@ class Bus(Protocol):
     @property
     def server(self) -> tuple[str, str]:
         """Name and version of the broker that the connection is to, or was last; empty where it does not say."""
+        ...
+
+    @property
+    def member(self) -> tuple[str, str] | None:
+        """Role and name by which the broker knows us; None where it asks nobody who he is, or asks in another way."""
         ...
 
     async def publish(self, subject: str, data: Payload, headers: Mapping[str, str] | None = None) -> None:

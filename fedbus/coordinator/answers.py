@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 from fedbus.bus.base import Message, Subscription
 from fedbus.coordinator.roster import Roster
-from fedbus.errors import BadMessage, ConfigError
+from fedbus.errors import BadMessage, BusFull, BusUnavailable, ConfigError
 from fedbus.exchange.station import Station
 from fedbus.messages import queries
+from fedbus.messages.access import BoardFound
 from fedbus.messages.envelope import Body, encode
+
+log = logging.getLogger("fedbus.coordinator")
 
 ROLES = {
     "clients": ("client", "crowd"),
@@ -42,6 +46,24 @@ async def _answer(station: Station, message: Message, roster: Roster, waits: All
         await station.send(message.reply, answered)
     except (BadMessage, ConfigError) as error:
         station.refuse(BadMessage(f"{message.subject}: the answer cannot be sent: {error}"))
+
+
+async def show_board(station: Station, asked: Subscription) -> None:
+    """Show every client that asks what stands on the board for it, and nothing else; runs until cancelled."""
+    async for message in asked:
+        if not message.reply:
+            continue
+        try:
+            asker = station.subjects.sender(message.subject, "board", 2, 0)
+            board, pattern = station.subjects.stream("board"), station.subjects.task(asker.name)
+            found = await station.bus.newest(board, pattern) if asker.role == "client" else []
+            tasks = tuple((one.subject, bytes(one.data), one.sequence) for one in found)
+            station.subjects.check_foreign(message.reply)
+            await station.send(message.reply, encode(station.envelope(BoardFound(tasks=tasks))))
+        except (BadMessage, ConfigError) as error:
+            station.refuse(BadMessage(f"{message.subject}: the board cannot be shown: {error}"))
+        except (BusUnavailable, BusFull) as error:
+            log.debug("%s: the board was not shown: %s", message.subject, error)
 
 
 def _answer_to(what: str, roster: Roster, waits: AllWaits, at: float) -> Body:

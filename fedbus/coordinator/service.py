@@ -25,7 +25,7 @@ from math import inf
 from fedbus.bus.base import Bus, Message, Placement, Subscription
 from fedbus.bus.patience import patiently
 from fedbus.clock import Clock
-from fedbus.coordinator.answers import answer
+from fedbus.coordinator.answers import answer, show_board
 from fedbus.coordinator.chores import Chores
 from fedbus.coordinator.deciding import FULL_RETRY_S, Deciding
 from fedbus.coordinator.events import ModelMissing
@@ -342,6 +342,7 @@ class Coordinator:
 
     async def _reign(self) -> None:
         asked = await self._station.listen(self._subjects.query())
+        boards = await self._station.listen(self._subjects.board())
         try:
             self._begin()
             async with together() as group:
@@ -353,6 +354,7 @@ class Coordinator:
                     self._look_for_models(),
                     self._finish_restoring(),
                     self._answer(asked),
+                    show_board(self._station, boards),
                 ):
                     group.create_task(work)
         finally:
@@ -360,6 +362,7 @@ class Coordinator:
             self._sessions.stand_by()
             self._rounds.stand_by()
             await asked.close()
+            await boards.close()
 
     def _begin(self) -> None:
         self._reigns = True

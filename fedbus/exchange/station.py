@@ -18,10 +18,13 @@ from copy import copy
 from dataclasses import dataclass
 from itertools import count
 
+from fedbus.access.signing import Signer
 from fedbus.bus.base import Bus, Message, Payload, Subscription
 from fedbus.bus.patience import patiently
+from fedbus.bus.patterns import matcher
 from fedbus.clock import Clock
 from fedbus.errors import BadMessage, BusFull, BusUnavailable, NameTaken
+from fedbus.messages.access import BoardAsked, BoardFound
 from fedbus.messages.envelope import Body, Envelope, decode, encode
 from fedbus.messages.ids import Peer
 from fedbus.messages.presence import Archiving, Bye, Hello, NameIsTaken, WhoIsThere
@@ -30,6 +33,12 @@ from fedbus.together import together
 from fedbus.version import __version__
 
 log = logging.getLogger("fedbus")
+
+ASKING = ("client",)
+"""Roles whose board the coordinator reads for them."""
+
+BOARD_S_MAX = 10.0
+"""For its answer; who gets none asks again soon."""
 
 RECONNECT_POLL_S = 1.0
 """How often a role looks whether the bus came back, to fetch again what it may have missed."""
@@ -52,7 +61,8 @@ class Heard:
 class Station:
     """One role of one process. ``members``, ``first``: of a crowd, which clients it is (`presence.members_of`).
 
-    ``life``: the how manieth process of its incarnation it is; the ids of their messages differ.
+    ``life``: the how manieth process of its incarnation it is; the ids of their messages differ. ``signer``: with which
+    it signs what it uploads, where its workspace is secured.
     """
 
     def __init__(
@@ -78,6 +88,7 @@ class Station:
         self.clock = clock
         self.doing: Callable[[], str] = lambda: ""
         self.archiving: Callable[[], Archiving | None] = lambda: None
+        self.signer: Signer | None = None
         self._heartbeat_s = heartbeat_s
         self._attributes = dict(attributes or {})
         self._members = members
@@ -207,7 +218,10 @@ class Station:
     async def _read_board(self, patterns: Sequence[str], take: Callable[[Message], None]) -> None:
         """Read what stands under patterns, in two halves where that is more than one answer holds."""
         try:
-            found = await self.bus.newest(self.subjects.stream("board"), patterns)
+            if self.bus.member == self.peer and self.peer.role in ASKING:
+                found = await self._ask_for_board()
+            else:
+                found = await self.bus.newest(self.subjects.stream("board"), patterns)
         except BusFull:
             if len(patterns) == 1:
                 raise
@@ -217,6 +231,17 @@ class Station:
             return
         for message in found:
             take(message)
+
+    async def _ask_for_board(self) -> list[Message]:
+        """Ask the coordinator: the broker lets nobody read a board who may not see what others are to do."""
+        data = encode(self.envelope(BoardAsked()))
+        message = await self.bus.request(self.subjects.board(self.peer), data, deadline_s=BOARD_S_MAX)
+        heard = self.read(message)
+        if heard is None or not isinstance(heard.envelope.body, BoardFound):
+            return []
+        own = matcher(self.subjects.task(self.peer.name))
+        tasks = heard.envelope.body.tasks
+        return [Message(subject, data, sequence=sequence) for subject, data, sequence in tasks if own(subject)]
 
     async def _answer(self, asked: Subscription) -> None:
         async for heard in self.hear(asked):

@@ -51,6 +51,7 @@ def streams_of(subjects: Subjects, *, replicas: int = 0, placement: Placement | 
             bytes_max=SPANS_BYTES_MAX,
             age_max_s=SPANS_AGE_S_MAX,
             drop_oldest=True,
+            answers=False,
         ),
     )
 

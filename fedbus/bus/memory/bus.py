@@ -87,6 +87,11 @@ class MemoryBus:
         return not self.closed and self.outgoing.is_up
 
     @property
+    def member(self) -> tuple[str, str] | None:
+        """Nobody is asked who he is."""
+        return None
+
+    @property
     def round_trip_s(self) -> float | None:
         """Shortest time of an answer on this connection."""
         return self._quickest_s

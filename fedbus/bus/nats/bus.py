@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
@@ -30,12 +31,14 @@ from fedbus.bus.mailbox import Mailbox
 from fedbus.bus.nats.connection import Connection
 from fedbus.bus.nats.follow import NatsFollow
 from fedbus.bus.nats.identity import Identity, identify_by
-from fedbus.bus.nats.jetstream import NEWEST_SUBJECTS_MAX, JetStream, NoStream, headers_of
+from fedbus.bus.nats.jetstream import NEWEST_SUBJECTS_MAX, JetStream, NoStream, headers_of, is_answer
 from fedbus.bus.nats.requests import Requests
 from fedbus.bus.nats.window import Window
 from fedbus.bus.patterns import check_pattern, check_subject
 from fedbus.bus.tls import check_context
 from fedbus.errors import BusClosed, BusDenied, BusError, Conflict
+
+LOG = logging.getLogger("fedbus.bus")
 
 T = TypeVar("T")
 
@@ -156,6 +159,10 @@ class NatsBus:
         mailbox = Mailbox(name, pending_bytes_max, self._unsubscribe)
 
         def take(message: Msg) -> None:
+            if is_answer(message):
+                # whoever asks JetStream names where it answers: a subject on which it may not publish itself
+                LOG.debug("%s: an answer of JetStream on %s is dropped", name, message.subject)
+                return
             self.bytes_in += len(message.data)
             mailbox.put(Message(message.subject, message.data, headers_of(message), reply=message.reply))
 

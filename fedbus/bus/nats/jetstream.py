@@ -35,6 +35,10 @@ NEWEST_SUBJECTS_MAX = 1000
 SILENCE_S_MAX = 2.0
 """Within an answer of many messages: longer, and one was lost with a connection or a leader; it is asked for again."""
 
+REPLICA_S_MAX = 1.0
+REPLICA_RETRY_S = 0.1
+"""Until when, and how often, a replica is asked again for what is not there, by who may not ask the leader."""
+
 RETRY_S = (0.02, 0.5)
 """First and longest pause before asking again what is not ready (a broker recovering, a leader being elected)."""
 
@@ -71,6 +75,7 @@ class JetStream:
     def __init__(self, connection: Connection, requests: Requests) -> None:
         self._connection = connection
         self._requests = requests
+        self._no_leader: set[str] = set()
 
     # ---- the plain API
 
@@ -209,14 +214,23 @@ class JetStream:
     async def last(self, stream: str, subject: str, deadline_s: float) -> tuple[Message, str] | None:
         """Return the newest message of a subject and its message id."""
         asked, what = f"$JS.API.DIRECT.GET.{stream}.{subject}", f"last {subject}"
-        try:
-            answer = await self._requests.call(asked, deadline_s=deadline_s, what=what)
-        except NobodyListens as error:
-            raise NoStream(_no_stream(stream, what)) from error
-        if not answer.data and status_of(answer) == "404":
+        end = asyncio.get_running_loop().time() + min(deadline_s, REPLICA_S_MAX)
+        while True:
+            try:
+                answer = await self._requests.call(asked, deadline_s=deadline_s, what=what)
+            except NobodyListens as error:
+                raise NoStream(_no_stream(stream, what)) from error
+            if answer.data or status_of(answer) != "404":
+                return stored_message(answer), (answer.headers or {}).get("Nats-Msg-Id", "")
             # a replica, which may not have it yet: a model that is announced must not be missed for that
-            return await self.last_of_leader(stream, subject, deadline_s)
-        return stored_message(answer), (answer.headers or {}).get("Nats-Msg-Id", "")
+            if stream not in self._no_leader:
+                try:
+                    return await self.last_of_leader(stream, subject, deadline_s)
+                except BusDenied:
+                    self._no_leader.add(stream)  # who may only get what it can name asks the replicas again
+            if asyncio.get_running_loop().time() >= end:
+                return None
+            await asyncio.sleep(REPLICA_RETRY_S)
 
     async def last_of_leader(self, stream: str, subject: str, deadline_s: float) -> tuple[Message, str] | None:
         """Return the newest message of a subject as its leader has it: not behind, but in JSON, which costs more."""
@@ -385,6 +399,7 @@ def _config(spec: StreamSpec) -> dict[str, Any]:
         "duplicate_window": min(repeat_ns, age_ns) if age_ns else repeat_ns,
         "num_replicas": max(1, spec.replicas),
         "allow_direct": True,
+        "no_ack": not spec.answers,
     }
     if spec.append_only:  # left out of others: a broker that has it for a stream refuses to take it back
         config |= {"deny_delete": True, "deny_purge": True}
@@ -399,6 +414,12 @@ def headers_of(message: Msg) -> Mapping[str, str]:
     if not headers:
         return NO_HEADERS
     return {name: value for name, value in headers.items() if not name.startswith("Nats-")}
+
+
+def is_answer(message: Msg) -> bool:
+    """Whether JetStream has said this, answering a direct get: it comes from nobody who may publish there."""
+    headers = message.headers
+    return headers is not None and ("Nats-Stream" in headers or "Status" in headers)
 
 
 def stored_message(answer: Msg) -> Message:

@@ -322,7 +322,7 @@ authorization {{
 async def guarded(tmp_path, monkeypatch):
     """A broker with users: "all" may do everything, "few" little."""
     monkeypatch.setattr(
-        "fedbus.bus.embedded.broker.settings_text", lambda settings, store, host, port: GUARDED.format(store=store)
+        "fedbus.bus.embedded.broker.settings_text", lambda settings, store, *_: GUARDED.format(store=store)
     )
     monkeypatch.setattr(EmbeddedBroker, "url", property(lambda self: f"nats://all:all@127.0.0.1:{self.port}"))
     async with EmbeddedBroker(tmp_path / "guarded") as running:
@@ -383,7 +383,7 @@ async def _until(true):
 @asynccontextmanager
 async def _api(broker):
     connection = Connection(broker.url, "test")
-    await connection.open(credentials=None, tls=None, inbox_prefix="_INBOX", deadline_s=5)
+    await connection.open(identify=None, tls=None, inbox_prefix="_INBOX", deadline_s=5)
     requests = Requests(connection)
     await requests.open()
     try:
