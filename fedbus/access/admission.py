@@ -65,22 +65,36 @@ def judge(workspace: str, asked: JoinAsked, standing: Standing) -> Verdict:
     if why:
         return Verdict("refused", why, is_attempt=True)
     assert token is not None, "of none there is a reason above"
-    if asked.role != token.role:
-        return _refused(f"the token lets in a {token.role}, not a {asked.role}")
-    if token.name and asked.name != token.name:
-        return _refused(f"the token is for {token.name}, not for {asked.name}")
-    if token.revoked_at:
-        return _refused(f"the token is no good: {why_not(token, standing.now)}")
+    why = _why_not_with_it(asked, token, standing.now) or _why_not_with_the_key(asked, standing)
+    if why:
+        return _refused(why)
     member = standing.member
-    if standing.holder is not None:
-        return _refused("the key is, or was, that of another member: make a new one")
-    if member is not None and asked.key in member.revoked:
-        return _refused("the key was replaced by another: it does not come back")
     if member is not None and member.key == asked.key:
         return _again(member, is_known=asked.key in token.used_by)
-    if member is not None and member.state != "expelled":
-        return _refused(f"the name {asked.name} is taken by another key ({member.state}): choose another name")
     return _anew(asked, token, standing)
+
+
+def _why_not_with_it(asked: JoinAsked, token: TokenState, now: float) -> str:
+    """Return why a token is not for whoever asks; '' where it is."""
+    if asked.role != token.role:
+        return f"the token lets in a {token.role}, not a {asked.role}"
+    if token.name and asked.name != token.name:
+        return f"the token is for {token.name}, not for {asked.name}"
+    return f"the token is no good: {why_not(token, now)}" if token.revoked_at else ""
+
+
+def _why_not_with_the_key(asked: JoinAsked, standing: Standing) -> str:
+    """Return why a key, or the name with it, cannot be taken; '' where it can."""
+    if standing.holder is not None:
+        return "the key is, or was, that of another member: make a new one"
+    member = standing.member
+    if member is None or member.key == asked.key:
+        return ""
+    if asked.key in member.revoked:
+        return "the key was replaced by another: it does not come back"
+    if member.state != "expelled":
+        return f"the name {asked.name} is taken by another key ({member.state}): choose another name"
+    return ""
 
 
 def _why_nobody(workspace: str, asked: JoinAsked, token: TokenState | None) -> str:

@@ -1,0 +1,470 @@
+"""The registrar: has the keys, lets in who may come in, and shuts out who was shut out.
+
+    join.<token>  --+                                 +--> an answer: active with a JWT, waiting, refused with a reason
+    renew.<...>   --+--> decided (`admission`) -------+--> the boards: the token is used, the member is there
+    the boards    ------> what they say of keys ------+--> the account's JWT at the broker: revocations, bounds
+
+It keeps nothing that does not follow from the boards and its keys directory, so it may be killed at any time, and
+several may run: whatever one of them has done the next finds done. Of a request that is repeated, or reaches several,
+the first board that is written counts, and all of them answer the same.
+
+A board that says suspended, expelled or rotated shuts nobody out: the broker does, when it is told. So it is told at
+once, again until it has taken it, and whenever it has come back. What is revoked stays so in the keys directory, also
+when the boards were lost; only a board that says active takes it back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from fedbus.access.admission import Attempts, Standing, Verdict, judge, judge_renewal
+from fedbus.access.boards import Board
+from fedbus.access.claims import claims_of
+from fedbus.access.members import Members
+from fedbus.access.sealed import seal
+from fedbus.bus.base import Bus, Message, Subscription
+from fedbus.bus.patience import patiently
+from fedbus.clock import Clock
+from fedbus.errors import BadMessage, BusError, BusUnavailable, ConfigError, Conflict, NotFound
+from fedbus.messages.access import JoinAnswered, JoinAsked, Member, RenewAsked, TokenState
+from fedbus.messages.envelope import Body, Envelope, decode, encode
+from fedbus.messages.ids import Peer
+from fedbus.messages.subjects import Subjects
+from fedbus.together import together
+
+if TYPE_CHECKING:
+    from fedbus.access.audit import Audit
+    from fedbus.access.authority import Authority
+
+log = logging.getLogger("fedbus.access")
+
+LIFE_S = 30 * 86400.0
+"""Of a member's JWT: who is away for longer joins again. A client renews it when two thirds are over."""
+
+ROTATION_S = 600.0
+"""From a new key to the end of the one before: whoever has asked for it has written it down long before."""
+
+REVOKED_MAX = 64
+"""Keys of a member that are remembered on its board; older ones stay revoked in the keys directory."""
+
+PENDING_BYTES_MAX = 4 * 2**20
+"""Of requests that wait: some thousands, of which each takes a few milliseconds; who is not answered asks again."""
+
+RETRY_S = 0.5
+RETRY_S_MAX = 10.0
+"""Between tries to tell a broker that does not answer, or refuses: each pause is twice the one before."""
+
+FRESH = 0.9
+"""With so much of its life left a JWT is not renewed, however often a member asks."""
+
+LOOK_S = 1.0
+"""Between looks whether the bus came back, or a key's time is over."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Signed:
+    """A JWT with what it says of its time."""
+
+    jwt: str
+    issued_at: float
+    expires_at: float
+
+
+class Registrar:
+    """One registrar of a workspace; `run` it beside `Members.follow` of the members that it is given.
+
+    ``push``: tells the broker what the workspace's account is now (`Authority.push`). ``life_s``: of members' JWTs.
+    """
+
+    def __init__(
+        self,
+        bus: Bus,
+        subjects: Subjects,
+        members: Members,
+        authority: Authority,
+        audit: Audit,
+        clock: Clock,
+        *,
+        push: Callable[[], Awaitable[None]],
+        writer: Peer,
+        life_s: float = LIFE_S,
+    ) -> None:
+        self._bus = bus
+        self._subjects = subjects
+        self._workspace = subjects.workspace
+        self._members = members
+        self._authority = authority
+        self._audit = audit
+        self._clock = clock
+        self._push = push
+        self._writer = writer
+        self._life_s = life_s
+        self._attempts = Attempts()
+        self._holders: dict[str, Peer] = {}
+        self._dirty: set[Peer] = set()
+        self._unsigned: set[str] = set()
+        self._due: dict[Peer, float] = {}
+        self._ended: list[tuple[Peer, str]] = []
+        self._is_told = False  # at the start: who ended between a revocation and its push has told nobody
+        self._work = asyncio.Event()
+        self._work.set()
+        members.listen(self._hear)
+
+    async def run(self) -> None:
+        """Answer and enforce until cancelled."""
+        await self._members.caught_up()
+        for board in (*self._members.all(), *self._members.tokens.all()):
+            self._hear(board)
+        listening = [
+            (await self._listen(self._subjects.join()), self._joined),
+            (await self._listen(self._subjects.renew()), self._renewed),
+        ]
+        try:
+            async with together() as group:
+                for subscription, answer in listening:
+                    group.create_task(self._answer(subscription, answer))
+                group.create_task(self._enforce())
+                group.create_task(self._watch())
+        finally:
+            for subscription, _ in listening:
+                await subscription.close()
+
+    async def _listen(self, pattern: str) -> Subscription:
+        return await patiently(
+            self._bus,
+            lambda: self._bus.subscribe(pattern, pending_bytes_max=PENDING_BYTES_MAX),
+            tries_max=None,
+        )
+
+    # --- requests ---
+
+    async def _answer(self, subscription: Subscription, answer: Callable[[Message], Awaitable[JoinAnswered]]) -> None:
+        """Answer requests in the order in which they come: what one decides the next sees."""
+        async for message in subscription:
+            try:
+                told = await answer(message)
+            except BadMessage as error:
+                log.warning("%s: %s", message.subject, error)
+                told = JoinAnswered(state="refused", reason=str(error)[:2000])
+            except (BusError, ConfigError, OSError) as error:
+                log.warning("%s: not answered, who asks will ask again: %s", message.subject, error)
+                continue
+            await self._say(message.reply, told)
+
+    async def _say(self, reply: str, body: Body) -> None:
+        if not reply:
+            return
+        envelope = Envelope(f"registrar-{id(body):x}", self._workspace, self._writer.author[:200], body)
+        try:
+            await self._bus.publish(reply, encode(envelope))
+        except BusUnavailable as error:
+            log.debug("an answer was lost, who asks will ask again: %s", error)
+
+    async def _joined(self, message: Message) -> JoinAnswered:
+        """Answer somebody with a token."""
+        self._subjects.check(message.subject)
+        (token,) = self._subjects.tokens(message.subject, "join", 1)
+        now = self._clock.now()
+        if self._attempts.are_too_many(token, now):
+            return JoinAnswered(state="refused", reason="too many wrong attempts with this token: wait five minutes")
+        envelope = decode(message.data, message.subject)
+        asked = envelope.body
+        if not isinstance(asked, JoinAsked):
+            raise BadMessage(f"{message.subject}: expected JoinAsked, got {asked.kind}")
+        standing = await self._standing(asked)
+        verdict = self._misdirected(envelope, token, asked) or judge(self._workspace, asked, standing)
+        if verdict.is_attempt:
+            self._attempts.failed(token, now)
+        if verdict.state != "refused":
+            verdict, member = await self._let_in(asked, standing, verdict)
+            if member is not None:
+                return await self._welcome(member)
+        if verdict.state == "refused":
+            await self._note("member.join", Peer(asked.role, asked.name), "refused", verdict.reason, token=token)
+        return JoinAnswered(state=verdict.state, reason=verdict.reason)
+
+    def _misdirected(self, envelope: Envelope, token: str, asked: JoinAsked) -> Verdict | None:
+        """Refuse what was meant for another workspace, or comes over the connection of another token."""
+        if envelope.workspace != self._workspace:
+            reason = f"the token is of workspace {self._workspace}, it does not let into {envelope.workspace[:64]}"
+            return Verdict("refused", reason, is_attempt=True)
+        if asked.token != token:
+            reason = f"token {asked.token} was shown over the connection of token {token}"
+            return Verdict("refused", reason, is_attempt=True)
+        return None
+
+    async def _standing(self, asked: JoinAsked) -> Standing:
+        """Return how it stands, asked of the broker: another registrar may have written a moment ago."""
+        peer = Peer(asked.role, asked.name)
+        token = await self._members.boards.read(self._subjects.access_token(asked.token), TokenState)
+        holder = self._holders.get(asked.key)
+        return Standing(
+            token,
+            await self._members.read(peer),
+            None if holder == peer else holder,
+            self._members.active_clients(),
+            self._members.bounds,
+            self._clock.now(),
+        )
+
+    async def _let_in(self, asked: JoinAsked, standing: Standing, verdict: Verdict) -> tuple[Verdict, Member | None]:
+        """Use the token, write the member; returns it where it is active, and what is to be said else."""
+        peer = Peer(asked.role, asked.name)
+        assert verdict.state != "refused", "nobody who is refused comes so far"
+        try:
+            token = await self._members.tokens.use(asked.token, asked.key)
+            decide = _newcomer(asked, token, verdict.state, self._clock.now())
+            member = await self._members.change(peer, decide)
+        except (Conflict, NotFound) as error:
+            return Verdict("refused", str(error)), None
+        if standing.member is None or standing.member.key != asked.key:
+            await self._note("member.join", peer, "done", f"is {member.state}", token=token.id, key=asked.key)
+        if member.state in ("suspended", "expelled"):  # a moment ago
+            return Verdict("refused", f"{asked.role} {asked.name} was {member.state}"), None
+        if member.state == "waiting":
+            return Verdict("waiting", "a person has to approve"), None
+        return Verdict("active"), member
+
+    async def _renewed(self, message: Message) -> JoinAnswered:
+        """Answer a member that wants a JWT which lasts on, or one for another key."""
+        peer = self._subjects.sender(message.subject, "renew", 2, 0)
+        envelope = decode(message.data, message.subject)
+        asked = envelope.body
+        if not isinstance(asked, RenewAsked):
+            raise BadMessage(f"{message.subject}: expected RenewAsked, got {asked.kind}")
+        if self._attempts.are_too_many(f"{peer.role}.{peer.name}", self._clock.now()):
+            return JoinAnswered(state="refused", reason="too many wrong attempts: wait five minutes")
+        known = await self._members.read(peer)
+        verdict = judge_renewal(self._workspace, peer, asked, known, self._holders.get(asked.new_key))
+        if verdict.state == "refused" or known is None:
+            if verdict.is_attempt:
+                self._attempts.failed(f"{peer.role}.{peer.name}", self._clock.now())
+            await self._note("member.renew", peer, "refused", verdict.reason)
+            return JoinAnswered(state="refused", reason=verdict.reason)
+        if asked.taken:
+            return await self._welcome(await self._end_others(peer))
+        if asked.new_key and asked.new_key != known.key:
+            known = await self._rotate(peer, asked.new_key)
+            await self._note("member.rotate", peer, "done", key=asked.new_key)
+        return await self._welcome(known, renew=not asked.new_key)
+
+    async def _rotate(self, peer: Peer, new: str) -> Member:
+        """Give a member another key; the one before ends in a while, or when the new one is said to be there."""
+        now = self._clock.now()
+
+        def decide(known: Member | None) -> Member | None:
+            if known is None or known.state != "active":
+                raise BadMessage(f"{peer.role} {peer.name} is {known.state if known else 'gone'}")
+            if known.key == new:
+                return None
+            told = {
+                "key": new,
+                "jwt": "",
+                "issued_at": 0.0,
+                "expires_at": 0.0,
+                "revoked": _ended(known, now, now + ROTATION_S),
+            }
+            return known.model_copy(update=told)
+
+        return await self._members.change(peer, decide)
+
+    async def _end_others(self, peer: Peer) -> Member:
+        """Let the keys before the newest end now."""
+        now = self._clock.now()
+
+        def decide(known: Member | None) -> Member | None:
+            if known is None or known.state != "active":
+                raise BadMessage(f"{peer.role} {peer.name} is {known.state if known else 'gone'}")
+            if all(at <= now for at in known.revoked.values()):
+                return None
+            return known.model_copy(update={"revoked": {key: min(at, now) for key, at in known.revoked.items()}})
+
+        return await self._members.change(peer, decide)
+
+    async def _welcome(self, member: Member, *, renew: bool = False) -> JoinAnswered:
+        """Sign for a member, unless what it has is good for long yet, and tell it all that it needs."""
+        workspace = self._workspace
+        revoked = (await asyncio.to_thread(self._authority.revoked, workspace)).get(member.key, -1.0)
+        rest_s = member.expires_at - self._clock.now()
+        enough_s = self._life_s * (FRESH if renew else 1 / 3)
+        if not member.jwt or member.issued_at <= revoked or rest_s < enough_s:
+            signed = await self._sign(member)
+
+            def decide(known: Member | None) -> Member | None:
+                if known is None or known.state != "active" or known.key != member.key:
+                    raise BadMessage(f"{member.role} {member.name} is {known.state if known else 'gone'}")
+                told = {"jwt": signed.jwt, "issued_at": signed.issued_at, "expires_at": signed.expires_at}
+                return known.model_copy(update=told)
+
+            member = await self._members.change(Peer(member.role, member.name), decide)
+            if renew:
+                await self._note("member.renew", Peer(member.role, member.name), "done")
+        trust = await asyncio.to_thread(self._authority.trust, workspace)
+        kept = await asyncio.to_thread(self._authority.secrets_of, workspace, member.role)
+        return JoinAnswered(state="active", jwt=member.jwt, trust=trust.to_json(), sealed=seal(member.key, kept))
+
+    async def _sign(self, member: Member) -> _Signed:
+        expires_at = self._clock.now() + self._life_s
+        jwt = await asyncio.to_thread(
+            self._authority.sign, self._workspace, member.role, member.name, member.key, expires_at
+        )
+        told = claims_of(jwt)
+        return _Signed(jwt, told.issued_at, told.expires_at)
+
+    # --- the broker ---
+
+    def _hear(self, board: Board) -> None:
+        """Note what a board that is new asks of us."""
+        if isinstance(board, Member):
+            peer = Peer(board.role, board.name)
+            for key in (board.key, *board.revoked):
+                self._holders[key] = peer
+            self._dirty.add(peer)
+        elif isinstance(board, TokenState) and board.what == "join" and not board.jwt and not board.revoked_at:
+            self._unsigned.add(board.id)
+        self._work.set()
+
+    async def _watch(self) -> None:
+        """Look again at what has become due, and tell a broker that came back; runs until cancelled."""
+        seen = self._bus.reconnects
+        while True:
+            await asyncio.sleep(LOOK_S)
+            now = self._clock.now()
+            due = [peer for peer, at in self._due.items() if at <= now]
+            for peer in due:
+                del self._due[peer]
+            self._dirty.update(due)
+            if self._bus.reconnects != seen:
+                seen, self._is_told = self._bus.reconnects, False
+            if due or not self._is_told:
+                self._work.set()
+
+    async def _enforce(self) -> None:
+        """Make the broker know what the boards say; runs until cancelled. What fails is tried again."""
+        pause_s = RETRY_S
+        while True:
+            await self._work.wait()
+            self._work.clear()
+            try:
+                await self._sign_tokens()
+                if await self._settle() or not self._is_told:
+                    self._is_told = True  # before it is: a broker that comes back meanwhile is told again
+                    await self._push()
+                await self._note_ended()
+                pause_s = RETRY_S
+            except (BusError, ConfigError, OSError) as error:
+                self._is_told = False
+                log.warning("the broker does not know yet who was let in or shut out, trying again: %s", error)
+                await asyncio.sleep(pause_s)
+                pause_s = min(2 * pause_s, RETRY_S_MAX)
+                self._work.set()
+
+    async def _sign_tokens(self) -> None:
+        """Write into new join tokens with which JWT their holders may ask."""
+        for token in sorted(self._unsigned):
+            state = self._members.tokens.get(token)
+            if state is not None and not state.jwt and not state.revoked_at:
+                jwt = await asyncio.to_thread(self._authority.joiner, self._workspace, token)
+                await self._members.tokens.sign(token, jwt)
+            self._unsigned.discard(token)
+
+    async def _settle(self) -> bool:
+        """Revoke and restore keys, and bound the workspace, as the boards say; whether the account is another now."""
+        workspace, bounds = self._workspace, self._members.bounds
+        peers, self._dirty = self._dirty, set()
+        try:
+            known = await asyncio.to_thread(self._authority.revoked, workspace)
+            ended, good = self._keys_of(peers, known, self._clock.now())
+            since = {key: at for key, (_, at) in ended.items()}
+            changed = await asyncio.to_thread(self._authority.revoke, workspace, since)
+            changed |= await asyncio.to_thread(self._authority.restore, workspace, good)
+            changed |= await asyncio.to_thread(self._authority.set_bounds, workspace, bytes_max=bounds.bytes_max)
+        except BaseException:
+            self._dirty |= peers
+            raise
+        self._ended += [(peer, key) for key, (peer, _) in ended.items()]
+        return changed
+
+    def _keys_of(
+        self, peers: Iterable[Peer], known: dict[str, float], now: float
+    ) -> tuple[dict[str, tuple[Peer, float]], list[str]]:
+        """Return the keys of members that are to be shut out, since when, and those that are to come back."""
+        ended: dict[str, tuple[Peer, float]] = {}
+        good: list[str] = []
+        for peer in peers:
+            member = self._members.get(peer)
+            if member is None:
+                continue
+            if member.state in ("suspended", "expelled"):
+                # by our own clock: who has decided may have another, and what was signed must not be later
+                if known.get(member.key, -1.0) < member.issued_at:
+                    ended[member.key] = (peer, max(now, member.issued_at))
+            elif member.key in known and member.state == "active" and known[member.key] >= member.issued_at:
+                good.append(member.key)
+            for key, at in member.revoked.items():
+                if at > now:
+                    self._due[peer] = min(self._due.get(peer, at), at)
+                elif key not in known:
+                    ended[key] = (peer, now)
+        return ended, good
+
+    async def _note_ended(self) -> None:
+        """Write down whose keys the broker lets in no longer."""
+        while self._ended:
+            peer, key = self._ended[0]
+            member = self._members.get(peer)
+            is_present = member is not None and member.key == key
+            why = f"{member.state}: {member.reason}" if member is not None and is_present else "the key was replaced"
+            await self._note("member.revoke", peer, "done", why, key=key)
+            self._ended.pop(0)
+
+    async def _note(
+        self, action: str, peer: Peer, result: Literal["done", "refused"], reason: str = "", **details: str
+    ) -> None:
+        by = self._writer.author if action == "member.revoke" else f"{peer.role}/{peer.name}"
+        await self._audit.write(
+            action,
+            by=by,
+            target=f"{peer.role}/{peer.name}",
+            origin="bus",
+            result=result,
+            reason=reason,
+            details=details,
+        )
+
+
+def _ended(member: Member, now: float, at: float) -> dict[str, float]:
+    """Return the keys of a member that are over, with its present one among them from a moment on; newest kept."""
+    ended = {**member.revoked, member.key: at}
+    assert at >= now, "a key ends now or later"
+    return dict(sorted(ended.items(), key=lambda item: item[1])[-REVOKED_MAX:])
+
+
+def _newcomer(
+    asked: JoinAsked, token: TokenState, state: Literal["waiting", "active"], now: float
+) -> Callable[[Member | None], Member | None]:
+    """Return what makes a member of whoever asked, unless its key is there already, or another has the name."""
+
+    def decide(known: Member | None) -> Member | None:
+        if known is not None and known.key == asked.key:
+            return None
+        if known is not None and known.state != "expelled":
+            raise Conflict(f"the name {asked.name} was just taken by another key: choose another name")
+        return Member(
+            role=asked.role,
+            name=asked.name,
+            key=asked.key,
+            state=state,
+            at=now,
+            by=f"{asked.role}/{asked.name}",
+            attributes=asked.attributes,
+            owner=token.owner,
+            token=token.id,
+            revoked=_ended(known, now, now) if known is not None else {},
+        )
+
+    return decide
