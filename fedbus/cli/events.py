@@ -62,7 +62,8 @@ def event_text(event: SessionEvent) -> str:  # noqa: C901, PLR0911 - one answer 
             return f"round {opened.round} opened{again}: {asked} clients are asked, {enough} are enough"
         case records.UpdatesRecorded() as updates:
             yes = [f"{names_text([one.client for one in updates.accepted])} accepted"] if updates.accepted else []
-            no = [f"{one.client} refused: {one.reason}" for one in updates.refused]
+            no = [f"{one.client} {_how(one)}: {one.reason}" for one in updates.refused]
+            no += [f"{one.client} withdrew: {one.reason}" for one in updates.withdrawn]
             return f"round {updates.round}: {'; '.join([*yes, *no])}"
         case records.ClientsMoved() as moved:
             return f"round {moved.round}: {len(moved.moves)} clients send to another combiner: {moved.reason}"
@@ -83,3 +84,7 @@ def event_text(event: SessionEvent) -> str:  # noqa: C901, PLR0911 - one answer 
             return f"{text}  {metrics_text(found.metrics)}".rstrip()
         case records.SessionEnded() as ended:
             return f"{ended.outcome}: {ended.reason}"
+
+
+def _how(refused: records.RefusedUpdate) -> str:
+    return "declined" if refused.declined else "refused"

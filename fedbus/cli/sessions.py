@@ -112,6 +112,7 @@ async def show_session(place: Place, name: str, *, json: bool) -> None:
                 "config": info.config.model_dump(mode="json"),
                 "rounds_closed": [_round(found) for found in info.rounds],
                 "refused": [{"round": r, "client": client, "reason": reason} for r, client, reason in info.refused],
+                "declined": info.declined,
             }
         )
         return
@@ -135,7 +136,10 @@ async def show_session(place: Place, name: str, *, json: bool) -> None:
         if found.why:
             print(f"round {found.round} {found.why}")
     for round_, client, reason in info.refused:
-        print(f"refused in round {round_}: {client}: {reason}")
+        if info.declined.get(client) != reason:
+            print(f"refused in round {round_}: {client}: {reason}")
+    for client, reason in sorted(info.declined.items()):
+        print(f"declined by its owner: {client}: {reason}")
 
 
 def _print_facts(info: SessionInfo, waits: list[str]) -> None:

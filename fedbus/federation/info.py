@@ -7,7 +7,7 @@ written again begins with a new one.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Literal, get_args
@@ -15,7 +15,7 @@ from typing import Literal, get_args
 from fedbus.config.session import SessionConfig
 from fedbus.federation.report import trace_of, why
 from fedbus.messages import records
-from fedbus.messages.records import Record
+from fedbus.messages.records import AcceptedUpdate, Record, RefusedUpdate
 
 Status = Literal["starting", "waiting", "running", "completed", "stopped", "failed", "refused"]
 """Where a session stands; ``waiting``: for clients, before a round; ``running``: training, merging, evaluating."""
@@ -219,11 +219,13 @@ class _Open:
 class SessionInfo(SessionSummary):
     """A session with its rounds: everything but the tensors. ``rounds``: those that are closed.
 
-    ``refused``: round, client and reason of every update that was.
+    ``refused``: round, client and reason of every update that was. ``declined``: clients whose owners did not want it
+    when they were asked last, and why.
     """
 
     rounds: list[RoundInfo] = field(default_factory=list)
     refused: list[tuple[int, str, str]] = field(default_factory=list)
+    declined: dict[str, str] = field(default_factory=dict)
     _open: _Open | None = None
 
     def apply(self, record: Record, at: float) -> None:
@@ -234,7 +236,9 @@ class SessionInfo(SessionSummary):
                 asked, trace = len(record.clients), trace_of(record.traceparent)
                 self._open = _Open(record.round, record.version, asked, at, trace)
             case records.UpdatesRecorded():
-                self.refused += [(record.round, refused.client, refused.reason) for refused in record.refused]
+                refusals = (*record.refused, *record.withdrawn)
+                self.refused += [(record.round, refused.client, refused.reason) for refused in refusals]
+                self._note_declined(record.accepted, refusals)
                 self._take(record)
             case records.ClientsMoved() if self._open:
                 for client in record.moves:
@@ -250,14 +254,23 @@ class SessionInfo(SessionSummary):
             case records.RoundClosed():
                 self._close(record, at)
             case records.RoundEvaluated():
+                self._note_declined((), record.declined)
                 self._evaluate(record)
             case _:
                 pass
 
+    def _note_declined(self, accepted: Sequence[AcceptedUpdate], refused: Sequence[RefusedUpdate]) -> None:
+        for update in accepted:
+            self.declined.pop(update.client, None)
+        self.declined |= {one.client: one.reason for one in refused if one.declined}
+
     def _take(self, record: records.UpdatesRecorded) -> None:
         if self._open is None:
             return
-        self._open.refused |= {refused.client: refused.reason for refused in record.refused}
+        for withdrawn in record.withdrawn:
+            self._open.accepted.pop(withdrawn.client, None)
+        refusals = (*record.refused, *record.withdrawn)
+        self._open.refused |= {refused.client: refused.reason for refused in refusals}
         for accepted in record.accepted:
             self._open.refused.pop(accepted.client, None)
             self._open.accepted[accepted.client] = accepted.nbytes, accepted.fetched

@@ -39,7 +39,10 @@ class Attempt:
                 for update in record.accepted:
                     self.accepted[update.client] = update, at
                     self.refused.pop(update.client, None)
-                self.refused |= {refused.client: (refused, at) for refused in record.refused}
+                for withdrawn in record.withdrawn:
+                    self.accepted.pop(withdrawn.client, None)
+                    self.counting.pop(withdrawn.client, None)
+                self.refused |= {refused.client: (refused, at) for refused in (*record.refused, *record.withdrawn)}
             case records.ClientsMoved():
                 for client, combiner in record.moves.items():
                     self.places[client] = combiner

@@ -129,3 +129,15 @@ def test_the_open_round_is_told_as_far_as_it_is():
     assert info.current is None
     (found,) = info.rounds
     assert (found.state, found.asked, found.refused, found.opened_at, found.closed_at) == ("closed", 3, 0, 16.0, 18.0)
+
+
+def test_who_declined_is_told_apart_from_who_was_refused():
+    """An owner's decision stands beside the refusals, with its newest reason, until the client takes part again."""
+    declined = records.RefusedUpdate(client="c", by="c", stage="policy", reason="not at night", policy="aa")
+    info = SessionInfo("s")
+    info.apply(records.UpdatesRecorded(round=1, refused=(declined,)), 5.0)
+    info.apply(records.UpdatesRecorded(round=1, withdrawn=(declined.model_copy(update={"client": "d"}),)), 6.0)
+    assert info.declined == {"c": "not at night", "d": "not at night"} and len(info.refused) == 2
+    accepted = records.AcceptedUpdate(client="c", attempt=1, weight=1.0, nbytes=1, norm=1.0, digest="")
+    info.apply(records.UpdatesRecorded(round=2, accepted=(accepted,)), 7.0)
+    assert info.declined == {"d": "not at night"}
