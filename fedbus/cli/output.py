@@ -10,6 +10,8 @@ from typing import Any
 import orjson
 from pydantic import BaseModel
 
+from fedbus.messages.ids import sayable
+
 KILO = 1000.0
 
 
@@ -29,7 +31,7 @@ def _plain(value: object) -> Any:  # noqa: ANN401 - what JSON can say
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str) -> None:
     """Print rows below their columns; ``empty`` where there are none."""
-    texts = [[str(cell) for cell in row] for row in rows]
+    texts = [[line_of(cell) for cell in row] for row in rows]
     if not texts:
         print(empty, file=sys.stderr)
     elif sys.stdout.isatty():
@@ -41,7 +43,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, emp
 
 def plain_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """Return aligned lines, the columns' names first."""
-    lines = [list(columns), *rows]
+    lines = [list(columns), *([line_of(cell) for cell in row] for row in rows)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(columns))]
     return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
 
@@ -57,6 +59,11 @@ def _print_rich(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))  # Text: a name in [brackets] is a name, not a style
     Console().print(table)
+
+
+def line_of(value: object) -> str:
+    """Return something as a piece of one line: nothing in it moves the cursor, colours, or begins another line."""
+    return str(sayable(str(value)))
 
 
 def size(nbytes: float) -> str:
@@ -90,7 +97,7 @@ def moment(at: float) -> str:
 
 def metrics_text(metrics: Mapping[str, float]) -> str:
     """Return metrics in one line: ``accuracy 0.941  loss 0.21``."""
-    return "  ".join(f"{name} {value:.4g}" for name, value in sorted(metrics.items()))
+    return "  ".join(f"{line_of(name)} {value:.4g}" for name, value in sorted(metrics.items()))
 
 
 def names_text(names: Sequence[str], names_max: int = 5) -> str:

@@ -18,6 +18,7 @@ from fedbus.aggregation import Aggregator
 from fedbus.aggregation.base import StepState
 from fedbus.aggregation.parts import Parts
 from fedbus.errors import BadMessage, ConfigError
+from fedbus.foreign import shown, unpacked
 from fedbus.messages.ids import check_name
 from fedbus.tensors import Buffer, chunk_digest
 
@@ -59,13 +60,15 @@ class Carried:
 
     def load(self, head: Buffer) -> None:
         """Begin with a stored state; BadMessage where it is not of this strategy and model."""
-        found = msgpack.unpackb(_checked(head, "head"))
+        found = unpacked(_checked(head, "head"), "state: its head")
         wanted = self._head({})
         if not isinstance(found, dict) or {**found, "scalars": {}} != wanted:
-            raise BadMessage(f"state: expected one of {wanted!r:.300}, got {found!r:.300}")
+            raise BadMessage(f"state: expected one of {wanted!r:.300}, got {shown(found, 300)}")
         scalars = found["scalars"]
         if not isinstance(scalars, dict) or set(scalars) != set(self._aggregator.scalar_names):
-            raise BadMessage(f"state: expected scalars {self._aggregator.scalar_names}, got {scalars!r:.300}")
+            raise BadMessage(f"state: expected scalars {self._aggregator.scalar_names}, got {shown(scalars, 300)}")
+        if not all(isinstance(value, float | int) for value in scalars.values()):
+            raise BadMessage(f"state: expected numbers as scalars, got {shown(scalars, 300)}")
         self.scalars = {name: float(scalars[name]) for name in self._aggregator.scalar_names}
         self._is_zero = False
 

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from fedbus.messages.envelope import Body
-from fedbus.messages.ids import Count, Digest, MaybeName, Name, Number, Reason
+from fedbus.messages.ids import Count, Digest, MaybeName, Name, Number, Reason, Said
 from fedbus.messages.presence import Attributes
 
 BUS_ROLES = ("client", "crowd", "combiner", "coordinator", "gateway", "admin", "engineer", "viewer", "auditor")
@@ -175,12 +175,13 @@ class AuditEntry(Body):
     number: Count
     at: Number
     by: Who
-    origin: Annotated[str, Field(max_length=200)] = ""
-    action: Annotated[str, Field(max_length=64)]
-    target: Annotated[str, Field(max_length=300)] = ""
+    origin: Annotated[str, Said, Field(max_length=200)] = ""
+    action: Annotated[str, Said, Field(max_length=64)]
+    target: Annotated[str, Said, Field(max_length=300)] = ""
     result: Literal["done", "refused", "failed"] = "done"
     reason: Reason = ""
     details: Annotated[
-        dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=1000)]], Field(max_length=32)
+        dict[Annotated[str, Said, Field(max_length=64)], Annotated[str, Said, Field(max_length=1000)]],
+        Field(max_length=32),
     ] = {}
     before: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""

@@ -8,13 +8,18 @@ from __future__ import annotations
 
 import re
 from typing import Annotated, NamedTuple
+from unicodedata import category
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from fedbus.errors import ConfigError
+from fedbus.foreign import shallow
 
 NAME = r"^[A-Za-z0-9_-]{1,64}$"
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+Shallow = AfterValidator(shallow)
+"""Of a field with any values: they nest no deeper than what packs and prints them can go."""
 
 Name = Annotated[str, Field(pattern=NAME)]
 """A workspace, session, client, combiner, blob or version: one token."""
@@ -39,12 +44,37 @@ PolicyDigest = Annotated[str, Field(pattern=r"^[0-9a-f]{0,64}$")]
 """A digest of what a data owner has decided, empty where that is nothing."""
 
 
-def _sayable(text: object) -> object:
-    """Replace halves of characters, which an error has that names a file whose name is not UTF-8: none can travel."""
-    return text if not isinstance(text, str) or text.isascii() else text.encode(errors="replace").decode()
+def sayable(text: object) -> object:
+    """Replace what no line of a terminal, a log or a page may hold, one character for one: texts are a stranger's.
+
+    Line ends and blanks of all kinds become a space; what moves a cursor, colours, turns the direction of writing or is
+    half a character (of a file whose name is not UTF-8) becomes the sign for what cannot be shown.
+    """
+    return _shown(text, keep="") if isinstance(text, str) and not text.isprintable() else text
 
 
-Reason = Annotated[str, BeforeValidator(_sayable), Field(max_length=2000)]
+def sayable_lines(text: object) -> object:
+    """Do the same, but leave line ends."""
+    return _shown(text, keep="\n") if isinstance(text, str) and not text.isprintable() else text
+
+
+def _shown(text: str, keep: str) -> str:
+    return "".join(char if char.isprintable() or char in keep else _instead(char) for char in text)
+
+
+def _instead(char: str) -> str:
+    if "\ud800" <= char <= "\udfff":
+        return "?"
+    return " " if char in "\t\n\r" or category(char).startswith("Z") else "\ufffd"
+
+
+Said = BeforeValidator(sayable)
+"""Of a field with free text that somebody reads in one line."""
+
+SaidLines = BeforeValidator(sayable_lines)
+"""Of one with several lines."""
+
+Reason = Annotated[str, Said, Field(max_length=2000)]
 """A sentence for a person."""
 
 Number = Annotated[float, Field(allow_inf_nan=False)]
@@ -88,11 +118,13 @@ SHARDS_MAX = 256
 METRICS_MAX = 256
 """Metrics of one report, and of one mean over clients."""
 
-Metrics = Annotated[dict[Annotated[str, Field(min_length=1, max_length=128)], float], Field(max_length=METRICS_MAX)]
+Metrics = Annotated[
+    dict[Annotated[str, Said, Field(min_length=1, max_length=128)], float], Field(max_length=METRICS_MAX)
+]
 """Named numbers that a client chose to report; NaN and infinities are allowed and shown as such."""
 
 
-NumberName = Annotated[str, Field(min_length=1, max_length=128)]
+NumberName = Annotated[str, Said, Field(min_length=1, max_length=128)]
 """A metric, or numbers to be summed."""
 
 SUMS_NUMBERS_MAX = 20_000

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from fedbus.messages.envelope import Body
-from fedbus.messages.ids import SHARDS_MAX, Count, Metrics, Name, Number, StrategyName
+from fedbus.messages.ids import SHARDS_MAX, Count, Metrics, Name, Number, Shallow, StrategyName
 from fedbus.messages.plans import Plan
 
 Attempts = Annotated[dict[Name, Count], Field(max_length=200_000)]
@@ -66,7 +66,7 @@ class Order(Body):
     value_floor: Number
     headroom: Number
     strategy: StrategyName
-    options: Annotated[dict[str, Any], Field(max_length=1000)] = {}
+    options: Annotated[dict[str, Any], Shallow, Field(max_length=1000)] = {}
     uploads: Attempts = {}
     merge: Merge | None = None
     stale_max: Count = 0

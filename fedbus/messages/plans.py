@@ -14,7 +14,7 @@ from pydantic import Field
 from fedbus.config.session import SessionConfig
 from fedbus.errors import BadUpdate
 from fedbus.messages.envelope import Body
-from fedbus.messages.ids import Count, Name, Number, Reason
+from fedbus.messages.ids import Count, Name, Number, Reason, Shallow
 
 STALE_MAX = 1000
 """Most versions that an update may be behind."""
@@ -30,7 +30,7 @@ class Encoding(Body):
 
     form: Literal["model", "difference", "payload"] = "model"
     codec: Name = "none"
-    options: Annotated[dict[str, Any], Field(max_length=100)] = {}
+    options: Annotated[dict[str, Any], Shallow, Field(max_length=100)] = {}
     packed: bool = False
 
 

@@ -14,10 +14,10 @@ from typing import Annotated
 from pydantic import Field
 
 from fedbus.messages.envelope import Body
-from fedbus.messages.ids import Count, MaybeName, Name, Number, PolicyDigest, is_name
+from fedbus.messages.ids import Count, MaybeName, Name, Number, PolicyDigest, Said, is_name
 
 Attributes = Annotated[
-    dict[Annotated[str, Field(min_length=1, max_length=64)], Annotated[str, Field(max_length=256)]],
+    dict[Annotated[str, Said, Field(min_length=1, max_length=64)], Annotated[str, Said, Field(max_length=256)]],
     Field(max_length=64),
 ]
 """What a client declares of itself: texts that an engineer can filter by."""
@@ -51,7 +51,7 @@ def members_of(crowd: str, first: int, members: int) -> list[str]:
 TOLD_MAX = 5
 """Versions that cannot be archived, with the reason, of which a `Hello` tells: a log and REST tell of more."""
 
-Told = Annotated[str, Field(max_length=200)]
+Told = Annotated[str, Said, Field(max_length=200)]
 
 
 class Archiving(Body):
@@ -78,8 +78,8 @@ class Hello(Body):
     incarnation: Name
     heartbeat_s: Annotated[float, Field(gt=0, le=HEARTBEAT_S_MAX)]
     attributes: Attributes = {}
-    version: Annotated[str, Field(max_length=64)] = ""
-    doing: Annotated[str, Field(max_length=200)] = ""
+    version: Annotated[str, Said, Field(max_length=64)] = ""
+    doing: Annotated[str, Said, Field(max_length=200)] = ""
     members: Annotated[int, Field(ge=0, le=MEMBERS_MAX)] = 0
     first: Annotated[int, Field(ge=0, le=FIRST_MAX)] = 0
     archive: Archiving | None = None

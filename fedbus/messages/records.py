@@ -23,6 +23,7 @@ from fedbus.messages.ids import (
     Number,
     PolicyDigest,
     Reason,
+    Said,
     SpentTold,
     Sums,
 )
@@ -217,7 +218,7 @@ class ModelPublished(Body):
     nbytes: Count
     at: Number = 0.0
     removed_at: Number = 0.0
-    removed_why: Annotated[str, Field(max_length=REMOVED_CHARS_MAX)] = ""
+    removed_why: Annotated[str, Said, Field(max_length=REMOVED_CHARS_MAX)] = ""
 
 
 class RoundClosed(Body):

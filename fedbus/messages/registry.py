@@ -12,7 +12,7 @@ from typing import Annotated
 from pydantic import ConfigDict, Field
 
 from fedbus.messages.envelope import Body
-from fedbus.messages.ids import Name, Number
+from fedbus.messages.ids import Name, Number, Said, SaidLines
 
 IMPORTED = "imported"
 """What stands in the place of a session's name at versions that were brought in."""
@@ -38,7 +38,7 @@ NOTE_CHARS_MAX = 10_000
 Author = Annotated[str, Field(pattern=r"^[A-Za-z0-9_/-]{0,140}$")]
 """Who did something: an engineer's name, or ``gateway/NAME`` where somebody did it over HTTP."""
 
-ShortReason = Annotated[str, Field(max_length=REASON_CHARS_MAX)]
+ShortReason = Annotated[str, Said, Field(max_length=REASON_CHARS_MAX)]
 
 
 _HANDED_ON = ConfigDict(extra="allow")
@@ -143,6 +143,6 @@ class VersionNote(Body):
     """What people write beside a version; an empty one takes it away."""
 
     version: Name
-    note: Annotated[str, Field(max_length=NOTE_CHARS_MAX)]
+    note: Annotated[str, SaidLines, Field(max_length=NOTE_CHARS_MAX)]
     at: Number
     by: Author

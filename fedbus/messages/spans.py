@@ -11,12 +11,12 @@ from typing import Annotated
 from pydantic import Field
 
 from fedbus.messages.envelope import Body
-from fedbus.messages.ids import Count, Number
+from fedbus.messages.ids import Count, Number, Said
 
 SPANS_MAX = 512
 """Spans of one message."""
 
-Text = Annotated[str, Field(max_length=1000)]
+Text = Annotated[str, Said, Field(max_length=1000)]
 Hex16 = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
 Value = bool | int | float | Text | Annotated[list[Text], Field(max_length=64)]
 Values = Annotated[dict[Text, Value], Field(max_length=64)]

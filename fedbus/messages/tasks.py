@@ -12,10 +12,10 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from fedbus.messages.envelope import Body
-from fedbus.messages.ids import SHARDS_MAX, Count, Name, Number, Reason, StrategyName
+from fedbus.messages.ids import SHARDS_MAX, Count, Name, Number, Reason, Said, SaidLines, Shallow, StrategyName
 from fedbus.messages.plans import Encoding
 
-TaskConfig = Annotated[dict[str, Any], Field(max_length=1000)]
+TaskConfig = Annotated[dict[str, Any], Shallow, Field(max_length=1000)]
 """What the engineer's ``train_config`` holds: JSON values, given to the app as ``task.config``."""
 
 
@@ -56,7 +56,7 @@ class Evaluate(Body):
     config: TaskConfig = {}
     seed: Count
     deadline_at: Number
-    queries: Annotated[tuple[dict[str, Any], ...], Field(max_length=256)] = ()
+    queries: Annotated[tuple[dict[str, Any], ...], Shallow, Field(max_length=256)] = ()
     aside: bool = False
 
 
@@ -70,9 +70,9 @@ class SessionCard(Body):
     about these data are asked.
     """
 
-    purpose: Annotated[str, Field(max_length=200)] = ""
-    description: Annotated[str, Field(max_length=1000)] = ""
-    by: Annotated[str, Field(max_length=200)] = ""
+    purpose: Annotated[str, Said, Field(max_length=200)] = ""
+    description: Annotated[str, SaidLines, Field(max_length=1000)] = ""
+    by: Annotated[str, Said, Field(max_length=200)] = ""
     strategy: StrategyName
     codec: Name
     rounds: Count

@@ -23,13 +23,14 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import msgpack
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fedbus.errors import BadMessage, ConfigError, NotFound
-from fedbus.messages.ids import Count, Digest, Name, Number
+from fedbus.foreign import shown, unpacked
+from fedbus.messages.ids import Count, Digest, Name, Number, is_name
 from fedbus.tensors.digest import chunk_digest
 
 MANIFEST = "backup.json"
@@ -38,8 +39,15 @@ FRAME_BYTES_MAX = 2**26
 """No message is larger than 8 MiB by far; a length beyond it is damage, and must not be taken for a size to read."""
 
 
+# Names of files in a backup, which may be somebody else's word: none leads out of its directory.
+JournalName = Annotated[str, Field(pattern=r"^journals/[A-Za-z0-9_-]{1,64}\.[0-9]{1,9}\.journal$")]
+BlobName = Annotated[str, Field(pattern=r"^blobs/[A-Za-z0-9_-]{1,64}\.blob$")]
+CatalogueName = Annotated[str, Field(pattern=r"^(catalogue\.[0-9]{1,9})?$")]
+RegistryName = Annotated[str, Field(pattern=r"^(registry\.[0-9]{1,9})?$")]
+
+
 class Frame(NamedTuple):
-    """A message of a stream: ``part`` is the last token of its subject."""
+    """A message of a stream: ``part`` is the last token of its subject, of a note of the registry the last two."""
 
     sequence: int
     part: str
@@ -66,7 +74,7 @@ class JournalFile(_Part):
     """
 
     session: Name
-    file: str
+    file: JournalName
     nbytes: Count = 0
     last_at: Count = 0
     count: Count = 0
@@ -89,7 +97,7 @@ class BlobFile(_Part):
     """A blob: ``count`` messages in a file of ``nbytes``; ``digest`` of the model's bytes, empty for other blobs."""
 
     blob: Name
-    file: str
+    file: BlobName
     nbytes: Count
     count: Count
     digest: Digest | Literal[""] = ""
@@ -111,9 +119,9 @@ class Contents(_Part):
     sequence: Count = 0
     journals: tuple[JournalFile, ...] = ()
     blobs: tuple[BlobFile, ...] = ()
-    catalogue: str = ""
+    catalogue: CatalogueName = ""
     catalogue_count: Count = 0
-    registry: str = ""
+    registry: RegistryName = ""
     registry_count: Count = 0
     skipped: tuple[Skipped, ...] = ()
 
@@ -238,7 +246,20 @@ class Archive:
                 packed = source.read(length) if length <= FRAME_BYTES_MAX else b""
                 if len(packed) != length or int.from_bytes(head[4:], "little") != chunk_digest(packed):
                     raise BadMessage(f"{path}: what stands at byte {place} is damaged")
+                yield _frame(packed, f"{path}: what stands at byte {place}")
                 place += HEAD_BYTES + length
-                yield Frame(*msgpack.unpackb(packed))
             if place != nbytes:
                 raise BadMessage(f"{path}: expected a frame to end at byte {nbytes}, it ends at {place}")
+
+
+def _is_part(part: str) -> bool:
+    return all(map(is_name, part.split(".")))
+
+
+def _frame(packed: bytes, what: str) -> Frame:
+    """Return a frame of which the digest is right; `BadMessage` where it holds something else."""
+    match unpacked(packed, what):
+        case [int() as sequence, str() as part, bytes() as data] if _is_part(part) and type(sequence) is int:
+            return Frame(sequence, part, data)
+        case found:
+            raise BadMessage(f"{what}: expected a sequence, a part and its data, got {shown(found)}")

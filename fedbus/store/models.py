@@ -24,6 +24,7 @@ from fedbus.bus.patience import patiently
 from fedbus.bus.stored import until_now
 from fedbus.codecs.downlink import Downlink
 from fedbus.errors import BadMessage, Conflict, FedbusError, NotFound
+from fedbus.foreign import shown, unpacked
 from fedbus.messages.envelope import Envelope, decode, encode
 from fedbus.messages.records import REMOVED_CHARS_MAX, ModelPublished
 from fedbus.messages.subjects import Subjects
@@ -408,14 +409,11 @@ def down_of(blob: str) -> str:
 
 def _opened(blob: str, stored: Payload) -> tuple[Manifest, Payload | None, object]:
     """Return what is in a manifest as it is stored: itself, `DATA`, `DOWN`; `BadMessage` for what is none."""
-    try:
-        wire = msgpack.unpackb(stored)
-    except (ValueError, msgpack.UnpackException) as error:
-        raise BadMessage(f"blob {blob}: expected a manifest, got {len(stored)} bytes that are not msgpack") from error
+    wire = unpacked(stored, f"blob {blob}: its manifest")
     manifest = Manifest.from_wire(wire)
     data = wire.get(DATA)
     if data is not None and (not isinstance(data, bytes) or len(data) != manifest.spec.nbytes):
-        raise BadMessage(f"blob {blob}: expected {manifest.spec.nbytes} bytes within the manifest, got {data!r:.80}")
+        raise BadMessage(f"blob {blob}: expected {manifest.spec.nbytes} bytes within the manifest, got {shown(data)}")
     return manifest, data, wire.get(DOWN)
 
 

@@ -14,10 +14,14 @@ from typing import Any
 import numpy as np
 
 from fedbus.errors import BadMessage, ConfigError
-from fedbus.tensors.chunks import CHUNK_BYTES, Layout
+from fedbus.foreign import shown
+from fedbus.tensors.chunks import CHUNK_BYTES, CHUNK_BYTES_MIN, Layout
 from fedbus.tensors.codec import Buffer, Source
 from fedbus.tensors.digest import DIGEST_CHARS, Hasher, chunk_digest
 from fedbus.tensors.spec import Arrays, ModelSpec
+
+_CUT_MAX = 4096
+"""Chunks into which a model is cut that are more than its digests, before they are counted: a millisecond."""
 
 _FIELDS = frozenset({"spec", "chunk_bytes", "chunks", "digest", "absmax"})
 
@@ -77,9 +81,9 @@ class Manifest:
     def from_wire(obj: object) -> Manifest:
         """Read what `to_wire` made, trusting nothing: BadMessage says what was expected and what came."""
         if not isinstance(obj, dict) or not obj.keys() >= _FIELDS:
-            raise BadMessage(f"manifest: expected a map with {', '.join(sorted(_FIELDS))}, got {obj!r:.80}")
+            raise BadMessage(f"manifest: expected a map with {', '.join(sorted(_FIELDS))}, got {shown(obj)}")
         spec = ModelSpec.from_wire(obj["spec"])
-        layout = _layout(spec, obj["chunk_bytes"])
+        layout = _layout(spec, obj["chunk_bytes"], obj["chunks"])
         return Manifest(
             spec=spec,
             chunk_bytes=layout.chunk_bytes,
@@ -105,9 +109,13 @@ def magnitude(value: np.ndarray[Any, Any]) -> float:
     return math.nextafter(wide, math.inf) if wide < bound else wide
 
 
-def _layout(spec: ModelSpec, chunk_bytes: object) -> Layout:
+def _layout(spec: ModelSpec, chunk_bytes: object, packed: object) -> Layout:
     if type(chunk_bytes) is not int:
-        raise BadMessage(f"manifest: expected an integer as chunk_bytes, got {chunk_bytes!r:.80}")
+        raise BadMessage(f"manifest: expected an integer as chunk_bytes, got {shown(chunk_bytes)}")
+    # before a model is cut that is large by its own word alone: a million chunks take a second and 60 MB
+    digests = len(packed) // 8 if isinstance(packed, bytes) else 0
+    if spec.nbytes > (digests + _CUT_MAX) * chunk_bytes >= CHUNK_BYTES_MIN:
+        raise BadMessage(f"manifest: expected digests of the chunks of {spec.nbytes} bytes, got {shown(packed)}")
     try:
         return Layout(spec, chunk_bytes)
     except ConfigError as error:
@@ -116,20 +124,20 @@ def _layout(spec: ModelSpec, chunk_bytes: object) -> Layout:
 
 def _digests(packed: object, count: int) -> tuple[int, ...]:
     if not isinstance(packed, bytes) or len(packed) != 8 * count:
-        raise BadMessage(f"manifest: expected {8 * count} bytes of chunk digests, got {packed!r:.80}")
+        raise BadMessage(f"manifest: expected {8 * count} bytes of chunk digests, got {shown(packed)}")
     return tuple(np.frombuffer(packed, "<u8").tolist())
 
 
 def _hex(digest: object) -> str:
     if not isinstance(digest, str) or len(digest) != DIGEST_CHARS or not set(digest) <= set("0123456789abcdef"):
-        raise BadMessage(f"manifest: expected a digest of {DIGEST_CHARS} hexadecimal digits, got {digest!r:.80}")
+        raise BadMessage(f"manifest: expected a digest of {DIGEST_CHARS} hexadecimal digits, got {shown(digest)}")
     return digest
 
 
 def _absmax(values: object, count: int) -> tuple[float, ...]:
     if not isinstance(values, list | tuple) or len(values) != count:
-        raise BadMessage(f"manifest: expected {count} magnitudes in absmax, got {values!r:.80}")
+        raise BadMessage(f"manifest: expected {count} magnitudes in absmax, got {shown(values)}")
     for value in values:
         if type(value) is not float or not 0.0 <= value < math.inf:
-            raise BadMessage(f"manifest: expected finite magnitudes >= 0 in absmax, got {value!r:.80}")
+            raise BadMessage(f"manifest: expected finite magnitudes >= 0 in absmax, got {shown(value)}")
     return tuple(values)

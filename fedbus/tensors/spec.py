@@ -22,6 +22,7 @@ import numpy as np
 from blake3 import blake3
 
 from fedbus.errors import BadMessage, BadUpdate, ConfigError
+from fedbus.foreign import shown
 
 Arrays = Mapping[str, np.ndarray[Any, Any]]
 """A model or an update as users hold it: names to arrays, in order."""
@@ -202,7 +203,7 @@ def _nbytes(name: str, dtype: str, shape: tuple[int, ...]) -> int:
     itemsize = DTYPES[dtype].itemsize
     # numpy refuses a shape whose non-zero dimensions overflow even where another one is zero: so must we, before numpy.
     if prod(max(dim, 1) for dim in shape) * itemsize > MODEL_BYTES_MAX:
-        raise _UnfitError(f"array {name!r}: expected at most {MODEL_BYTES_MAX} bytes, got shape {shape!r:.200}")
+        raise _UnfitError(f"array {name!r}: expected at most {MODEL_BYTES_MAX} bytes, got shape {shown(shape, 200)}")
     return prod(shape) * itemsize
 
 
@@ -211,9 +212,9 @@ def _entry(item: object) -> tuple[str, str, tuple[int, ...]]:
         raise _UnfitError(f"expected [name, dtype, shape], got {_kind(item)}")
     name, dtype, shape = item
     if not isinstance(dtype, str):
-        raise _UnfitError(f"array {name!r:.80}: expected a dtype string, got {_kind(dtype)}")
+        raise _UnfitError(f"array {shown(name)}: expected a dtype string, got {_kind(dtype)}")
     if not isinstance(shape, list | tuple) or not all(type(dim) is int and dim >= 0 for dim in shape):
-        raise _UnfitError(f"array {name!r:.80}: expected a shape of integers >= 0, got {shape!r:.80}")
+        raise _UnfitError(f"array {shown(name)}: expected a shape of integers >= 0, got {shown(shape)}")
     return name, dtype, tuple(shape)
 
 
@@ -227,4 +228,4 @@ def _dtype_of(name: str, value: object) -> str:
 
 
 def _kind(obj: object) -> str:
-    return f"{type(obj).__name__} {obj!r:.80}"
+    return f"{type(obj).__name__} {shown(obj)}"

@@ -39,6 +39,7 @@ from fedbus.errors import (
     StoreError,
     StoreUnavailable,
 )
+from fedbus.foreign import unpacked
 from fedbus.messages.ids import check_name
 from fedbus.messages.subjects import Subjects
 from fedbus.store.objects.base import ObjectInfo, Store, StoreKind, check_key, check_range
@@ -302,9 +303,9 @@ def _id(key: str) -> str:
 
 def _head(data: Payload) -> _Head:
     try:
-        key, generation, nbytes, at = msgpack.unpackb(data)
+        key, generation, nbytes, at = unpacked(data, "the head of an object")
         return _Head(check_key(str(key)), check_name("generation", generation), max(0, int(nbytes)), float(at))
-    except (ValueError, TypeError, msgpack.UnpackException, ConfigError) as error:
+    except (ValueError, TypeError, OverflowError, ConfigError) as error:
         raise BadMessage(f"expected the head of an object, got {len(data)} bytes: {error}") from error
 
 

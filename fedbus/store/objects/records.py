@@ -57,7 +57,7 @@ def entry_of(key: str, data: bytes) -> ModelPublished:
         found = json.loads(data)
         known = dict(found) if isinstance(found, dict) and found.get("format") == FORMAT else {}
         return ModelPublished.model_validate({name: known[name] for name in FIELDS & known.keys()})
-    except ValueError as error:  # pydantic's and json's
+    except (ValueError, RecursionError) as error:  # pydantic's and json's
         raise BadMessage(f"{key}: expected the record of a version, of format {FORMAT}: {error}") from error
 
 
