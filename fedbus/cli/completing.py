@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from fedbus.cli.environment import URL, environ
+from fedbus.cli.environment import URL, choose_home, environ
 from fedbus.errors import FedbusError
 
 if TYPE_CHECKING:
@@ -91,6 +91,8 @@ def _asked(ctx: typer.Context, incomplete: str, ask: Callable[[Federation], Awai
     """Ask the federation that the line so far, or the environment, names; nothing where it does not answer."""
     from fedbus.cli.listing import federation_of
     from fedbus.cli.roles import Place
+
+    choose_home()
 
     def given(name: str, variable: str, default: str) -> str:
         return str(ctx.params.get(name) or environ().get(variable) or default)

@@ -26,6 +26,16 @@ Credentials = Annotated[
     str | None,
     typer.Option("--credentials", envvar="FEDBUS_CREDENTIALS", metavar="FILE", help="NATS credentials (.creds)."),
 ]
+Keys = Annotated[
+    Path | None,
+    typer.Option(
+        "--keys",
+        envvar="FEDBUS_KEYS",
+        metavar="DIR",
+        help="The workspace's keys: who has them says who takes part.",
+        show_default=False,
+    ),
+]
 Workspace = Annotated[
     str,
     typer.Option("--workspace", envvar="FEDBUS_WORKSPACE", metavar="NAME", help="Federations of one broker are apart."),
@@ -49,6 +59,15 @@ LogLevel = Annotated[
 def environ() -> Mapping[str, str]:
     """Return the environment, for telemetry and for child processes."""
     return os.environ
+
+
+def choose_home() -> None:
+    """Have what is known of brokers looked up where ``FEDBUS_HOME`` says, if it says anything."""
+    home = os.environ.get("FEDBUS_HOME")
+    if home:
+        from fedbus.access import known  # here: `fedbus --help` is quick
+
+        known.use_home(Path(home))
 
 
 def host_name() -> str:

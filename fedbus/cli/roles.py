@@ -47,7 +47,7 @@ FOLD_THREADS = max(1, min(4, os.cpu_count() or 1))
 class Place:
     """Where a role belongs: broker, workspace, the credentials' file, and the URL of the store behind the bus.
 
-    ``observing``: what it tells about itself there.
+    ``observing``: what it tells about itself there. ``keys``: of a gateway, the directory of the workspace's authority.
     """
 
     url: str
@@ -55,6 +55,7 @@ class Place:
     credentials: str | None = None
     store: str | None = None
     observing: Observing | None = None
+    keys: Path | None = None
 
     @property
     def observed(self) -> Observing:

@@ -40,6 +40,7 @@ from fedbus.cli.commands import (
     track,
     up,
 )
+from fedbus.cli.environment import choose_home
 from fedbus.cli.running import INTERRUPTED
 from fedbus.errors import ConfigError, FedbusError
 from fedbus.version import __version__
@@ -70,6 +71,7 @@ def main(
     ] = False,
 ) -> None:
     """Federated learning over a message bus."""
+    choose_home()
 
 
 app.command("demo")(demo.demo)

@@ -3,6 +3,9 @@
 Each role is a process of its own by default, so that one may be killed and comes back; they leave before the broker
 does, so that they can say `Bye`. The ready file appears when the coordinator answers and knows every combiner, and the
 gateways take requests; it is written anew whenever a pid changes.
+
+Unless it is to be open, the broker knows whom the keys of the data directory have signed, and nobody else; each process
+has credentials of its own (`fedbus.cli.identities`).
 """
 
 from __future__ import annotations
@@ -10,9 +13,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import socket
-from collections.abc import AsyncIterator, Coroutine, Iterator
-from contextlib import ExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -21,9 +23,10 @@ from typing import Any
 import orjson
 
 from fedbus.bus.base import Placement
-from fedbus.bus.embedded import BrokerSettings, EmbeddedBroker
 from fedbus.bus.nats.connection import without_secrets
+from fedbus.cli.embedding import KeptBroker, embedded
 from fedbus.cli.gateways import Gateways
+from fedbus.cli.identities import Identities, forget
 from fedbus.cli.processes import Process
 from fedbus.cli.roles import Place, combine, coordinate, serve
 from fedbus.cli.supervisor import Supervisor
@@ -31,6 +34,7 @@ from fedbus.coordinator.rounds import Sampling
 from fedbus.errors import BrokerFailed, BusUnavailable, ConfigError, FedbusError
 from fedbus.federation.service import Federation, connect
 from fedbus.gateway.listening import Listening
+from fedbus.messages.ids import Peer
 from fedbus.together import together
 
 log = logging.getLogger("fedbus.cli")
@@ -43,36 +47,14 @@ STARTS_MAX = 3
 """A role that ends so often before all is ready will not live."""
 
 
-class _Broker:
-    """The embedded broker as something to keep alive; its port and store stay over its lives."""
-
-    def __init__(self, broker: EmbeddedBroker) -> None:
-        self._broker = broker
-
-    async def start(self) -> _Broker:
-        await self._broker.start()
-        return self
-
-    @property
-    def pid(self) -> int:
-        return self._broker.pid
-
-    async def wait(self) -> str:
-        while self._broker.running:  # noqa: ASYNC110 - as in the broker: no event tells of its end
-            await asyncio.sleep(LOOK_S)
-        return "see broker.log in its store"
-
-    async def stop(self) -> None:
-        await self._broker.stop()
-
-
 class Up:
     """One operator's side.
 
     ``place.url`` empty: with an embedded broker on ``port``, or a cluster of ``brokers`` of them on that and the next
     ports (``port`` 0: on free ones), which then keep every stream each, unless ``replicas`` says otherwise. So many
     ``gateways`` listen on ``http_port`` and the next ones, otherwise as ``listening`` says; they copy versions to the
-    store of ``place``. ``sampling``: which rounds are traced.
+    store of ``place``. ``sampling``: which rounds are traced. ``keys``: the directory of the authority that says who
+    may take part, made where there is none; None: everybody who reaches the broker may do everything.
     """
 
     def __init__(
@@ -80,6 +62,7 @@ class Up:
         place: Place,
         data_dir: Path,
         *,
+        keys: Path | None = None,
         combiners: int,
         coordinators: int = 1,
         port: int = 0,
@@ -99,9 +82,13 @@ class Up:
         self.place = place
         self.supervisor = Supervisor(self._write_ready)
         self._data_dir = data_dir
+        self._keys = keys
+        self._identities: Identities | None = None
+        self._issued: Mapping[Peer, Path] = {}
         self._coordinators = ["coordinator", *(f"coordinator-{index}" for index in range(2, coordinators + 1))]
         self._combiners = [f"combiner-{index + 1}" for index in range(combiners)]
         self._gateways = Gateways(data_dir, count=gateways, port=http_port, like=listening)
+        self._embedded = not place.url
         self._port = port
         self._brokers = brokers
         self._replicas = replicas or (brokers if brokers > 1 and not place.url else 0)
@@ -130,7 +117,7 @@ class Up:
         if self._ready_file is not None:
             self._ready_file.unlink(missing_ok=True)  # one of an earlier run would lie
         try:
-            async with self._broker(), together() as group:
+            async with self._broker(), self._known(), together() as group:
                 keeping = [group.create_task(work) for work in (self._processes() if processes else self._in_process())]
                 await self._until_ready()
                 self._ready = True
@@ -143,11 +130,36 @@ class Up:
                 self._ready_file.unlink(missing_ok=True)
 
     @asynccontextmanager
-    async def _broker(self) -> AsyncIterator[None]:
-        if self.place.url:
+    async def _known(self) -> AsyncIterator[None]:
+        """Everybody has credentials inside the block, and this user's commands find theirs by the broker's address."""
+        url, identities = self.place.url, self._identities
+        if identities is None:
+            if self._embedded:
+                await forget(url)  # of a secured one that listened there before
             yield
             return
-        brokers = embedded(self._data_dir, self._brokers, self._port)
+        self._issued = await identities.issue(url, self._peers.values())
+        self.place = replace(self.place, credentials=str(self._issued[Peer("admin", identities.admin)]))
+        await identities.remember(url, self._issued)
+        try:
+            yield
+        finally:
+            if self._embedded:
+                await forget(url, self.place.workspace)
+
+    @asynccontextmanager
+    async def _broker(self) -> AsyncIterator[None]:
+        if self._keys is not None:
+            self._identities = await Identities.made(
+                self._keys, self.place.workspace, self._data_dir.resolve() / "credentials"
+            )
+        if self.place.url:
+            if self._identities is not None:
+                await self._identities.authority.push(self.place.workspace, self.place.url)
+            yield
+            return
+        security = None if self._identities is None else self._identities.security
+        brokers = embedded(self._data_dir, self._brokers, self._port, security)
         keeping: list[asyncio.Task[None]] = []
         try:
             # here, for the first start may fail for good: the port in use, no binary
@@ -156,7 +168,7 @@ class Up:
             urls = ",".join(broker.url for broker in brokers.values())
             self.place = replace(self.place, url=urls)
             for name, broker in brokers.items():
-                keeping.append(asyncio.create_task(self.supervisor.keep(name, _Broker(broker).start)))
+                keeping.append(asyncio.create_task(self.supervisor.keep(name, KeptBroker(broker).start)))
             yield
         finally:
             for task in keeping:
@@ -167,11 +179,6 @@ class Up:
 
     def _processes(self) -> Iterator[Coroutine[Any, Any, None]]:
         # by the environment: an address may hold a password, and everybody on the machine sees a command line
-        env = {"FEDBUS_URL": self.place.url, "FEDBUS_WORKSPACE": self.place.workspace}
-        if self.place.credentials:
-            env["FEDBUS_CREDENTIALS"] = self.place.credentials
-        if self.place.store:
-            env["FEDBUS_STORE"] = self.place.store
         common = self._common()
         starts = {
             name: ["coordinator", "--name", name, *self._keeping(), *self._tracing(), *common[name]]
@@ -180,16 +187,33 @@ class Up:
         for name in self._combiners:
             starts[name] = ["combiner", "--name", name, "--data-dir", str(self._data_dir.resolve()), *common[name]]
         for name, arguments in starts.items():
-            yield self.supervisor.keep(name, partial(Process.start, arguments, env=env))
+            yield self.supervisor.keep(name, partial(Process.start, arguments, env=self._environment(name)))
         for name in self._gateways.names:
-            yield self.supervisor.keep(name, partial(self._start_gateway, name, common[name], env))
+            yield self.supervisor.keep(name, partial(self._start_gateway, name, common[name]))
 
-    async def _start_gateway(self, name: str, common: list[str], env: dict[str, str]) -> Process:
-        return await Process.start([*self._gateways.arguments(name), *common], env=env)
+    async def _start_gateway(self, name: str, common: list[str]) -> Process:
+        return await Process.start([*self._gateways.arguments(name), *common], env=self._environment(name))
+
+    def _environment(self, name: str) -> dict[str, str]:
+        place = self._place_of(name)
+        told = {
+            "FEDBUS_URL": place.url,
+            "FEDBUS_WORKSPACE": place.workspace,
+            "FEDBUS_CREDENTIALS": place.credentials,
+            "FEDBUS_STORE": place.store,
+            "FEDBUS_KEYS": None if place.keys is None else str(place.keys),
+        }
+        return {variable: value for variable, value in told.items() if value}
+
+    @property
+    def _peers(self) -> dict[str, Peer]:
+        """Who it starts, by name."""
+        roles = {"coordinator": self._coordinators, "combiner": self._combiners, "gateway": self._gateways.names}
+        return {name: Peer(role, name) for role, names in roles.items() for name in names}
 
     @property
     def _names(self) -> list[str]:
-        return [*self._coordinators, *self._combiners, *self._gateways.names]
+        return [*self._peers]
 
     def _common(self) -> dict[str, list[str]]:
         """Return the options of every role by which it tells about itself."""
@@ -197,8 +221,16 @@ class Up:
         return {name: observing.of(name, index).arguments() for index, name in enumerate(self._names)}
 
     def _place_of(self, name: str) -> Place:
-        """Return where a role in this process belongs: what it tells goes to files and a port of its own."""
-        return replace(self.place, observing=self.place.observed.of(name, self._names.index(name)))
+        """Return where a role belongs: its own credentials; what it tells goes to files and a port of its own.
+
+        Gateways have the keys, too: they sign in who joins, and make the broker know who was shut out.
+        """
+        peer = self._peers[name]
+        observing = self.place.observed.of(name, self._names.index(name))
+        if self._identities is None:
+            return replace(self.place, observing=observing)
+        keys = self._identities.authority.directory if peer.role == "gateway" else None
+        return replace(self.place, credentials=str(self._issued[peer]), keys=keys, observing=observing)
 
     def _keeping(self) -> list[str]:
         options = ["--replicas", str(self._replicas)]
@@ -235,6 +267,8 @@ class Up:
                 while missing := await self._missing(federation):
                     self._check_starts()
                     await asyncio.sleep(LOOK_S)
+                if self._identities is not None:
+                    await self._identities.enlist(federation.bus, self._issued)
         except TimeoutError as error:
             raise BrokerFailed(f"not ready within {READY_S_MAX:g} s: {missing}; see the lines above") from error
 
@@ -281,41 +315,3 @@ class Up:
         if self._gateways.url:
             print(f"page:  {self._gateways.url}")
         print("next:  fedbus client run MODULE:APP --name site-1   (Ctrl-C here stops everything)", flush=True)
-
-
-def embedded(data_dir: Path, count: int, port: int) -> dict[str, EmbeddedBroker]:
-    """Return one embedded broker, or the nodes of a cluster of them, by name; none is started.
-
-    A cluster does not find the streams that a single broker has kept, nor the other way round: `ConfigError`.
-    """
-    if count == 1:
-        _check_kept(data_dir / "broker-1", "--brokers 3 (or 5)")
-        return {"broker": EmbeddedBroker(data_dir / "broker", port=port)}
-    _check_kept(data_dir / "broker", "--brokers 1")
-    if count % 2 == 0:
-        raise ConfigError(f"--brokers {count}: 1, 3 or 5, for more than half must live")
-    routes = [f"127.0.0.1:{free}" for free in _free_ports(count)]
-    return {
-        name: EmbeddedBroker(
-            data_dir / name,
-            port=port and port + index,
-            settings=BrokerSettings(
-                name=name, cluster_name="fedbus", cluster_listen=routes[index], routes=tuple(routes)
-            ),
-        )
-        for index, name in enumerate(f"broker-{index + 1}" for index in range(count))
-    }
-
-
-def _check_kept(store: Path, option: str) -> None:
-    if (store / "jetstream").exists():
-        raise ConfigError(
-            f"{store} holds the streams of an earlier run with {option}: do so again, or take another dir"
-        )
-
-
-def _free_ports(count: int) -> list[int]:
-    # nodes have to know each other's ports before they start; between here and there somebody else could take one,
-    # in which case the start fails and says so
-    with ExitStack() as stack:
-        return [stack.enter_context(socket.create_server(("127.0.0.1", 0))).getsockname()[1] for _ in range(count)]

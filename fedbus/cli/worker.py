@@ -13,7 +13,7 @@ import sys
 
 import typer
 
-from fedbus.cli.environment import environ, setup_log
+from fedbus.cli.environment import choose_home, environ, setup_log
 from fedbus.cli.loading import load_app
 from fedbus.cli.roles import Place, take_part
 from fedbus.cli.running import THREADS_S_MAX, leave_after, run
@@ -43,6 +43,7 @@ class FirstFailure(logging.Filter):
 def main() -> None:
     """Run the crowd that argv names."""
     target, series, first, count, level = sys.argv[1:6]
+    choose_home()
     setup_log(level, f"{series}-{first}")
     if level != "debug":
         for handler in logging.getLogger().handlers:

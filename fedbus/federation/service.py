@@ -13,12 +13,14 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
 
 import numpy as np
 
 from fedbus import aggregation
+from fedbus.access import known
 from fedbus.aggregation.companions import with_companions
 from fedbus.bus.base import Bus, Message
 from fedbus.bus.nats import connect as connect_nats
@@ -91,7 +93,7 @@ class Federation:
         self._url = url
         self._opened = open_store(store) if isinstance(store, str) else None
         self._kept_in = self._opened if isinstance(store, str) else store
-        self._credentials = credentials
+        self._credentials: str | Path | None = credentials
         self._peer = Peer(role, check_name("name", name or f"engineer-{secrets.token_hex(4)}"))
         self.subjects = Subjects(workspace)
         self._clock = clock or SystemClock()
@@ -104,9 +106,13 @@ class Federation:
     async def __aenter__(self) -> Self:
         """Connect; `BusUnavailable` when no broker answers."""
         if isinstance(self._url, str):
-            self._bus = await connect_nats(self._url, name=self._peer.name, credentials=self._credentials)
+            if self._credentials is None:
+                self._credentials = await asyncio.to_thread(known.find, self._url, self.subjects.workspace)
+            self._bus = await connect_nats(self._url, name=self._peer.name, credentials=self._credentials or None)
         else:
             self._bus = self._url
+        if self._bus.member is not None:  # the broker lets nobody speak under another name
+            self._peer = Peer(*self._bus.member)
         self._workers = self._given_workers or Threads(2, "fedbus-engineer")
         self.journal = Journal(self._bus, self.subjects)
         self.store = ModelStore(self._bus, self.subjects, self._workers)
@@ -534,7 +540,8 @@ def connect(
 ) -> Federation:
     """Return a federation to be entered with ``async with``.
 
-    ``url``: of the broker, ``credentials``: path of a NATS credentials file. ``store``: the store behind the bus, or
-    its URL (``s3://bucket/prefix``): models that the bus has no longer are read from there.
+    ``url``: of the broker, ``credentials``: path of a credentials file; None takes what is known of that broker on this
+    machine (`fedbus up`, `fedbus join`), '' none. ``store``: the store behind the bus, or its URL
+    (``s3://bucket/prefix``): models that the bus has no longer are read from there.
     """
     return Federation(url, credentials=credentials, workspace=workspace, name=name, store=store)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from fedbus.cli.environment import URL, Credentials, LogLevel, Nats, Store, Workspace, host_name
+from fedbus.cli.environment import URL, Credentials, Keys, LogLevel, Nats, Store, Workspace, host_name
 from fedbus.cli.gateways import AllowHost, CorsOrigin, JaegerUrl
 from fedbus.cli.keeping import PlacementCluster, PlacementTags, Replicas, placement_of
 from fedbus.cli.observing import (
@@ -149,6 +149,7 @@ def gateway(
         typer.Option("--ready-file", metavar="FILE", help="Is there, with its URL, while it takes requests."),
     ] = None,
     workspace: Workspace = "default",
+    keys: Keys = None,
     credentials: Credentials = None,
     log_level: LogLevel = "info",
     log_format: LogFormat = "text",
@@ -176,4 +177,5 @@ def gateway(
         rate_per_s=rate,
         burst=burst,
     )
-    run(serve(Place(nats, workspace, credentials, store, observing), name, listening, ready_file), terminated=DONE)
+    place = Place(nats, workspace, credentials, store, observing, keys)
+    run(serve(place, name, listening, ready_file), terminated=DONE)

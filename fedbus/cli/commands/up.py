@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from fedbus.cli.environment import Credentials, LogLevel, Store, Workspace
+from fedbus.cli.environment import Credentials, Keys, LogLevel, Store, Workspace
 from fedbus.cli.gateways import AllowHost, CorsOrigin, JaegerUrl
 from fedbus.cli.keeping import PlacementCluster, PlacementTags, Replicas, placement_of
 from fedbus.cli.observing import (
@@ -81,6 +81,10 @@ def up(
         ),
     ] = True,
     workspace: Workspace = "default",
+    keys: Keys = None,
+    open_: Annotated[
+        bool, typer.Option("--open", help="Nobody is asked who he is: whoever reaches the broker may do everything.")
+    ] = False,
     credentials: Credentials = None,
     log_level: LogLevel = "info",
     log_format: LogFormat = "text",
@@ -99,11 +103,16 @@ def up(
     observing = observe(
         "up", "up", workspace, log_level, log_format, log_file, spans, spans_file, metrics_port, metrics_listen
     )
+    if open_ and keys is not None:
+        raise typer.BadParameter("--open has no keys, --keys is not open")
+    if not open_ and keys is None and nats is None:
+        keys = data_dir / "keys"
     place = Place(nats or "", workspace, credentials, store, observing)
     listening = Listening(hosts=tuple(allow_host or ()), cors_origins=tuple(cors_origin or ()), jaeger_url=jaeger_url)
     side = Up(
         place,
         data_dir,
+        keys=keys,
         combiners=combiners,
         coordinators=coordinators,
         port=nats_port,

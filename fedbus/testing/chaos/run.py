@@ -18,7 +18,7 @@ from pathlib import Path
 
 from fedbus.bus.embedded import EmbeddedBroker
 from fedbus.bus.nats import connect as connect_bus
-from fedbus.cli.up import embedded
+from fedbus.cli.embedding import embedded
 from fedbus.errors import BusUnavailable, ConfigError, FedbusError
 from fedbus.federation.service import Federation, connect
 from fedbus.testing.chaos.course import Course, Lesson

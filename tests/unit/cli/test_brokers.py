@@ -9,9 +9,9 @@ import pytest
 from fedbus.bus.base import Placement
 from fedbus.bus.embedded import BrokerSettings
 from fedbus.cli.brokers import Ports, cluster, leaf, read_nodes, single, write
+from fedbus.cli.embedding import embedded
 from fedbus.cli.keeping import placement_of
 from fedbus.cli.tree import run
-from fedbus.cli.up import embedded
 from fedbus.errors import ConfigError
 
 LIMITS = BrokerSettings(domain="hub")

@@ -1,0 +1,105 @@
+"""Who the processes of `fedbus up` are: a workspace's keys, and a credentials file for each role that it starts.
+
+    <data-dir>/keys/                             the authority: whoever has it decides who takes part
+    <data-dir>/credentials/<role>.<name>.creds   what one process shows to the broker; the admin's is for people here
+
+Credentials are made once and used again by every later run: a role keeps its key, unless the workspace has new ones.
+All of it is for its owner alone (0700, 0600).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import pwd
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from fedbus.access import known
+from fedbus.access.authority import Authority
+from fedbus.access.credentials import read_credentials, write_credentials
+from fedbus.access.local import enlist, is_current
+from fedbus.bus.base import Bus
+from fedbus.bus.embedded import BrokerSecurity
+from fedbus.errors import BusDenied, ConfigError
+from fedbus.messages.ids import Peer
+
+log = logging.getLogger("fedbus.cli")
+
+
+@dataclass(frozen=True, slots=True)
+class Identities:
+    """The identities of one workspace at one broker; `made` in threads, as all of it is files."""
+
+    authority: Authority
+    workspace: str
+    directory: Path
+    admin: str
+
+    @classmethod
+    async def made(cls, keys: Path, workspace: str, directory: Path) -> Identities:
+        """Take the keys there are, or make new ones; `ConfigError` where that cannot be."""
+
+        def make() -> Identities:
+            authority = Authority.open(keys)
+            authority.create_workspace(workspace)
+            return cls(authority, workspace, directory, user_name())
+
+        return await asyncio.to_thread(make)
+
+    def security(self) -> BrokerSecurity:
+        """Return what a broker that is about to start has to know."""
+        return self.authority.security()
+
+    async def issue(self, url: str, who: Iterable[Peer]) -> Mapping[Peer, Path]:
+        """Return a credentials file for each, and for the admin, that says where the broker is."""
+        everybody = [*who, Peer("admin", self.admin)]
+        urls = tuple(part.strip() for part in url.split(","))
+        return await asyncio.to_thread(lambda: {peer: self._issued(peer, urls) for peer in everybody})
+
+    def _issued(self, peer: Peer, urls: tuple[str, ...]) -> Path:
+        path = self.directory / f"{peer.role}.{peer.name}.creds"
+        trust = self.authority.trust(self.workspace, urls)
+        if not is_current(path, trust):
+            write_credentials(path, self.authority.issue(self.workspace, *peer, urls))
+        else:
+            kept = read_credentials(path)
+            if kept.trust.urls != urls:
+                write_credentials(path, replace(kept, trust=trust))
+        return path
+
+    async def remember(self, url: str, issued: Mapping[Peer, Path]) -> None:
+        """Have commands and programs of this user find the admin's, and make clients of their own, by the address."""
+        path = issued[Peer("admin", self.admin)]
+        try:
+            await asyncio.to_thread(known.remember, url, self.workspace, path, keys=self.authority.directory)
+        except ConfigError as error:
+            log.warning("commands have to be told who you are (--credentials %s): %s", path, error)
+
+    async def enlist(self, bus: Bus, issued: Mapping[Peer, Path]) -> None:
+        """Write on the board of members who was given credentials, so that they can be taken back like any other's."""
+        for peer, path in issued.items():
+            try:
+                await enlist(bus, await asyncio.to_thread(read_credentials, path), by=f"admin/{self.admin}")
+            except (BusDenied, ConfigError) as error:
+                log.warning("%s stays as it is: %s", peer.author, error)
+
+
+async def forget(url: str, workspace: str | None = None) -> None:
+    """Forget whose credentials were good at an address: another broker listens there now, or none."""
+    try:
+        await asyncio.to_thread(known.forget, url, workspace)
+    except ConfigError as error:
+        log.warning("%s", error)
+
+
+def user_name() -> str:
+    """Return who runs this, as a name of a member: the system's name for the user, else ``local``."""
+    try:
+        name = pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return "local"
+    return re.sub(r"[^A-Za-z0-9_-]", "-", name)[:64] or "local"
