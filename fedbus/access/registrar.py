@@ -117,8 +117,10 @@ class Registrar:
     async def run(self) -> None:
         """Answer and enforce until cancelled."""
         await self._members.caught_up()
-        for board in (*self._members.all(), *self._members.tokens.all()):
-            self._hear(board)
+        for member in self._members.all():
+            self._hear(member)
+        for token in self._members.tokens.all():
+            self._hear(token)
         listening = [
             (await self._listen(self._subjects.join()), self._joined),
             (await self._listen(self._subjects.renew()), self._renewed),
