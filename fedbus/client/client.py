@@ -13,12 +13,16 @@ waits for it).
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from fedbus.access.local import admitted
+from fedbus.access.signing import signing_of
 from fedbus.bus.base import Bus
 from fedbus.bus.nats import connect
 from fedbus.client.app import ClientApp, Model
@@ -37,7 +41,7 @@ from fedbus.workers import Workers
 class _Party:
     """What a client and a crowd share: a connection and a model."""
 
-    def __init__(self, url: str | Bus, credentials: str | None, setup: Setup) -> None:
+    def __init__(self, url: str | Bus, credentials: str | Path | None, setup: Setup) -> None:
         if not isinstance(setup.app, ClientApp):
             raise ConfigError(f"expected a fedbus.ClientApp, got {type(setup.app).__name__}")
         if not setup.app.functions:
@@ -65,7 +69,9 @@ class _Party:
         """Connect."""
         if isinstance(self._url, str):
             role, name = self._setup.peer
-            self._bus = await connect(self._url, name=f"{role}-{name}", credentials=self._credentials)
+            if self._credentials is None:
+                self._credentials = await admitted(self._url, self._setup.workspace, role, name)
+            self._bus = await connect(self._url, name=f"{role}-{name}", credentials=self._credentials or None)
         else:
             self._bus = self._url
         return self
@@ -88,15 +94,20 @@ class _Party:
             kind = type(self).__name__
             who = kind.lower()
             raise ConfigError(f"enter the {who} first: async with fedbus.{kind}(...) as {who}: await {who}.run()")
-        await Hub(self._setup, self._bus, self._newest).run()
+        setup = self._setup
+        if self._credentials:
+            signing = await asyncio.to_thread(signing_of, self._credentials, setup.clock)
+            setup = replace(setup, signing=signing)
+        await Hub(setup, self._bus, self._newest).run()
 
 
 class Client(_Party):
     """One client.
 
     ``url``: of the broker, or a connected `Bus`, which stays open when the client is left. ``name``: who it is, 1 to 64
-    of ``A-Z a-z 0-9 _ -``, one client a name. ``credentials``: path of a NATS credentials file. ``attributes``: texts
-    that engineers can filter by. ``state_dir``: a directory in which an update is kept from the end of training until
+    of ``A-Z a-z 0-9 _ -``, one client a name. ``credentials``: path of its credentials file; None takes what is
+    known of that broker on this machine (`fedbus join`, `fedbus up`), '' none. ``attributes``: texts that engineers can
+    filter by. ``state_dir``: a directory in which an update is kept from the end of training until
     its round is closed, so that it survives this process; clients of several names may share one. Raises `ConfigError`
     for a name or an app that cannot be, `BusUnavailable` when it is entered and no broker answers at ``url``.
     """

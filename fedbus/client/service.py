@@ -20,6 +20,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import assert_never
 
+from fedbus.access.signing import OPEN, Signing
 from fedbus.bus.base import Bus, Message, Subscription
 from fedbus.client.app import ClientApp
 from fedbus.client.held import Held
@@ -94,7 +95,7 @@ class Setup:
     """Who is here and what they work with.
 
     ``peer``: who says `Hello`: the client itself, or the crowd of ``clients`` that begins at number ``first`` of its
-    series. ``workers`` None: threads of its own.
+    series. ``workers`` None: threads of its own. ``signing``: with which it signs, and knows the workspace's models.
     """
 
     app: ClientApp
@@ -109,6 +110,7 @@ class Setup:
     crash: Crash
     first: int = 0
     state: State | None = None
+    signing: Signing = OPEN
 
     @property
     def crowd(self) -> bool:
@@ -163,6 +165,7 @@ class Hub:
             first=setup.first,
         )
         self._station.doing = self._doing
+        self._station.signer = setup.signing.signer
         self._subjects = self._station.subjects
         self._outbox = Outbox(self._station)
         name = setup.peer.name

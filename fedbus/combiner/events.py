@@ -87,7 +87,7 @@ class PrepareFailed:
 class Begun:
     """Somebody announces an upload; ``bare``: what came with the announcement could not be kept.
 
-    ``since_at``: when it was first announced, of one that was too early.
+    ``since_at``: when it was first announced, of one that was too early. ``flaw``: why its signature does not count.
     """
 
     sender: Peer
@@ -95,6 +95,7 @@ class Begun:
     headers: Mapping[str, str] = field(default_factory=dict)
     bare: bool = False
     since_at: float | None = None
+    flaw: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -295,6 +295,8 @@ class Machine:
         if event.bare:
             return [tell(self.session, key, resend=True)]  # we had no room to keep what came with it
         known = self.uploads.get(key)
+        if event.flaw and known is not None and known.standing is not Standing.REFUSED:
+            return []  # whoever has sent this, it is not the one whose upload we know
         is_whole = bool(begin.inline) or not begin.chunks
         if known is not None and known.begin.digest == begin.digest:
             if not is_whole or known.is_settled or known.standing in (Standing.WHOLE, Standing.KEPT):
@@ -304,7 +306,7 @@ class Machine:
             return [state_of(self.session, key, known)]
         effects = self._drop(key) if known is not None else []
         try:
-            weight = self._admit(order, event.sender, begin)
+            weight = self._admit(order, event.sender, begin, event.flaw)
         except BadUpdate as error:
             self.uploads[key] = Upload(bare(begin), Standing.REFUSED, reason=str(error))
             return effects + self._judge(key, accepted=False)
@@ -321,8 +323,10 @@ class Machine:
         effects += self._fill_slots(now)
         return effects if key in self.slots.held else [*effects, tell(self.session, key)]
 
-    def _admit(self, order: Order, sender: Peer, begin: UploadBegin) -> float:
+    def _admit(self, order: Order, sender: Peer, begin: UploadBegin, flaw: str) -> float:
         """Return the weight with which a new upload is folded; `BadUpdate` says why it is not."""
+        if flaw:
+            raise BadUpdate(flaw)
         assert self.base is not None
         weight = weight_of(self.base, order, sender, begin)
         if len(self.uploads) >= RECORDS_MAX:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, assert_never
 
 from fedbus import telemetry
+from fedbus.access.signing import OPEN, Signing, upload_statement
 from fedbus.bus.base import Bus, Message, Subscription
 from fedbus.clock import Clock
 from fedbus.combiner.budget import Budget
@@ -49,7 +50,7 @@ from fedbus.combiner.slots import ROOM_BYTES, Room
 from fedbus.combiner.spans import Spans
 from fedbus.combiner.work import Means, Work
 from fedbus.crash import Crash, Point, never
-from fedbus.errors import BadMessage, FedbusError
+from fedbus.errors import BadMessage, BadUpdate, FedbusError
 from fedbus.exchange.numbers import watch_bus, watch_outbox
 from fedbus.exchange.outbox import Outbox
 from fedbus.exchange.spans import carry
@@ -123,7 +124,8 @@ class Combiner:
     when nobody wants it any more.
 
     ``memory_bytes_max``: of this process; a session whose sums do not fit is refused with the reason
-    (`fedbus.combiner.budget`). 0: without a limit of ours.
+    (`fedbus.combiner.budget`). 0: without a limit of ours. ``signing``: whose signatures count here, and with which it
+    signs its partials.
     """
 
     def __init__(
@@ -142,11 +144,13 @@ class Combiner:
         life: int = 1,
         left: Collection[str] = (),
         memory_bytes_max: int = 0,
+        signing: Signing = OPEN,
     ) -> None:
         me = Peer("combiner", name)
         self._station = Station(
             bus, workspace, me, incarnation, clock, heartbeat_s=HEARTBEAT_S, attributes=attributes or {}, life=life
         )
+        self._station.signer, self._verifier = signing.signer, signing.verifier
         self._left = tuple(left)
         self._station.doing = self._doing
         self._subjects = self._station.subjects
@@ -257,8 +261,23 @@ class Combiner:
             heard = self._station.read(message)
             if heard is not None and isinstance(heard.envelope.body, UploadBegin):
                 begin = heard.envelope.body
-                role, name = self._subjects.tokens(message.subject, "up", 3)[1:]
-                self._put(begin.session, Begun(Peer(role, name), begin, message.headers), len(begin.inline))
+                sender = Peer(*self._subjects.tokens(message.subject, "up", 3)[1:])
+                flaw = self._flaw(sender, begin)
+                if begin.identity:  # it has done its work, and would be kept as long as the upload
+                    begin = begin.model_copy(update={"identity": "", "signature": b""})
+                self._put(begin.session, Begun(sender, begin, message.headers, flaw=flaw), len(begin.inline))
+
+    def _flaw(self, sender: Peer, begin: UploadBegin) -> str:
+        """Return why the signature of an announcement does not count; '' where it does, or nobody asks for one."""
+        if self._verifier is None:
+            return ""
+        station = self._station
+        statement = upload_statement(station.subjects.workspace, sender, station.peer.name, begin)
+        try:
+            self._verifier.check(sender, statement, begin.identity, begin.signature)
+        except BadUpdate as error:
+            return str(error)
+        return ""
 
     async def _hear_chunks(self, chunks: Subscription) -> None:
         async for message in chunks:

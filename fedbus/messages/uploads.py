@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from fedbus.messages.access import Jwt
 from fedbus.messages.envelope import Body
 from fedbus.messages.ids import Count, Digest, Metrics, Name, Reason, SpentTold
 
@@ -30,7 +31,8 @@ class UploadBegin(Body):
     other that its sender makes. ``stale``: for how many rounds ago it was made; its weight is the lessened one.
     ``number``: the how manieth announcement of this upload by this process. ``packed``: chunks that shrink so travel
     as zstd frames (`fedbus.exchange.packing`); digests and bytes are those of the chunks. ``spent``: where the client's
-    time went, its ``upload_s`` still 0.
+    time went, its ``upload_s`` still 0. ``signature``: of all that is announced (`fedbus.access.signing`), by the key of
+    ``identity``, the sender's JWT; both empty of who is no member of a secured workspace.
     """
 
     session: Name
@@ -49,6 +51,8 @@ class UploadBegin(Body):
     number: Count = 0
     packed: bool = False
     spent: SpentTold | None = None
+    signature: Annotated[bytes, Field(max_length=64)] = b""
+    identity: Jwt = ""
 
 
 class UploadState(Body):

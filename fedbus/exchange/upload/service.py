@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import assert_never
 
+from fedbus.access.signing import signed_upload
 from fedbus.bus.base import Payload
 from fedbus.crash import Crash, Point, never
 from fedbus.exchange.packing import pack
@@ -64,7 +65,7 @@ class Upload:
         self._station = station
         self.combiner = combiner
         self._parcel = parcel
-        self._begin = _with_all(parcel, station.bus.payload_max)
+        self._begin = self._signed(_with_all(parcel, station.bus.payload_max))
         self._headers = dict(headers or {})
         self._crash = crash
         self._machine = Machine(parcel.begin.chunks, inline=bool(self._begin.inline))
@@ -124,8 +125,17 @@ class Upload:
                 case _:
                     assert_never(effect)
 
+    def _signed(self, begin: UploadBegin) -> UploadBegin:
+        station = self._station
+        if station.signer is None:
+            return begin
+        return signed_upload(station.signer, station.subjects.workspace, station.peer, self.combiner, begin)
+
     def _numbered(self) -> UploadBegin:
         """Return the announcement with its number, which is of no use where nothing follows it."""
+        signer = self._station.signer
+        if signer is not None and signer.identity != self._begin.identity:  # it was renewed since
+            self._begin = self._signed(self._begin)
         return self._begin if self._begin.inline else self._begin.model_copy(update={"number": self._machine.number})
 
     async def _send_all(self, first: int, stop: int) -> int:

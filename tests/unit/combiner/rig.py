@@ -10,6 +10,7 @@ from functools import partial
 
 import numpy as np
 
+from fedbus.access.signing import OPEN
 from fedbus.bus.memory import MemoryBroker, MemoryBus
 from fedbus.codecs import Coding
 from fedbus.combiner.service import Combiner
@@ -40,9 +41,11 @@ class Rig:
     With ``keeps`` they come back as the same incarnation, with what they had spooled. ``dies_at`` (a point, and which
     passing of it): who passes there dies, and is born again half a second later. ``chunks``: how often each chunk was
     sent (combiner, sender, round, attempt, index); ``accepted``: of those that died, what they had accepted.
+    ``members``: a `fedbus.testing.members.Workspace`, where it is secured.
     """
 
-    def __init__(self, *, keeps=False, dies_at=None, memory_bytes_max=0, **order):
+    def __init__(self, *, keeps=False, dies_at=None, memory_bytes_max=0, members=None, **order):
+        self.members = members
         self.memory_bytes_max, self.news = memory_bytes_max, asyncio.Condition()
         self.keeps, self.spools, self.chunks = keeps, {}, Counter()
         self.dies_at, self.passed, self.died, self.accepted = dies_at, 0, [], set()
@@ -132,6 +135,7 @@ class Rig:
                 make_spool=partial(self.spool, name),
                 crash=self.crash(name, bus),
                 memory_bytes_max=self.memory_bytes_max,
+                signing=self.signing(Peer("combiner", name)),
             )
             self.combiners[name] = combiner, asyncio.create_task(combiner.run())
         await asyncio.sleep(0.1)
@@ -157,8 +161,14 @@ class Rig:
 
     async def client(self, name):
         """A client's place on the bus."""
-        bus = MemoryBus(self.broker, name)
-        return Station(bus, "default", Peer("client", name), f"{name}-1", VirtualClock(), heartbeat_s=5.0)
+        bus, peer = MemoryBus(self.broker, name), Peer("client", name)
+        station = Station(bus, "default", peer, f"{name}-1", VirtualClock(), heartbeat_s=5.0)
+        station.signer = self.signing(peer).signer
+        return station
+
+    def signing(self, peer):
+        """What somebody signs and verifies: nothing, where there are no members."""
+        return OPEN if self.members is None else self.members.signing(*peer)
 
     async def send(self, name, arrays, weight, combiners, *, round_, attempt, chunk_bytes, metrics=(), spec=None):
         """An honest client sends its update, a part to each combiner; returns what became of the parts.

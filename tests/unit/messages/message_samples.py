@@ -77,6 +77,7 @@ TRAIN = tasks.Train(
     stale_max=2,
     stale_weight=0.5,
     encoding=ENCODING,
+    key=b"k" * 32,
 )
 EVALUATE = tasks.Evaluate(
     round=3,
@@ -87,6 +88,7 @@ EVALUATE = tasks.Evaluate(
     deadline_at=2.5,
     queries=({"column": "age"},),
     aside=True,
+    key=b"k" * 32,
 )
 RECEIPT = tasks.Receipt(round=2, counted=False, reason="late", late=True, settled=1)
 CARD = tasks.SessionCard(
@@ -342,6 +344,8 @@ SAMPLES: list[envelope.Body] = [
         number=2,
         packed=True,
         spent=SPENT,
+        signature=b"s" * 64,
+        identity="aa.bb.cc",
     ),
     uploads.UploadState(
         session="s",
