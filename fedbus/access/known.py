@@ -42,7 +42,7 @@ _chosen: list[Path] = []  # at most one: what `use_home` was told last
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """Credentials that were remembered. ``keys``: the authority's directory, where it is on this machine; else ''."""
+    """Credentials that were remembered. ``keys``: of the authority that made them, where that is on this machine."""
 
     addresses: tuple[str, ...]
     workspace: str
@@ -94,13 +94,17 @@ def remember(url: str, workspace: str, path: Path, *, keys: Path | None = None, 
         entries[:] = [entry, *(one for one in entries if not _replaces(entry, one))][:ENTRIES_MAX]
 
 
-def forget(url: str, workspace: str | None = None, *, home: Path | None = None) -> None:
-    """Forget what is known of a broker's address(es), of one workspace or of all; no file of credentials is removed."""
+def forget(url: str, *, keys: Path | None = None, home: Path | None = None) -> None:
+    """Forget what is known of a broker's address(es), or only what was made with some keys; all files stay."""
     directory, addresses = home or home_dir(), addresses_of(url)
-    if not any(_is_at(entry, addresses, workspace) for entry in _read(directory)):
+
+    def is_meant(entry: Entry) -> bool:
+        return _is_at(entry, addresses, None) and (keys is None or entry.keys == str(keys.resolve()))
+
+    if not any(map(is_meant, _read(directory))):
         return
     with _changing(directory) as entries:
-        entries[:] = [entry for entry in entries if not _is_at(entry, addresses, workspace)]
+        entries[:] = [entry for entry in entries if not is_meant(entry)]
 
 
 def find(

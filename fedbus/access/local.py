@@ -12,6 +12,7 @@ back like any other membership. A name that somebody has joined under from elsew
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from pathlib import Path
 from typing import cast
@@ -54,7 +55,7 @@ async def admitted(url: str, workspace: str, role: str, name: str, *, home: Path
     made = await asyncio.to_thread(authority.issue, workspace, role, name, urls, ours.trust.ca)
     async with await connect(url, name="admission", credentials=admin) as bus:
         await enlist(bus, made, by=f"admin/{ours.name}")
-    return await asyncio.to_thread(_keep, made, url, home)
+    return await asyncio.to_thread(_keep, made, url, keys, home)
 
 
 def is_current(path: Path, trust: Trust) -> bool:
@@ -105,8 +106,15 @@ def _signed(made: Credentials) -> dict[str, object]:
     return {"jwt": made.jwt, "issued_at": made.claims.issued_at, "expires_at": made.claims.expires_at}
 
 
-def _keep(made: Credentials, url: str, home: Path | None) -> Path:
-    path = known.credentials_file(made.trust.workspace, made.role, made.name, made.trust.account, home=home)
+def credentials_dir(keys: Path, workspace: str) -> Path:
+    """Return where credentials are kept that were made with these keys: beside them, so that they go when those do."""
+    return keys.parent / "credentials" / workspace
+
+
+def _keep(made: Credentials, url: str, keys: Path, home: Path | None) -> Path:
+    path = credentials_dir(keys, made.trust.workspace) / f"{made.role}.{made.name}.creds"
+    if not os.access(keys.parent, os.W_OK):
+        path = known.credentials_file(made.trust.workspace, made.role, made.name, made.trust.account, home=home)
     write_credentials(path, made)
-    known.remember(url, made.trust.workspace, path, home=home)
+    known.remember(url, made.trust.workspace, path, keys=keys, home=home)
     return path

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+from fedbus.access import known
+from fedbus.cli.identities import of_clients
 from fedbus.cli.processes import Process
 from fedbus.cli.roles import Place
 from fedbus.errors import FedbusError
@@ -76,9 +78,9 @@ class Crew:
     async def _live(self, place: Place, name: str, share: Share) -> str:
         """Run a worker to its end; returns how it ended."""
         # by the environment: an address may hold a password, and everybody on the machine sees a command line
-        env = {"FEDBUS_URL": place.url, "FEDBUS_WORKSPACE": place.workspace}
-        if place.credentials:
-            env["FEDBUS_CREDENTIALS"] = place.credentials
+        env = {"FEDBUS_URL": place.url, "FEDBUS_WORKSPACE": place.workspace, "FEDBUS_HOME": str(known.home_dir())}
+        if credentials := of_clients(place.credentials):
+            env["FEDBUS_CREDENTIALS"] = credentials
         arguments = [self._target, self._series, str(share.first), str(share.count), self._log_level]
         process = await Process.start(arguments, env=env, module="fedbus.cli.worker")
         self.pids[name] = process.pid

@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import fedbus
@@ -85,11 +86,24 @@ class Demo:
     @asynccontextmanager
     async def _running(self, place: Path, data: digits.Digits) -> AsyncIterator[Up]:
         """The operator's side with its page, and every owner of digits, inside the block."""
-        up = Up(Place(""), place, combiners=self._combiners, gateways=1, http_port=self._http_port, quiet=True)
+        up = Up(
+            Place(""),
+            place,
+            keys=place / "keys",
+            combiners=self._combiners,
+            gateways=1,
+            http_port=self._http_port,
+            quiet=True,
+        )
         async with up.running(processes=False), asyncio.TaskGroup() as group:
             clients = [
                 group.create_task(
-                    take_part(up.place, client_app(share, held_out(data.test, i, self._clients)), f"client-{i + 1}")
+                    # each makes itself credentials, as any client of whoever runs the broker
+                    take_part(
+                        replace(up.place, credentials=None),
+                        client_app(share, held_out(data.test, i, self._clients)),
+                        f"client-{i + 1}",
+                    )
                 )
                 for i, share in enumerate(data.clients)
             ]
@@ -99,7 +113,7 @@ class Demo:
                 client.cancel()
 
     async def _federate(self, up: Up) -> tuple[SessionResult, SessionInfo, digits.Arrays]:
-        async with connect(up.place.url) as federation:
+        async with connect(up.place.url, credentials=up.place.credentials) as federation:
             session = await federation.start_session(self._config, model=digits.initial(self._seed), name="digits")
             progress = Progress(SessionInfo(session.name), federation.now)
             await show(federation, session, progress)

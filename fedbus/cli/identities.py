@@ -1,7 +1,8 @@
 """Who the processes of `fedbus up` are: a workspace's keys, and a credentials file for each role that it starts.
 
-    <data-dir>/keys/                             the authority: whoever has it decides who takes part
-    <data-dir>/credentials/<role>.<name>.creds   what one process shows to the broker; the admin's is for people here
+    <data-dir>/keys/                                         the authority: whoever has it decides who takes part
+    <data-dir>/credentials/<workspace>/<role>.<name>.creds   what one process shows to the broker; the admin's is for
+                                                             people here, and so are those of clients that start here
 
 Credentials are made once and used again by every later run: a role keeps its key, unless the workspace has new ones.
 All of it is for its owner alone (0700, 0600).
@@ -21,7 +22,7 @@ from pathlib import Path
 from fedbus.access import known
 from fedbus.access.authority import Authority
 from fedbus.access.credentials import read_credentials, write_credentials
-from fedbus.access.local import enlist, is_current
+from fedbus.access.local import credentials_dir, enlist, is_current
 from fedbus.bus.base import Bus
 from fedbus.bus.embedded import BrokerSecurity
 from fedbus.errors import BusDenied, ConfigError
@@ -40,13 +41,13 @@ class Identities:
     admin: str
 
     @classmethod
-    async def made(cls, keys: Path, workspace: str, directory: Path) -> Identities:
+    async def made(cls, keys: Path, workspace: str) -> Identities:
         """Take the keys there are, or make new ones; `ConfigError` where that cannot be."""
 
         def make() -> Identities:
             authority = Authority.open(keys)
             authority.create_workspace(workspace)
-            return cls(authority, workspace, directory, user_name())
+            return cls(authority, workspace, credentials_dir(keys.resolve(), workspace), user_name())
 
         return await asyncio.to_thread(make)
 
@@ -73,11 +74,13 @@ class Identities:
 
     async def remember(self, url: str, issued: Mapping[Peer, Path]) -> None:
         """Have commands and programs of this user find the admin's, and make clients of their own, by the address."""
-        path = issued[Peer("admin", self.admin)]
+        path, keys = issued[Peer("admin", self.admin)], self.authority.directory
         try:
-            await asyncio.to_thread(known.remember, url, self.workspace, path, keys=self.authority.directory)
-        except ConfigError as error:
+            await asyncio.to_thread(known.remember, url, self.workspace, path, keys=keys)
+        except ConfigError as error:  # a read-only home, as in a container: this process and its children look here
             log.warning("commands have to be told who you are (--credentials %s): %s", path, error)
+            known.use_home(self.directory / "known")
+            await asyncio.to_thread(known.remember, url, self.workspace, path, keys=keys)
 
     async def enlist(self, bus: Bus, issued: Mapping[Peer, Path]) -> None:
         """Write on the board of members who was given credentials, so that they can be taken back like any other's."""
@@ -88,10 +91,19 @@ class Identities:
                 log.warning("%s stays as it is: %s", peer.author, error)
 
 
-async def forget(url: str, workspace: str | None = None) -> None:
+def of_clients(credentials: str | None) -> str | None:
+    """Return credentials that were given to a command, where clients can show them, too: not those of a person."""
+    try:
+        role = "" if credentials is None else read_credentials(credentials).role
+    except ConfigError:
+        return credentials  # of another kind than ours: whoever connects says what is wrong with them
+    return credentials if role in ("client", "crowd") else None
+
+
+async def forget(url: str, keys: Path | None = None) -> None:
     """Forget whose credentials were good at an address: another broker listens there now, or none."""
     try:
-        await asyncio.to_thread(known.forget, url, workspace)
+        await asyncio.to_thread(known.forget, url, keys=keys)
     except ConfigError as error:
         log.warning("%s", error)
 

@@ -76,9 +76,11 @@ class Simulation:
             yield plan.place, Supervisor()
             return
         with tempfile.TemporaryDirectory(prefix="fedbus-simulate-") as temporary:
+            data_dir = plan.data_dir or Path(temporary)
             up = Up(
                 plan.place,
-                plan.data_dir or Path(temporary),
+                data_dir,
+                keys=data_dir / "keys",
                 combiners=plan.combiners,
                 log_level="error" if self._log_level == "warning" else self._log_level,  # we show whom it refuses
                 quiet=True,

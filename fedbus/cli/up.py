@@ -145,14 +145,12 @@ class Up:
             yield
         finally:
             if self._embedded:
-                await forget(url, self.place.workspace)
+                await forget(url, identities.authority.directory)
 
     @asynccontextmanager
     async def _broker(self) -> AsyncIterator[None]:
         if self._keys is not None:
-            self._identities = await Identities.made(
-                self._keys, self.place.workspace, self._data_dir.resolve() / "credentials"
-            )
+            self._identities = await Identities.made(self._keys, self.place.workspace)
         if self.place.url:
             if self._identities is not None:
                 await self._identities.authority.push(self.place.workspace, self.place.url)

@@ -94,19 +94,21 @@ def test_what_is_gone_is_not_known(home, made):
     assert known.find(URL, "default", home=home) is None
 
 
-def test_forgetting_keeps_the_others(home, made):
-    """A broker's address is forgotten in one workspace or in all; the files stay."""
-    here, there = made(), made(workspace="other")
-    known.remember(URL, "default", here, home=home)
-    known.remember(URL, "other", there, home=home)
-    known.remember("nats://far:4222", "default", here, home=home)
-    known.forget(URL, "default", home=home)
-    assert known.find(URL, "default", home=home) is None
-    assert known.find(URL, "other", home=home) == there
+def test_forgetting_keeps_the_others(home, made, tmp_path):
+    """A broker's address is forgotten, or only what was made with some keys there; the files stay."""
+    keys = tmp_path / "keys"
+    keys.mkdir()
+    ours, joined = made(), made("client", "joined")
+    known.remember(URL, "default", ours, keys=keys, home=home)
+    known.remember(URL, "default", joined, home=home)
+    known.remember("nats://far:4222", "default", ours, home=home)
+    known.forget(URL, keys=keys, home=home)
+    assert known.find(URL, "default", role="admin", home=home) is None
+    assert known.find(URL, "default", home=home) == joined
     known.forget(URL, home=home)
-    assert known.find(URL, "other", home=home) is None
-    assert known.find("nats://far", "default", home=home) == here
-    assert there.exists()
+    assert known.find(URL, "default", home=home) is None
+    assert known.find("nats://far", "default", home=home) == ours
+    assert ours.exists() and joined.exists()
 
 
 def test_forgetting_where_nothing_is_known_writes_nothing(home):
