@@ -119,9 +119,7 @@ class Authority:
 
     # ---- members
 
-    def sign(
-        self, workspace: str, role: str, name: str, key_public: str, expires_at: float = 0.0, *, bearer: bool = False
-    ) -> str:
+    def sign(self, workspace: str, role: str, name: str, key_public: str, expires_at: float = 0.0) -> str:
         """Return the JWT of a member with this public key; ``expires_at`` 0: for ever."""
         check_name(f"{role} name", name)
         return user_jwt(
@@ -133,7 +131,6 @@ class Authority:
             key=key_public,
             issued_at=self._issue_time(workspace, key_public),
             expires_at=expires_at,
-            bearer=bearer,
         )
 
     def issue(
@@ -153,7 +150,7 @@ class Authority:
 
     def joiner(self, workspace: str, token: str) -> str:
         """Return a JWT that lets in whoever shows it, to ask for membership with this token, and for nothing else."""
-        return self.sign(workspace, "joiner", token, Key.new().public, bearer=True)
+        return self.sign(workspace, "joiner", token, Key.new().public)
 
     def _issue_time(self, workspace: str, key: str) -> float:
         revoked = float(self._state(workspace)["revoked"].get(key, 0.0))

@@ -52,11 +52,11 @@ def user_jwt(
     key: str,
     issued_at: float,
     expires_at: float = 0.0,
-    bearer: bool = False,
 ) -> str:
     """Return a user's JWT, signed by a role's signing key: what it may do stands in the account's template.
 
-    ``bearer``: the JWT alone lets in, without a signature of its key: of a joiner, who has no key yet.
+    So does that a joiner's JWT lets in alone, without a signature of its key: a user's JWT that says anything of its
+    own beside a template is refused.
     """
     nats: dict[str, Any] = {
         "type": "user",
@@ -66,9 +66,6 @@ def user_jwt(
         "issuer_account": account,
         "tags": [f"role:{role}", f"workspace:{workspace}"],
     }
-    if bearer:
-        # the template says so as well, and the server holds one against the other
-        nats["bearer_token"] = True
     claims: dict[str, Any] = {"name": name, "sub": key, "iat": int(issued_at), "nats": nats}
     if expires_at:
         claims["exp"] = int(expires_at)
