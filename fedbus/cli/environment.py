@@ -18,9 +18,53 @@ from fedbus.telemetry.logs import LogForm, handler_of
 
 URL = "nats://127.0.0.1:4222"
 
+
+def choose_tls(ctx: typer.Context, ca: Path | None, certificate: Path | None, key: Path | None) -> None:
+    """Have brokers' addresses (`Nats`) name these files."""
+    ctx.obj = [None if path is None else path.resolve() for path in (ca, certificate, key)]
+
+
+def _with_tls(ctx: typer.Context, url: str | None) -> str | None:
+    files = ctx.find_root().obj
+    if not url or not files or not any(files):
+        return url
+    from fedbus.bus.tls import SECURE_SCHEMES, TlsFiles, scheme_of, with_files  # here: `fedbus --help` is quick
+
+    for part in url.split(","):
+        if scheme_of(part.strip()) not in SECURE_SCHEMES:
+            raise ConfigError("--ca and --tls-cert (FEDBUS_CA, ...) are for TLS, the address is not: write tls://")
+    return with_files(url, TlsFiles(*files))
+
+
+TlsCa = Annotated[
+    Path | None,
+    typer.Option(
+        "--ca", envvar="FEDBUS_CA", metavar="FILE", help="Who signed the broker's certificate.", show_default=False
+    ),
+]
+TlsCert = Annotated[
+    Path | None,
+    typer.Option(
+        "--tls-cert",
+        envvar="FEDBUS_TLS_CERT",
+        metavar="FILE",
+        help="A certificate of ours, where the broker asks.",
+        show_default=False,
+    ),
+]
+TlsKey = Annotated[
+    Path | None,
+    typer.Option("--tls-key", envvar="FEDBUS_TLS_KEY", metavar="FILE", help="Its key.", show_default=False),
+]
 Nats = Annotated[
     str,
-    typer.Option("--nats", envvar="FEDBUS_URL", metavar="URL", help="The broker; several addresses with commas."),
+    typer.Option(
+        "--nats",
+        envvar="FEDBUS_URL",
+        metavar="URL",
+        help="The broker; several addresses with commas.",
+        callback=_with_tls,
+    ),
 ]
 Credentials = Annotated[
     str | None,

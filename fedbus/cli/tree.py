@@ -22,6 +22,7 @@ from fedbus.cli.commands import (
     backup,
     bench,
     broker,
+    certs,
     client,
     demo,
     doctor,
@@ -40,7 +41,7 @@ from fedbus.cli.commands import (
     track,
     up,
 )
-from fedbus.cli.environment import choose_home
+from fedbus.cli.environment import TlsCa, TlsCert, TlsKey, choose_home, choose_tls
 from fedbus.cli.running import INTERRUPTED
 from fedbus.errors import ConfigError, FedbusError
 from fedbus.version import __version__
@@ -65,13 +66,18 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def main(
+    ctx: typer.Context,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and end.")
     ] = False,
+    ca: TlsCa = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
 ) -> None:
     """Federated learning over a message bus."""
     choose_home()
+    choose_tls(ctx, ca, tls_cert, tls_key)
 
 
 app.command("demo")(demo.demo)
@@ -81,6 +87,7 @@ app.command("coordinator")(roles.coordinator)
 app.command("combiner")(roles.combiner)
 app.command("gateway")(roles.gateway)
 app.add_typer(broker.app, name="broker")
+app.add_typer(certs.app, name="certs")
 app.add_typer(client.app, name="client")
 session.app.command("track")(track.track)
 app.add_typer(session.app, name="session")
