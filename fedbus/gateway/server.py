@@ -13,6 +13,7 @@ from aiohttp import web
 
 from fedbus.gateway.listening import Listening
 from fedbus.gateway.problems import Refused, problem_of
+from fedbus.gateway.tls import strictly
 
 log = logging.getLogger("fedbus.gateway")
 
@@ -67,6 +68,7 @@ class Runner(web.AppRunner):
 
     def __init__(self, app: web.Application, listening: Listening) -> None:
         super().__init__(app, handle_signals=False, shutdown_timeout=listening.drain_s)
+        app.on_response_prepare.append(strictly(listening.public_url))
 
     async def _make_server(self) -> web.Server:
         made = await super()._make_server()
