@@ -25,11 +25,13 @@ import msgpack
 from fedbus.access.claims import UserClaims, read_user
 from fedbus.access.credentials import Credentials, Trust, read_credentials
 from fedbus.access.keys import Key, verify
+from fedbus.access.seals import seal_of
 from fedbus.clock import Clock
 from fedbus.errors import BadMessage, BadUpdate, ConfigError
 from fedbus.messages.envelope import PROTOCOL
 from fedbus.messages.ids import Peer
 from fedbus.messages.uploads import UploadBegin
+from fedbus.store.sealing import Seal
 
 log = logging.getLogger("fedbus.access")
 
@@ -85,12 +87,13 @@ class ModelVerifier(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Signing:
-    """What a role can sign and has to verify; each None where it does not."""
+    """What a role can sign and has to verify, and the models that it can open; each None where it does not."""
 
     signer: Signer | None = None
     verifier: Verifier | None = None
     model_signer: ModelSigner | None = None
     models: ModelVerifier | None = None
+    seal: Seal | None = None
 
 
 OPEN = Signing()
@@ -114,6 +117,7 @@ def signing_by(credentials: Credentials, clock: Clock, path: str | Path | None =
         Members(trust, clock),
         ModelKey(trust.workspace, Key(seed)) if seed else None,
         WorkspaceModels(trust) if trust.model_key else None,
+        seal_of(credentials),
     )
 
 

@@ -20,7 +20,14 @@ async def archive(place: Place, *, json: bool) -> None:
         async with federation_of(place) as federation:
             there = federation.models.archive
             assert there is not None, "the place has a store"
-            archivist = Archivist(federation.bus, federation.subjects, there, workers=workers, clock=SystemClock())
+            archivist = Archivist(
+                federation.bus,
+                federation.subjects,
+                there,
+                workers=workers,
+                clock=SystemClock(),
+                models=federation.store,
+            )
             state = await archivist.once()
     finally:
         workers.close()

@@ -10,6 +10,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from fedbus.access.seals import seal_of
+from fedbus.access.signing import credentials_at
 from fedbus.bus.nats import NatsBus, connect
 from fedbus.cli.output import names_text, print_json, size
 from fedbus.cli.roles import Place
@@ -18,6 +20,7 @@ from fedbus.messages.subjects import Subjects
 from fedbus.store.archive import Archive
 from fedbus.store.backup import Backup, Taken
 from fedbus.store.restore import Restore, Restored
+from fedbus.store.sealing import Seal
 from fedbus.workers import Threads
 
 log = logging.getLogger("fedbus.cli")
@@ -38,11 +41,12 @@ def seconds(text: str) -> float:
 
 
 @asynccontextmanager
-async def _connected(place: Place) -> AsyncIterator[tuple[NatsBus, Subjects, Threads]]:
+async def _connected(place: Place) -> AsyncIterator[tuple[NatsBus, Subjects, Threads, Seal | None]]:
     workers = Threads(2, "fedbus-backup")
     try:
         async with await connect(place.url, name="fedbus-backup", credentials=place.credentials) as bus:
-            yield bus, Subjects(place.workspace), workers
+            seal = seal_of(await asyncio.to_thread(credentials_at, place.credentials))
+            yield bus, Subjects(place.workspace), workers, seal
     finally:
         workers.close()
 
@@ -51,8 +55,8 @@ async def back_up(place: Place, directory: Path, every_s: float | None, *, json:
     """Take a backup; with ``every_s`` another so often, until cancelled."""
     archive = Archive(directory)
     with archive.locked():
-        async with _connected(place) as (bus, subjects, workers):
-            backup = Backup(bus, subjects, workers, archive)
+        async with _connected(place) as (bus, subjects, workers, seal):
+            backup = Backup(bus, subjects, workers, archive, seal)
             while True:
                 began = time.monotonic()
                 try:
@@ -94,8 +98,8 @@ async def restore(place: Place, directory: Path, *, json: bool) -> None:
     archive = Archive(directory)
     archive.load()  # where there is none, that is to be said, and no directory made
     with archive.locked():
-        async with _connected(place) as (bus, subjects, workers):
-            done = await Restore(bus, subjects, workers, archive).restore()
+        async with _connected(place) as (bus, subjects, workers, seal):
+            done = await Restore(bus, subjects, workers, archive, seal).restore()
     _tell_restored(done, json=json)
 
 

@@ -18,6 +18,7 @@ import orjson
 
 import fedbus
 from fedbus import telemetry
+from fedbus.access.signing import signing_of
 from fedbus.bus.base import Placement
 from fedbus.bus.nats import connect
 from fedbus.cli.crashing import crashing
@@ -78,6 +79,7 @@ async def coordinate(
         try:
             async with await connect(place.url, name=name, credentials=place.credentials) as bus:
                 log.info("coordinating workspace %s", place.workspace)
+                signing = await asyncio.to_thread(signing_of, place.credentials, SystemClock())
                 await Coordinator(
                     bus,
                     name=name,
@@ -88,6 +90,7 @@ async def coordinate(
                     replicas=replicas,
                     placement=placement,
                     sampling=sampling,
+                    signing=signing,
                     traces=tracing.telemetry,
                     crash=crashing(environ().get("FEDBUS_CRASH", "")),
                 ).run()
@@ -124,6 +127,7 @@ async def combine(
             tracing.telemetry.meters.watch(metrics.SPOOL, lambda: [(spools.nbytes, {})])
             async with await connect(place.url, name=name, credentials=place.credentials) as bus:
                 log.info("combining for workspace %s, spool in %s", place.workspace, path)
+                signing = await asyncio.to_thread(signing_of, place.credentials, SystemClock())
                 await Combiner(
                     bus,
                     name=name,
@@ -136,6 +140,7 @@ async def combine(
                     left=spools.sessions,
                     memory_bytes_max=memory_bytes_max,
                     attributes=attributes,
+                    signing=signing,
                     traces=tracing.telemetry,
                     crash=crashing(environ().get("FEDBUS_CRASH", "")),
                 ).run()

@@ -16,6 +16,7 @@ from typing import TypeGuard
 import numpy as np
 
 from fedbus import telemetry
+from fedbus.access.signing import ModelVerifier
 from fedbus.client.app import (
     NOTHING,
     ClientApp,
@@ -40,6 +41,7 @@ from fedbus.messages.ids import Spent
 from fedbus.messages.subjects import Subjects
 from fedbus.messages.tasks import Evaluate, Train
 from fedbus.store.models import ModelStore
+from fedbus.store.sealing import GivenKeys
 from fedbus.telemetry import Kind, Span, Telemetry
 from fedbus.tensors import Manifest
 from fedbus.workers import Workers
@@ -119,7 +121,10 @@ class Unfinished:
 
 @dataclass(frozen=True, slots=True)
 class Means:
-    """What work is done with: ``thread`` runs the owner's functions, ``workers`` what is ours."""
+    """What work is done with: ``thread`` runs the owner's functions, ``workers`` what is ours.
+
+    ``models``: knows what the workspace has published; None where it does not sign.
+    """
 
     store: ModelStore
     newest: NewestModel
@@ -130,6 +135,8 @@ class Means:
     traces: Telemetry
     crash: Crash
     keepsakes: Keepsakes = field(default_factory=Keepsakes)
+    models: ModelVerifier | None = None
+    keys: GivenKeys = field(default_factory=GivenKeys)
 
 
 class Functions:
@@ -157,7 +164,9 @@ class Functions:
                 "fetch model", parent=job.headers, attributes=self._fetching(job), kind=Kind.CLIENT
             ) as span:
                 aside = isinstance(job.task, Evaluate) and job.task.aside
-                fetched = await means.newest.fetch(means.store, job.task.blob, job.task.version, aside=aside)
+                means.keys.give(job.task.blob, job.task.key)
+                task, wanted = job.task, self._signed_digest(job.task)
+                fetched = await means.newest.fetch(means.store, task.blob, task.version, aside=aside, digest=wanted)
                 span.set(telemetry.BYTES, fetched.nbytes)
                 if fetched.nbytes:
                     span.set(telemetry.MESSAGING_BATCH_COUNT, fetched.manifest.layout.count)
@@ -166,6 +175,14 @@ class Functions:
             raise  # terminal: the client ends, nobody retries
         except Exception as error:  # noqa: BLE001 - whatever it is, it is the reason
             return self.failed(job, "fetch" if function == "train" else job.stage, error)
+
+    def _signed_digest(self, task: Train | Evaluate) -> str:
+        """Return the digest that the model must have; `BadMessage` where the workspace has not signed it."""
+        models = self._means.models
+        if models is None:
+            return ""
+        models.check(task.version, task.digest, task.signature)
+        return task.digest
 
     def call(self, job: Job, fetched: Fetched) -> Made | Unfinished:
         """Call a plain function where we are."""

@@ -61,6 +61,7 @@ from fedbus.messages.reports import ReportTaken
 from fedbus.messages.tasks import Evaluate, Task, Train
 from fedbus.messages.uploads import UploadState
 from fedbus.store.models import ModelStore
+from fedbus.store.sealing import GivenKeys
 from fedbus.telemetry import Telemetry
 from fedbus.together import together
 from fedbus.workers import Threads, Workers
@@ -174,7 +175,8 @@ class Hub:
         self._thread: Workers = setup.workers or Threads(1, f"fedbus-{name}-app")
         self._spare = newest.spare
         self._shelf = Shelf(MEMORY_BYTES_MAX if setup.crowd else None, newest.spare)
-        store = ModelStore(bus, self._subjects, self._workers)
+        keys = GivenKeys()
+        store = ModelStore(bus, self._subjects, self._workers, keys)
         self._courier = Courier(
             self._station, self._workers, setup.traces, setup.crash, self._settled, manifest=store.manifest
         )
@@ -184,6 +186,7 @@ class Hub:
             setup.app,
             Means(
                 store=store,
+                keys=keys,
                 newest=newest,
                 subjects=self._subjects,
                 shelf=self._shelf,
@@ -192,6 +195,7 @@ class Hub:
                 traces=setup.traces,
                 crash=setup.crash,
                 keepsakes=self._keepsakes,
+                models=setup.signing.models,
             ),
             self._made,
             self._courier.under_way,

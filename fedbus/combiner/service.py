@@ -159,7 +159,7 @@ class Combiner:
         self._outbox = Outbox(self._station)
         self._traces = traces or Telemetry.off()
         self._crash = crash
-        store = ModelStore(bus, self._subjects, workers)
+        store = ModelStore(bus, self._subjects, workers, signing.seal)
         self._means = Means(self._station, store, workers, self._traces, crash)
         self._room = Room()
         self._budget = Budget(name, memory_bytes_max)

@@ -19,6 +19,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterable
 from dataclasses import dataclass
 from functools import partial
 
+from fedbus.access.signing import ModelSigner
 from fedbus.clock import Clock
 from fedbus.coordinator.chores import Chores
 from fedbus.coordinator.events import (
@@ -101,6 +102,8 @@ class Deciding:
         numbers: Numbers,
         crash: Crash,
         restore: Callable[[], Awaitable[Collection[str]]],
+        key_of: Callable[[str], bytes],
+        signer: ModelSigner | None = None,
     ) -> None:
         self.settled_at = 0.0
         self._restore = restore
@@ -115,7 +118,7 @@ class Deciding:
         self._leading = leading
         self._clock: Clock = leading.time
         self._chores = chores
-        self._poster = Poster(station, lambda: leading.valid_s)
+        self._poster = Poster(station, lambda: leading.valid_s, key_of, signer)
         self._rounds = rounds
         self._numbers = numbers
         self._crash = crash

@@ -6,10 +6,12 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from math import inf
 
+from fedbus.access.signing import ModelSigner
 from fedbus.coordinator.events import NotPosted, PostOrder, PostTask
 from fedbus.errors import BusFull, BusUnavailable
 from fedbus.exchange.station import Station
 from fedbus.messages.envelope import encode
+from fedbus.messages.tasks import Task
 from fedbus.together import together
 
 log = logging.getLogger("fedbus.coordinator")
@@ -29,12 +31,21 @@ Post = PostTask | PostOrder
 class Poster:
     """The boards of a workspace, to be written; ``left_s``: for how many seconds from now we may.
 
+    ``key_of``: of a blob that is sealed; a task brings it. ``signer``: signs the versions that tasks are about.
     What is under way when that is over may not arrive later: the newest word on a board counts, and it may be somebody
     else's by then.
     """
 
-    def __init__(self, station: Station, left_s: Callable[[], float] = lambda: inf) -> None:
+    def __init__(
+        self,
+        station: Station,
+        left_s: Callable[[], float] = lambda: inf,
+        key_of: Callable[[str], bytes] | None = None,
+        signer: ModelSigner | None = None,
+    ) -> None:
         self._station = station
+        self._signer = signer
+        self._key_of = key_of
         self._left_s = left_s
         self._board = station.subjects.stream("board")
 
@@ -78,10 +89,25 @@ class Poster:
     async def _append(self, session: str, post: Post, headers: Mapping[str, str] | None, deadline_s: float) -> None:
         subjects = self._station.subjects
         if isinstance(post, PostTask):
-            subject, data = subjects.task(post.client, session), encode(self._station.envelope(post.task))
+            subject, data = (
+                subjects.task(post.client, session),
+                encode(self._station.envelope(self._opening(post.task))),
+            )
         else:
             subject, data = subjects.order(post.combiner, session), encode(self._station.envelope(post.order))
         await self._station.bus.append(self._board, subject, data, headers=headers, deadline_s=deadline_s)
+
+    def _opening(self, task: Task) -> Task:
+        """Give a client the key of the model that it is to work on, and of no other, and the model's signature."""
+        work = task.train or task.evaluate
+        given: dict[str, bytes] = {}
+        if work is not None and self._key_of is not None and (key := self._key_of(work.blob)):
+            given["key"] = key
+        if work is not None and self._signer is not None and work.digest:
+            given["signature"] = self._signer.sign(work.version, work.digest)
+        if work is None or not given:
+            return task
+        return task.model_copy(update={"train" if task.train else "evaluate": work.model_copy(update=given)})
 
 
 def _not_posted(posts: Iterable[Post]) -> NotPosted:

@@ -22,6 +22,7 @@ from collections.abc import Collection, Mapping
 from contextlib import suppress
 from math import inf
 
+from fedbus.access.signing import OPEN, Signing
 from fedbus.bus.base import Bus, Message, Placement, Subscription
 from fedbus.bus.patience import patiently
 from fedbus.clock import Clock
@@ -87,10 +88,12 @@ class Coordinator:
         traces: Telemetry | None = None,
         crash: Crash = never,
         sampling: Sampling | None = None,
+        signing: Signing = OPEN,
     ) -> None:
         """``replicas`` and ``placement`` are of the workspace's streams; 0 and None leave existing ones as they are.
 
-        ``sampling``: how much is traced, where traces go anywhere.
+        ``sampling``: how much is traced, where traces go anywhere. ``signing``: with which it signs models, and opens
+        what is sealed.
         """
         me = Peer("coordinator", name)
         self._replicas, self._placement = replicas, placement
@@ -101,9 +104,9 @@ class Coordinator:
         self._station.clock = self._leading.time
         self._station.doing = self._doing
         self._journal = Journal(bus, self._subjects)
-        self._models = ModelStore(bus, self._subjects, workers)
+        self._models = ModelStore(bus, self._subjects, workers, signing.seal)
         registry = RegistryStore(bus, self._subjects, f"coordinator/{name}", clock)
-        self._chores = Chores(bus, self._subjects, self._models, registry, self._is_used)
+        self._chores = Chores(bus, self._subjects, self._models, registry, self._is_used, signing.model_signer)
         self._traces = traces or Telemetry.off()
         self._rounds = RoundTraces(self._traces, workspace, sampling)
         self._numbers = Numbers(self._traces.meters)
@@ -133,6 +136,8 @@ class Coordinator:
             numbers=self._numbers,
             crash=crash,
             restore=self._restore,
+            key_of=self._models.key_of,
+            signer=signing.model_signer,
         )
         self._reigns = False
         self._restoring = asyncio.Lock()
@@ -351,6 +356,7 @@ class Coordinator:
                     self._hearing.commands(),
                     self._chores.run(),
                     self._enter_versions(),
+                    self._chores.sign_all(),
                     self._look_for_models(),
                     self._finish_restoring(),
                     self._answer(asked),

@@ -21,6 +21,8 @@ import numpy as np
 
 from fedbus import aggregation
 from fedbus.access import known
+from fedbus.access.seals import seal_of
+from fedbus.access.signing import credentials_at
 from fedbus.aggregation.companions import with_companions
 from fedbus.bus.base import Bus, Message
 from fedbus.bus.nats import connect as connect_nats
@@ -52,6 +54,7 @@ from fedbus.store.journal import Journal
 from fedbus.store.models import ModelStore
 from fedbus.store.objects import Store, open_store
 from fedbus.store.objects.archived import Archive
+from fedbus.store.sealing import Seal
 from fedbus.tensors import CHUNK_BYTES, Arrays, Layout, ModelSpec
 from fedbus.together import together
 from fedbus.workers import Threads, Workers
@@ -89,8 +92,10 @@ class Federation:
         workers: Workers | None = None,
         store: str | Store | None = None,
         role: Literal["engineer", "gateway"] = "engineer",
+        seal: Seal | None = None,
     ) -> None:
         self._url = url
+        self._seal = seal
         self._opened = open_store(store) if isinstance(store, str) else None
         self._kept_in = self._opened if isinstance(store, str) else store
         self._credentials: str | Path | None = credentials
@@ -115,7 +120,9 @@ class Federation:
             self._peer = Peer(*self._bus.member)
         self._workers = self._given_workers or Threads(2, "fedbus-engineer")
         self.journal = Journal(self._bus, self.subjects)
-        self.store = ModelStore(self._bus, self.subjects, self._workers)
+        if self._seal is None and self._credentials:
+            self._seal = seal_of(await asyncio.to_thread(credentials_at, self._credentials))
+        self.store = ModelStore(self._bus, self.subjects, self._workers, self._seal)
         kept_in = self._kept_in
         archive = Archive(kept_in, self.subjects.workspace, self._workers) if kept_in is not None else None
         self.models = Models(self.store, self.journal, archive)

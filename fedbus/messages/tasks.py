@@ -15,8 +15,18 @@ from fedbus.messages.envelope import Body
 from fedbus.messages.ids import SHARDS_MAX, Count, Name, Number, Reason, Said, SaidLines, Shallow, StrategyName
 from fedbus.messages.plans import Encoding
 
+BlobKey = Annotated[bytes, Field(max_length=32, repr=False)]
+"""The key of a sealed blob (`fedbus.store.sealing`), b'' of one that is stored as it is."""
+
 TaskConfig = Annotated[dict[str, Any], Shallow, Field(max_length=1000)]
 """What the engineer's ``train_config`` holds: JSON values, given to the app as ``task.config``."""
+
+
+MaybeDigest = Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")]
+"""A BLAKE3 digest, or none."""
+
+Signature = Annotated[bytes, Field(max_length=64)]
+"""An Ed25519 signature, or none (`fedbus.access.signing`)."""
 
 
 class Train(Body):
@@ -26,7 +36,8 @@ class Train(Body):
     again. ``shards``, where it is not empty: send part i of the update's chunks to the i-th of these combiners (the
     first is ``combiner``), see `fedbus.messages.orders.part_of`. ``stale_max`` above 0: an update that came too late
     for one of so many rounds before this one, or is still being made for it, is sent as this round's in place of a
-    new one, its weight times ``stale_weight`` for each round that it is old.
+    new one, its weight times ``stale_weight`` for each round that it is old. ``key``: with which the blob is sealed.
+    ``digest``: of the version; ``signature``: of both, by the workspace's model key, where it is secured.
     """
 
     round: Count
@@ -42,12 +53,16 @@ class Train(Body):
     stale_max: Count = 0
     stale_weight: Number = 1.0
     encoding: Encoding = Encoding()
+    key: BlobKey = b""
+    digest: MaybeDigest = ""
+    signature: Signature = b""
 
 
 class Evaluate(Body):
     """Measure a version on local data and report the metrics; or, where there are ``queries``, answer these instead.
 
-    ``aside``: the session trains nothing; what it measures does not become the client's newest model.
+    ``aside``: the session trains nothing; what it measures does not become the client's newest model. ``key``: with
+    which the blob is sealed. ``digest`` and ``signature``: as in `Train`.
     """
 
     round: Count
@@ -58,6 +73,9 @@ class Evaluate(Body):
     deadline_at: Number
     queries: Annotated[tuple[dict[str, Any], ...], Shallow, Field(max_length=256)] = ()
     aside: bool = False
+    key: BlobKey = b""
+    digest: MaybeDigest = ""
+    signature: Signature = b""
 
 
 class SessionCard(Body):

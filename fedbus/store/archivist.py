@@ -86,13 +86,23 @@ class _Look:
 class Archivist:
     """Copies the versions of a workspace; one object, one `run` or `once`."""
 
-    def __init__(self, bus: Bus, subjects: Subjects, archive: Archive, *, workers: Workers, clock: Clock) -> None:
+    def __init__(
+        self,
+        bus: Bus,
+        subjects: Subjects,
+        archive: Archive,
+        *,
+        workers: Workers,
+        clock: Clock,
+        models: ModelStore | None = None,
+    ) -> None:
+        """``models``: of the workspace, where they are sealed."""
         self.archive = archive
         self._bus = bus
         self._subjects = subjects
         self._workers = workers
         self._clock = clock
-        self._models = ModelStore(bus, subjects, workers)
+        self._models = models or ModelStore(bus, subjects, workers)
         self._journal = Journal(bus, subjects)
         self._archived: dict[str, float] = {}
         self._waiting: dict[str, ModelPublished] = {}

@@ -34,6 +34,7 @@ from fedbus.store.archive import Archive, BlobFile, Contents, Frame, JournalFile
 from fedbus.store.journal import entry_of, mark_of
 from fedbus.store.models import ModelStore
 from fedbus.store.registry import RESERVE
+from fedbus.store.sealing import Seal
 from fedbus.tensors.digest import Hasher
 from fedbus.workers import Workers
 
@@ -121,12 +122,15 @@ class _Named:
 class Backup:
     """Takes backups of a workspace into one directory."""
 
-    def __init__(self, bus: Bus, subjects: Subjects, workers: Workers, archive: Archive) -> None:
+    def __init__(
+        self, bus: Bus, subjects: Subjects, workers: Workers, archive: Archive, seal: Seal | None = None
+    ) -> None:
+        """``seal``: with which the workspace's models are; a backup has them as they are stored, sealed."""
         self._bus = bus
         self._subjects = subjects
         self._workers = workers
         self._archive = archive
-        self._models = ModelStore(bus, subjects, workers)
+        self._models = ModelStore(bus, subjects, workers, seal)
 
     async def take(self, at: float) -> Taken:
         """Take a backup now (``at``: seconds since the epoch, to be shown); returns what it added.

@@ -15,6 +15,7 @@ import logging
 from bisect import bisect_left, bisect_right
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import msgpack
@@ -30,6 +31,7 @@ from fedbus.messages.records import REMOVED_CHARS_MAX, ModelPublished
 from fedbus.messages.subjects import Subjects
 from fedbus.messages.uploads import INLINE_BYTES_MAX
 from fedbus.store.reading import Ahead, Reading, StoredModel
+from fedbus.store.sealing import Seal, opened, sealed
 from fedbus.tensors.chunks import CHUNK_BYTES, Layout
 from fedbus.tensors.codec import Source
 from fedbus.tensors.manifest import Manifest
@@ -59,6 +61,9 @@ MISSES_MAX = 8
 APPENDS = 8
 """Chunks that are stored at once."""
 
+MANIFEST = "manifest"
+"""The part of a blob that makes it whole."""
+
 CHUNK_DEADLINE_S = 30.0
 """For one chunk, of at most 4 MiB: a line of 150 kB/s is slow, one that takes longer is broken. Nothing waits longer
 for a larger model."""
@@ -76,8 +81,10 @@ Small = tuple[Manifest, Payload]
 class ModelStore:
     """Blobs and the catalogue of a workspace."""
 
-    def __init__(self, bus: Bus, subjects: Subjects, workers: Workers) -> None:
+    def __init__(self, bus: Bus, subjects: Subjects, workers: Workers, seal: Seal | None = None) -> None:
+        """``seal``: the keys of blobs (`fedbus.store.sealing`); None stores them as they are."""
         self._bus = bus
+        self._seal = seal
         self._subjects = subjects
         self._workers = workers
         self._blobs = subjects.stream("blob")
@@ -137,8 +144,8 @@ class ModelStore:
 
     async def put_chunk(self, blob: str, index: int, data: Payload) -> None:
         """Store one chunk."""
-        subject = self._subjects.blob(blob, index)
-        await self._persist(lambda: self._append(subject, data, CHUNK_DEADLINE_S))
+        subject, stored = self._subjects.blob(blob, index), sealed(self._seal, blob, index, data)
+        await self._persist(lambda: self._append(subject, stored, CHUNK_DEADLINE_S))
 
     async def put_manifest(
         self, blob: str, manifest: Manifest, data: Payload | None = None, down: Mapping[str, Any] | None = None
@@ -156,8 +163,8 @@ class ModelStore:
             wire[DATA] = bytes(data)
         if down is not None:
             wire[DOWN] = dict(down)
-        packed: bytes = msgpack.packb(wire)
-        await self._persist(lambda: self._append(self._subjects.blob(blob, "manifest"), packed))
+        stored = sealed(self._seal, blob, MANIFEST, msgpack.packb(wire))
+        await self._persist(lambda: self._append(self._subjects.blob(blob, MANIFEST), stored))
 
     async def _append(self, subject: str, data: Payload, deadline_s: float = 10.0) -> int:
         """Append without an id of ours: a chunk that was removed, and is stored again soon, must not pass for a repeat.
@@ -172,20 +179,27 @@ class ModelStore:
 
     async def _head(self, blob: str) -> tuple[Manifest, Payload | None, object]:
         """Return the manifest, the bytes that travelled within it, and what it says under `DOWN`."""
-        message = await self._persist(lambda: self._bus.last(self._blobs, self._subjects.blob(blob, "manifest")))
+        message = await self._persist(lambda: self._bus.last(self._blobs, self._subjects.blob(blob, MANIFEST)))
         if message is None:
             raise NotFound(f"blob {blob}: no such model is stored; it was never finished, or it was removed")
-        manifest, within, down = _opened(blob, message.data)
+        manifest, within, down = _opened(blob, self.opened(blob, MANIFEST, message.data))
         if within is not None:
             self._small[blob] = manifest, within
             while len(self._small) > SMALL_KEPT:
                 del self._small[next(iter(self._small))]
         return manifest, within, down
 
-    @staticmethod
-    def unpack(blob: str, stored: Payload) -> tuple[Manifest, Payload | None]:
+    def unpack(self, blob: str, stored: Payload) -> tuple[Manifest, Payload | None]:
         """Return a manifest as it is stored, and the bytes that travelled within it; `BadMessage` for what is none."""
-        return _opened(blob, stored)[:2]
+        return _opened(blob, self.opened(blob, MANIFEST, stored))[:2]
+
+    def opened(self, blob: str, part: str | int, stored: Payload) -> Payload:
+        """Return what a message of a blob holds; `BadMessage` where it was not sealed with the blob's key."""
+        return opened(self._seal, blob, part, stored)
+
+    def key_of(self, blob: str) -> bytes:
+        """Return the key of a blob, for who is to read it; b'' where it is stored as it is."""
+        return (self._seal.key_of(blob) if self._seal is not None else None) or b""
 
     @property
     def reconnects(self) -> int:
@@ -218,7 +232,7 @@ class ModelStore:
         message = await self._persist(lambda: self._bus.last(self._blobs, subject, deadline_s=CHUNK_DEADLINE_S))
         if message is None:
             raise NotFound(f"blob {blob}: chunk {index} is not stored; it was removed while it was read")
-        return message
+        return replace(message, data=self.opened(blob, index, message.data)) if self._seal is not None else message
 
     async def read(self, blob: str, *, held: StoredModel | None = None) -> StoredModel:
         """Fetch a whole model, every chunk and the whole checked; ``held``: see `begin`.
@@ -343,6 +357,7 @@ class ModelStore:
             return
         if known is None or known.data != data:
             id_ = f"model-{model.blob}-{model.removed_at:.6f}" if model.removed_at else f"model-{model.blob}"
+            id_ += "-signed" if model.signature else ""  # of an import, which entered without: no repeat of that
             await self._persist(lambda: self._bus.append(self._models, subject, data, message_id=id_))
 
     async def enter_first(self, model: ModelPublished) -> None:

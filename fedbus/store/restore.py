@@ -30,6 +30,7 @@ from fedbus.store.archive import Archive, BlobFile, Contents, Frame, JournalFile
 from fedbus.store.journal import Journal, at_of, mark_of
 from fedbus.store.models import CHUNK_DEADLINE_S, ModelStore
 from fedbus.store.registry import RegistryStore
+from fedbus.store.sealing import Seal
 from fedbus.store.streams import ensure_streams
 from fedbus.tensors.digest import Hasher
 from fedbus.tensors.manifest import Manifest
@@ -68,13 +69,16 @@ class Restored:
 class Restore:
     """Brings a backup back to a broker."""
 
-    def __init__(self, bus: Bus, subjects: Subjects, workers: Workers, archive: Archive) -> None:
+    def __init__(
+        self, bus: Bus, subjects: Subjects, workers: Workers, archive: Archive, seal: Seal | None = None
+    ) -> None:
+        """``seal``: with which the workspace's models are; a backup has them as they are stored, sealed."""
         self._bus = bus
         self._subjects = subjects
         self._workers = workers
         self._archive = archive
         self._journal = Journal(bus, subjects)
-        self._models = ModelStore(bus, subjects, workers)
+        self._models = ModelStore(bus, subjects, workers, seal)
         self._registry = RegistryStore(bus, subjects, "restore")
         self._run = secrets.token_hex(4)
 
@@ -161,7 +165,7 @@ class Restore:
             if blob.digest and frame.part == "manifest":
                 self._check(blob, frame, hasher)
             elif blob.digest:
-                await self._workers.run(hasher.update, frame.data)
+                await self._workers.run(hasher.update, self._models.opened(blob.blob, frame.part, frame.data))
             await self._put(stream, self._subjects.blob(blob.blob, frame.part), frame.data)
         if count != blob.count:
             raise BadMessage(f"{blob.file}: expected {blob.count} messages, got {count}")

@@ -78,6 +78,8 @@ TRAIN = tasks.Train(
     stale_weight=0.5,
     encoding=ENCODING,
     key=b"k" * 32,
+    digest=DIGEST,
+    signature=b"s" * 64,
 )
 EVALUATE = tasks.Evaluate(
     round=3,
@@ -89,6 +91,8 @@ EVALUATE = tasks.Evaluate(
     queries=({"column": "age"},),
     aside=True,
     key=b"k" * 32,
+    digest=DIGEST,
+    signature=b"s" * 64,
 )
 RECEIPT = tasks.Receipt(round=2, counted=False, reason="late", late=True, settled=1)
 CARD = tasks.SessionCard(
@@ -195,7 +199,7 @@ WAIT = queries.Wait(
 )
 MODEL = records.ModelPublished(
     round=1, version="s-1", parent="s-0", session="s", blob="s-1-2", digest=DIGEST, nbytes=12, at=3.0,
-    removed_at=4.0, removed_why="eve: too old",
+    removed_at=4.0, removed_why="eve: too old", signature="5a" * 64,
 )  # fmt: skip
 PROMOTED = registry.Promoted(version="s-1", blob="s-1-2", at=3.0, by="eve", reason="best so far")
 STAGE = registry.Stage(held=(PROMOTED,))
