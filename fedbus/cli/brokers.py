@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fedbus.bus.embedded.conf import standalone_text
-from fedbus.bus.embedded.settings import BrokerSettings, join_address, split_address
+from fedbus.bus.embedded.settings import BrokerSettings, BrokerTls, join_address, split_address
 from fedbus.errors import ConfigError
 
 NODES_MIN = 3
@@ -21,11 +21,12 @@ NODES_MIN = 3
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """Where servers listen: for clients, for the other nodes of a cluster, for leaves."""
+    """Where servers listen: for clients, for the other nodes of a cluster, for leaves; for websockets, 0: nowhere."""
 
     client: int = 4222
     route: int = 6222
     leaf: int = 7422
+    websocket: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,27 @@ class Node:
         return f"nats://{join_address(self.host, self.ports.client)}"
 
 
+@dataclass(frozen=True, slots=True)
+class Encryption:
+    """What is encrypted: for clients with ``certificate`` and ``key``, between servers also with ``neighbour_ca``."""
+
+    certificate: Path | None = None
+    key: Path | None = None
+    client_ca: Path | None = None
+    neighbour_ca: Path | None = None
+
+    def of(self, limits: BrokerSettings) -> BrokerSettings:
+        """Return settings with TLS; `ConfigError` where something is missing."""
+        if self.certificate is None or self.key is None:
+            if any((self.certificate, self.key, self.client_ca, self.neighbour_ca)):
+                raise ConfigError("TLS needs both --tls-cert and --tls-key")
+            return limits
+        certificate, key = self.certificate.absolute(), self.key.absolute()
+        client_ca = None if self.client_ca is None else self.client_ca.absolute()
+        between = None if self.neighbour_ca is None else BrokerTls(certificate, key, self.neighbour_ca.absolute())
+        return replace(limits, tls=BrokerTls(certificate, key, client_ca), neighbours_tls=between)
+
+
 def read_nodes(texts: Sequence[str], ports: Ports) -> list[Node]:
     """Return the nodes that are written as ``NAME=HOST[,TAG...]``; `ConfigError` for what is none, or is twice."""
     nodes: list[Node] = []
@@ -54,7 +76,8 @@ def read_nodes(texts: Sequence[str], ports: Ports) -> list[Node]:
             raise ConfigError(f"expected a node like n1=10.0.0.1 or n1=10.0.0.1,zone:a, got {text!r}")
         step = on_host[host]
         on_host[host] += 1
-        shifted = Ports(ports.client + step, ports.route + step, ports.leaf + step)
+        web = ports.websocket and ports.websocket + step
+        shifted = Ports(ports.client + step, ports.route + step, ports.leaf + step, web)
         split_address(join_address(host, shifted.client))
         nodes.append(Node(name, host, shifted, tuple(tags)))
     if len({node.name for node in nodes}) < len(nodes):
@@ -64,7 +87,8 @@ def read_nodes(texts: Sequence[str], ports: Ports) -> list[Node]:
 
 def single(node: Node, limits: BrokerSettings, *, leaves: bool) -> BrokerSettings:
     """Return the settings of a broker that is alone."""
-    return replace(limits, name=node.name, tags=node.tags, leaf_listen=_leaf_listen(node) if leaves else "")
+    leaf_listen = _leaf_listen(node) if leaves else ""
+    return replace(limits, name=node.name, tags=node.tags, leaf_listen=leaf_listen, websocket_listen=_web(node))
 
 
 def cluster(nodes: Sequence[Node], limits: BrokerSettings, name: str, *, leaves: bool) -> list[BrokerSettings]:
@@ -83,7 +107,7 @@ def leaf(node: Node, limits: BrokerSettings, hubs: Iterable[str], port: int) -> 
     addresses = tuple(_hub_address(hub, port) for hub in hubs)
     if not addresses:
         raise ConfigError("a leaf needs --hub HOST[:PORT] of each node of its hub")
-    return replace(limits, name=node.name, tags=node.tags, hubs=addresses)
+    return replace(limits, name=node.name, tags=node.tags, hubs=addresses, websocket_listen=_web(node))
 
 
 def write(
@@ -104,6 +128,10 @@ def write(
 
 def _leaf_listen(node: Node) -> str:
     return join_address(node.host, node.ports.leaf)
+
+
+def _web(node: Node) -> str:
+    return join_address(node.host, node.ports.websocket) if node.ports.websocket else ""
 
 
 def _hub_address(hub: str, port: int) -> str:

@@ -32,6 +32,14 @@ JaegerUrl = Annotated[
     str, typer.Option("--jaeger-url", metavar="URL", help="Where the page's links to traces lead.", show_default=False)
 ]
 
+HttpsCert = Annotated[
+    Path | None,
+    typer.Option("--tls-cert", metavar="FILE", help="Serve HTTPS with this certificate (PEM).", show_default=False),
+]
+HttpsKey = Annotated[
+    Path | None, typer.Option("--tls-key", metavar="FILE", help="The key of that certificate.", show_default=False)
+]
+
 
 class Gateways:
     """``count`` gateways on ``port`` and those after it, or on free ones (0); their files stand in ``place``.
@@ -66,6 +74,8 @@ class Gateways:
         listen = ["--listen", listening.host, "--port", str(listening.port)]
         listen += [f"--allow-host={host}" for host in listening.hosts]
         listen += [f"--cors-origin={origin}" for origin in listening.cors_origins]
+        if listening.tls_certificate is not None and listening.tls_key is not None:
+            listen += [f"--tls-cert={listening.tls_certificate}", f"--tls-key={listening.tls_key}"]
         if listening.jaeger_url:
             listen.append(f"--jaeger-url={listening.jaeger_url}")
         return ["gateway", "--name", name, *listen, "--ready-file", str(self.file(name))]

@@ -58,12 +58,30 @@ def settings(
     memory_bytes_max: Annotated[int, typer.Option("--memory-bytes-max", min=1, help="For streams in memory.")] = (
         512 * 2**20
     ),
+    tls_cert: Annotated[
+        Path | None, typer.Option("--tls-cert", metavar="FILE", help="Its certificate, PEM with its chain: TLS.")
+    ] = None,
+    tls_key: Annotated[Path | None, typer.Option("--tls-key", metavar="FILE", help="Its key.")] = None,
+    tls_client_ca: Annotated[
+        Path | None,
+        typer.Option("--tls-client-ca", metavar="FILE", help="Clients show a certificate that this CA signed."),
+    ] = None,
+    neighbour_ca: Annotated[
+        Path | None,
+        typer.Option("--neighbour-ca", metavar="FILE", help="TLS between servers, whose certificates this CA signed."),
+    ] = None,
+    websocket_port: Annotated[
+        int, typer.Option("--websocket-port", min=0, max=65535, help="For clients over websockets, as 443; 0: none.")
+    ] = 0,
+    websocket_plain: Annotated[
+        bool, typer.Option("--websocket-plain", help="Websockets without TLS, behind a proxy that has it.")
+    ] = False,
 ) -> None:
     """Write settings files for nats-server, complete and with reasons, and say how to start and use it."""
     from fedbus.bus.embedded import BrokerSettings
     from fedbus.cli import brokers
 
-    ports = brokers.Ports(client_port, route_port, leaf_port)
+    ports = brokers.Ports(client_port, route_port, leaf_port, websocket_port)
     nodes = brokers.read_nodes(node or [], ports)
     if kind is not Kind.CLUSTER and len(nodes) != 1:
         raise ConfigError(f"--kind {kind.value} is one server: give one --node NAME=HOST, not {len(nodes)}")
@@ -71,7 +89,14 @@ def settings(
         raise ConfigError("--hub is for --kind leaf")
     if leaves and kind is Kind.LEAF:
         raise ConfigError("--leaves is for single and cluster: a leaf has no leaves of its own")
-    limits = BrokerSettings(domain=domain, file_bytes_max=file_bytes_max, memory_bytes_max=memory_bytes_max)
+    limits = brokers.Encryption(tls_cert, tls_key, tls_client_ca, neighbour_ca).of(
+        BrokerSettings(
+            domain=domain,
+            file_bytes_max=file_bytes_max,
+            memory_bytes_max=memory_bytes_max,
+            websocket_plain=websocket_plain,
+        )
+    )
     if kind is Kind.CLUSTER:
         described = brokers.cluster(nodes, limits, cluster_name, leaves=leaves)
     elif kind is Kind.SINGLE:
@@ -80,7 +105,7 @@ def settings(
         described = [brokers.leaf(nodes[0], limits, hub or (), leaf_port)]
     for name, path in brokers.write(out, nodes, described, store).items():
         print(f"{path}  start it where {name} is: nats-server --config {path.name}")
-    url = ",".join(each.url for each in nodes)
+    url = ",".join(each.url if tls_cert is None else each.url.replace("nats://", "tls://") for each in nodes)
     if kind is Kind.LEAF:
         print(f"next:  fedbus combiner --name NAME --nats {url}")
     else:

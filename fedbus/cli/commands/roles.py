@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from fedbus.cli.environment import URL, Credentials, Keys, LogLevel, Nats, Store, Workspace, host_name
-from fedbus.cli.gateways import AllowHost, CorsOrigin, JaegerUrl
+from fedbus.cli.gateways import AllowHost, CorsOrigin, HttpsCert, HttpsKey, JaegerUrl
 from fedbus.cli.keeping import PlacementCluster, PlacementTags, Replicas, placement_of
 from fedbus.cli.observing import (
     LogFile,
@@ -133,6 +133,8 @@ def gateway(
     allow_host: AllowHost = None,
     cors_origin: CorsOrigin = None,
     jaeger_url: JaegerUrl = "",
+    tls_cert: HttpsCert = None,
+    tls_key: HttpsKey = None,
     body_max: Annotated[
         int,
         typer.Option(
@@ -173,6 +175,8 @@ def gateway(
         hosts=tuple(allow_host or ()),
         cors_origins=tuple(cors_origin or ()),
         jaeger_url=jaeger_url,
+        tls_certificate=tls_cert,
+        tls_key=tls_key,
         body_bytes_max=body_max,
         rate_per_s=rate,
         burst=burst,
