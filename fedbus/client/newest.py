@@ -13,6 +13,7 @@ import asyncio
 from dataclasses import dataclass
 
 from fedbus.client.app import Model
+from fedbus.errors import BadMessage
 from fedbus.store.models import ModelStore, Reading, StoredModel
 from fedbus.tensors import Manifest
 from fedbus.tensors.spare import Spare
@@ -43,19 +44,25 @@ class NewestModel:
         self.spare = Spare()
         self._lock = asyncio.Lock()
 
-    async def fetch(self, store: ModelStore, blob: str, version: str, *, aside: bool = False) -> Fetched:
+    async def fetch(
+        self, store: ModelStore, blob: str, version: str, *, aside: bool = False, digest: str = ""
+    ) -> Fetched:
         """Return a model, from memory when it is held; errors as in `ModelStore.read`.
 
-        ``aside``: `model` stays what it was.
+        ``aside``: `model` stays what it was. ``digest``: the one that it must have, `BadMessage` where it has another;
+        nothing of that is fetched.
         """
         async with self._lock:
             if self._held is not None and self._stored is not None and self._blob == blob:
+                _check_digest(version, self._stored.manifest.digest, digest)
                 self.model = self.model if aside else self._held
                 return Fetched(self._held, self._stored.manifest, 0)
             reading = self._reading
             if reading is None or reading.blob != blob:
                 self._reading = None  # before the next takes memory
-                reading = self._reading = await store.begin(blob, self._stored, self.spare)
+                reading = await store.begin(blob, self._stored, self.spare)
+                self._reading = reading
+            _check_digest(version, reading.manifest.digest, digest)
             stored = await store.finish(reading)
             self._reading = None
             if self._stored is not None:
@@ -64,3 +71,8 @@ class NewestModel:
             self._blob, self._stored = blob, stored
             self.model = self.model if aside else self._held
             return Fetched(self._held, stored.manifest, stored.fetched_bytes)
+
+
+def _check_digest(version: str, found: str, wanted: str) -> None:
+    if wanted and found != wanted:
+        raise BadMessage(f"model {version}: its workspace has signed the digest {wanted}, the broker has {found}")

@@ -11,9 +11,13 @@ import logging
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 
+from fedbus.access.signing import ModelSigner
 from fedbus.bus.base import Bus
+from fedbus.bus.patience import patiently
 from fedbus.errors import BadMessage, BusDenied, BusFull, BusUnavailable, Conflict, NotFound
+from fedbus.messages.envelope import decode
 from fedbus.messages.records import ModelPublished
+from fedbus.messages.registry import IMPORTED
 from fedbus.messages.subjects import Subjects
 from fedbus.store.models import ModelStore
 from fedbus.store.registry import RegistryStore
@@ -49,8 +53,10 @@ class Chores:
         models: ModelStore,
         registry: RegistryStore,
         is_used: Callable[[str], bool] = lambda _: False,
+        signer: ModelSigner | None = None,
     ) -> None:
-        """``is_used``: whether a session under way asks clients for a blob."""
+        """``is_used``: whether a session under way asks clients for a blob. ``signer``: signs what is published."""
+        self._signer = signer
         self._bus = bus
         self._subjects = subjects
         self._models = models
@@ -65,7 +71,33 @@ class Chores:
 
     def enter(self, model: ModelPublished) -> None:
         """Enter a published version into the catalogue."""
-        self._put(f"{model.version} enters the catalogue", lambda: self._models.enter(model))
+        signed = self._signed(model)
+        self._put(f"{model.version} enters the catalogue", lambda: self._models.enter(signed))
+
+    def _signed(self, model: ModelPublished) -> ModelPublished:
+        if self._signer is None:
+            return model
+        return model.model_copy(update={"signature": self._signer.sign(model.version, model.digest).hex()})
+
+    async def sign_all(self) -> None:
+        """Sign what others enter into the catalogue: versions that people bring in; runs until cancelled."""
+        if self._signer is None:
+            return
+        stream, pattern = self._subjects.stream("model"), self._subjects.model()
+        entries = await patiently(self._bus, lambda: self._bus.follow(stream, pattern), tries_max=None)
+        try:
+            async for message in entries:
+                try:
+                    entry = decode(message.data, message.subject).body
+                except BadMessage as error:
+                    log.warning("an entry of the catalogue is not signed: %s", error)
+                    continue
+                if not isinstance(entry, ModelPublished) or entry.session != IMPORTED:
+                    continue  # versions of sessions are entered here, by what their journals say
+                if not entry.signature and not entry.removed_at:
+                    self.enter(entry)
+        finally:
+            await entries.close()
 
     def discard(self, blob: str) -> None:
         """Remove a blob that nobody needs any more."""
@@ -80,7 +112,7 @@ class Chores:
             log.info("version %s stays until it is collected: another session evaluates it", model.version)
             return
         try:
-            why = await self._removal.expire(model, "its session keeps the newest versions only")
+            why = await self._removal.expire(self._signed(model), "its session keeps the newest versions only")
         except NOT_NOW as error:
             log.warning("version %s stays until it is collected: %s", model.version, error)
             return

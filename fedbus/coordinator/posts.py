@@ -79,6 +79,7 @@ def _train(state: SessionState, current: RoundState, client: str) -> Train:
         stale_max=state.stale_max,
         stale_weight=1.0 if state.plan.stale else state.config.stale_weight,
         encoding=state.plan.encoding,
+        digest=current.digest,
     )
 
 
@@ -94,6 +95,7 @@ def _evaluate(state: SessionState, client: str) -> Evaluate:
         deadline_at=evaluation.deadline_at,
         queries=state.config.queries,
         aside=not state.config.rounds,
+        digest=evaluation.digest,
     )
 
 

@@ -53,6 +53,7 @@ class RoundState:
     deadline_at: float
     opened_at: float
     traceparent: str
+    digest: str = ""
     shards: tuple[str, ...] = ()
     shared_out: int = 0
     accepted: dict[str, AcceptedUpdate] = field(default_factory=dict)
@@ -94,6 +95,7 @@ class EvaluationState:
     clients: dict[str, None]
     deadline_at: float
     opened_at: float
+    digest: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,6 +252,11 @@ def _hold(state: SessionState, model: records.ModelPublished) -> None:
         state.expired = tuple(one for one in older if one.blob != best)
 
 
+def _digest(state: SessionState, blob: str) -> str:
+    """Return the digest of the version that is gone on from; '' of another, which no release of ours asks for."""
+    return state.digest if state.blob == blob else ""
+
+
 def _opened(state: SessionState, record: records.RoundOpened, at: float) -> None:
     assert state.phase is Phase.GATHERING and record.round == state.rounds_closed + 1
     assert record.attempt > state.attempt
@@ -267,6 +274,7 @@ def _opened(state: SessionState, record: records.RoundOpened, at: float) -> None
         deadline_at=record.deadline_at,
         opened_at=at,
         traceparent=record.traceparent,
+        digest=_digest(state, record.blob),
         shards=record.shards,
     )
     state.asked |= dict.fromkeys(record.clients)
@@ -359,8 +367,9 @@ def _evaluation(state: SessionState, record: records.EvaluationOpened, at: float
     assert state.phase is Phase.GATHERING
     state.phase = Phase.EVALUATING
     state.evaluation = EvaluationState(
-        record.round, record.version, record.blob, dict.fromkeys(record.clients), record.deadline_at, opened_at=at
-    )
+        record.round, record.version, record.blob, dict.fromkeys(record.clients), record.deadline_at, opened_at=at,
+        digest=_digest(state, record.blob),
+    )  # fmt: skip
     state.asked |= state.evaluation.clients
 
 

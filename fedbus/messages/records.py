@@ -207,6 +207,8 @@ class ModelPublished(Body):
     """A version exists: its blob was stored before this was written.
 
     ``removed_at``: when its arrays were removed, 0 while they are kept, and why; only the catalogue says so.
+    ``signature``: of version and digest, in hexadecimal, by the key of a secured workspace; only
+    the catalogue has it, for what the journal says follows from decisions alone.
     """
 
     round: Count
@@ -219,6 +221,7 @@ class ModelPublished(Body):
     at: Number = 0.0
     removed_at: Number = 0.0
     removed_why: Annotated[str, Said, Field(max_length=REMOVED_CHARS_MAX)] = ""
+    signature: Annotated[str, Field(pattern=r"^([0-9a-f]{128})?$")] = ""
 
 
 class RoundClosed(Body):

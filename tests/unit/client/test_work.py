@@ -26,6 +26,7 @@ from fedbus.messages.tasks import Evaluate, Train
 from fedbus.telemetry import Telemetry
 from fedbus.tensors import Manifest
 from fedbus.testing.loop import run_virtual
+from fedbus.testing.members import Workspace
 from fedbus.together import together
 from fedbus.workers import Inline, Threads
 
@@ -40,10 +41,12 @@ class Newest:
         self.model = model
         self.pause_s = pause_s
         self.asked = []
+        self.digests = []
 
-    async def fetch(self, store, blob, version, *, aside=False):
+    async def fetch(self, store, blob, version, *, aside=False, digest=""):
         """As `NewestModel.fetch`; the first time a blob is asked for it travels."""
         self.asked.append(blob)
+        self.digests.append(digest)
         await asyncio.sleep(self.pause_s)
         if self.error is not None:
             raise self.error
@@ -54,7 +57,7 @@ class Newest:
 class Shop:
     """A workshop, and what it has told; every event is taken in at once, as the hub does."""
 
-    def __init__(self, app, *, newest=None, workers=None, under_way=None, traces=None):
+    def __init__(self, app, *, newest=None, workers=None, under_way=None, traces=None, models=None):
         self.told = []
         self.points = []
         self.shelf = Shelf()
@@ -69,6 +72,7 @@ class Shop:
             thread=workers,
             traces=traces or Telemetry.off(),
             crash=self.points.append,
+            models=models,
         )
         self.workshop = Workshop(app, means, self._tell, under_way or (lambda _: 0))
         self.group = None
@@ -156,6 +160,32 @@ def test_what_was_made_comes_back_with_its_update():
     assert (first.held.weight, first.held.metrics) == (2.0, {"loss": 0.5})
     assert measured.event == Measured(1, "s-1", 3.0, {"sum": 6.0}, 0) and measured.held is None
     assert shop.points == [Point.UPDATE_MADE] * 2 and shop.shelf.memory_bytes == 32
+
+
+def test_a_model_is_loaded_only_where_its_workspace_has_signed_it():
+    """Signed as it stands in the task it is fetched under its digest; else nothing is, and the reason says why."""
+    members = Workspace("default")
+    signer, models = members.signing("coordinator", "co").model_signer, members.signing("client", "c").models
+    digest = "ab" * 32
+    good = {"digest": digest, "signature": signer.sign("s-0", digest)}
+    told = {
+        "good": good,
+        "bare": {},
+        "other": {**good, "digest": "cd" * 32},
+        "forged": {**good, "signature": bytes(64)},
+        "older": {**good, "signature": signer.sign("s-1", digest)},
+    }
+    shop = Shop(shifting(), models=models)
+    jobs = [training(client) for client in told]
+    for job in jobs:
+        job.task = job.task.model_copy(update=told[job.client] | {"blob": f"b-{job.client}"})
+    run_virtual(shop.run(*jobs))
+    assert shop.newest.asked == ["b-good"] and shop.newest.digests == [digest]
+    assert [kind for kind in shop.kinds() if kind[1] is Trained] == [("good", Trained)]
+    failed = {made.job.client: made.event for made in shop.told if isinstance(made.event, WorkFailed)}
+    assert set(failed) == {"bare", "other", "forged", "older"} and {one.stage for one in failed.values()} == {"fetch"}
+    assert "is not signed, and workspace default signs what it publishes" in failed["bare"].reason
+    assert all("its signature is not one by the key" in failed[name].reason for name in ("other", "forged", "older"))
 
 
 def test_one_who_fails_disturbs_nobody(caplog):

@@ -165,6 +165,24 @@ def test_a_client_resumes_what_it_gave_up():
     with_store(main)
 
 
+def test_a_model_with_another_digest_than_was_signed_is_not_fetched():
+    """No chunk of it travels, whether it is new, begun or held; under the right digest it comes."""
+
+    async def main(bus, store):
+        await store.put("v1", model(1), 64)
+        newest, right = NewestModel(), model_digest(model(1))
+        for _ in range(2):
+            with pytest.raises(BadMessage, match=f"signed the digest 0000.*the broker has {right}"):
+                await newest.fetch(store, "v1", "1", digest="0" * 64)
+        assert bus.chunks() == [] and newest.model is None
+        await newest.fetch(store, "v1", "1", digest=right)
+        with pytest.raises(BadMessage, match="signed the digest 0000"):
+            await newest.fetch(store, "v1", "1", digest="0" * 64)
+        assert newest.model.version == "1"
+
+    with_store(main)
+
+
 @pytest.mark.parametrize("kept", [False, True])
 def test_the_next_model_is_written_over_one_that_nobody_looks_at(kept):
     """The third version lies where the first did, unless an app still has that: then nothing of it changes."""
