@@ -124,7 +124,7 @@ def find(
     return Path(entries[0].credentials) if entries else None
 
 
-def keys_at(url: str, workspace: str, *, home: Path | None = None) -> Path | None:
+def keys_at(url: str, workspace: str | None = None, *, home: Path | None = None) -> Path | None:
     """Return the keys directory of the broker's authority, where that is on this machine and ours to read."""
     for entry in known_at(url, workspace, home=home):
         if entry.keys and os.access(entry.keys, os.R_OK | os.X_OK):
@@ -132,7 +132,7 @@ def keys_at(url: str, workspace: str, *, home: Path | None = None) -> Path | Non
     return None
 
 
-def known_at(url: str, workspace: str, *, home: Path | None = None) -> list[Entry]:
+def known_at(url: str, workspace: str | None, *, home: Path | None = None) -> list[Entry]:
     """Return what is known of a workspace at a broker's address(es), the newest first, as far as its files exist."""
     addresses = addresses_of(url)
     return [

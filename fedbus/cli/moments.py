@@ -1,4 +1,4 @@
-"""Moments on the command line: ``2026-05-01T12:30``, or how long ago: ``90s``, ``10m``, ``2h``, ``3d``."""
+"""Moments on the command line: ``2026-05-01T12:30``, or how long ago: ``90s``, ``10m``, ``2h``, ``3d``; and spans."""
 
 from __future__ import annotations
 
@@ -25,3 +25,13 @@ def moment_of(text: str, now: Callable[[], float] = time.time) -> float:
         raise typer.BadParameter(
             f"expected 2026-05-01T12:30, or how long ago as 90s, 10m, 2h, 3d, got {text!r}"
         ) from error
+
+
+def seconds_of(text: str | float) -> float:
+    """Return the seconds that a span of time means: ``90s``, ``10m``, ``2h``, ``3d``; 0 is without an end."""
+    match = _AGO.fullmatch(str(text).strip())
+    if match:
+        return float(int(match[1]) * UNITS_S[match[2]])
+    if str(text).strip() in ("0", "0.0"):
+        return 0.0
+    raise typer.BadParameter(f"expected a span of time such as 90s, 10m, 2h or 3d, or 0, got {text!r}")

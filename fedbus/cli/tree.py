@@ -28,7 +28,10 @@ from fedbus.cli.commands import (
     doctor,
     evaluate,
     event,
+    join,
+    member,
     model,
+    person,
     plan,
     retention,
     roles,
@@ -37,9 +40,11 @@ from fedbus.cli.commands import (
     simulate,
     stage,
     strategy,
+    token,
     top,
     track,
     up,
+    workspace,
 )
 from fedbus.cli.environment import TlsCa, TlsCert, TlsKey, choose_home, choose_tls
 from fedbus.cli.running import INTERRUPTED
@@ -86,6 +91,11 @@ app.command("up")(up.up)
 app.command("coordinator")(roles.coordinator)
 app.command("combiner")(roles.combiner)
 app.command("gateway")(roles.gateway)
+app.command("join")(join.join)
+app.add_typer(workspace.app, name="workspace")
+app.add_typer(token.app, name="token")
+app.add_typer(member.app, name="member")
+app.add_typer(person.app, name="person")
 app.add_typer(broker.app, name="broker")
 app.add_typer(certs.app, name="certs")
 app.add_typer(client.app, name="client")

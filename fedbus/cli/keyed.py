@@ -1,0 +1,107 @@
+"""What only who has the keys of a broker can do: make workspaces, and credentials without a token."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from fedbus.access import known
+from fedbus.access.authority import Authority
+from fedbus.access.credentials import Credentials, write_credentials
+from fedbus.access.local import credentials_dir, enlist
+from fedbus.bus.nats import connect
+from fedbus.cli.identities import user_name
+from fedbus.cli.output import print_json, print_table
+from fedbus.errors import BusError, ConfigError
+from fedbus.messages.ids import check_name
+from fedbus.messages.subjects import Subjects
+from fedbus.store.streams import ensure_streams
+
+
+async def authority_of(keys: Path | None, url: str) -> Authority:
+    """Take the keys of a directory, else those that are remembered of a broker here; `ConfigError` where none are."""
+    return await asyncio.to_thread(_authority, keys, url)
+
+
+def _authority(keys: Path | None, url: str) -> Authority:
+    found = keys or known.keys_at(url)
+    if found is None:
+        raise ConfigError(
+            f"the keys of the broker at {url} are not known here: --keys DIR, on the machine that has them"
+        )
+    if keys is not None and not keys.is_dir():
+        raise ConfigError(f"{keys}: there is no such directory; `fedbus up` makes keys in its data directory")
+    return Authority.open(found)
+
+
+async def create_workspace(keys: Path | None, name: str, url: str, *, json: bool) -> None:
+    """Make a workspace, tell the broker, make its streams, and credentials of an admin for whoever runs this."""
+    check_name("workspace", name)
+    authority = await authority_of(keys, url)
+    if name in authority.workspaces:
+        raise ConfigError(f"workspace {name} is there already: fedbus workspace show --workspace {name}")
+    await asyncio.to_thread(authority.create_workspace, name)
+    await authority.push(name, url)
+    urls = tuple(part.strip() for part in url.split(","))
+    admin = await asyncio.to_thread(authority.issue, name, "admin", user_name(), urls)
+    path = credentials_dir(authority.directory, name) / f"admin.{admin.name}.creds"
+    await asyncio.to_thread(write_credentials, path, admin)
+    await asyncio.to_thread(known.remember, url, name, path, keys=authority.directory)
+    async with await connect(url, name=f"admin-{admin.name}", credentials=path) as bus:
+        await ensure_streams(bus, Subjects(name))
+        await enlist(bus, admin, by=f"admin/{admin.name}")
+    if json:
+        print_json({"workspace": name, "keys": str(authority.directory), "credentials": str(path)})
+        return
+    print(f"workspace {name} is there; you are its admin {admin.name}: {path}")
+    print("it needs a coordinator, a combiner and a gateway, each with credentials, the gateway with the keys:")
+    at = f"--workspace {name} --keys {authority.directory}"
+    print(f"  fedbus member issue coordinator --role coordinator {at} --out FILE")
+    print(f"  fedbus coordinator --workspace {name} --credentials FILE")
+    print(f"  fedbus gateway --workspace {name} --credentials FILE --keys {authority.directory}")
+
+
+async def list_workspaces(keys: Path | None, url: str, *, json: bool) -> None:
+    """Print the workspaces that there are keys for."""
+    authority = await authority_of(keys, url)
+    names = authority.workspaces
+    if json:
+        print_json(names)
+        return
+    rows = [(name, authority.trust(name).account) for name in names]
+    print_table(("workspace", "account"), rows, empty="no workspaces yet; fedbus workspace create NAME makes one")
+
+
+async def issue(
+    keys: Path | None, workspace: str, role: str, name: str, urls: tuple[str, ...], out: Path, *, json: bool
+) -> None:
+    """Make credentials, and write on the board of members who got them, where the broker can be reached."""
+    if keys is None:
+        raise ConfigError("credentials are made with the workspace's keys: --keys DIR")
+    check_name("name", name)
+    authority = await authority_of(keys, "")
+    made = await asyncio.to_thread(authority.issue, workspace, role, name, urls)
+    await asyncio.to_thread(_write_new, out, made)
+    listed = False
+    if urls:
+        writer = await asyncio.to_thread(authority.issue, workspace, "admin", user_name(), urls)
+        temporary = out.with_name(f".{out.name}.admin")
+        await asyncio.to_thread(write_credentials, temporary, writer)
+        try:
+            async with await connect(",".join(urls), name="issue", credentials=temporary) as bus:
+                await enlist(bus, made, by=f"admin/{writer.name}")
+            listed = True
+        except BusError:
+            listed = False  # a broker that is not there yet is told by whoever starts it
+        finally:
+            temporary.unlink(missing_ok=True)
+    if json:
+        print_json({"workspace": workspace, "role": role, "name": name, "credentials": str(out), "listed": listed})
+    else:
+        print(f"{out}: credentials of {role} {name} in workspace {workspace}; whoever has the file is it")
+
+
+def _write_new(out: Path, made: Credentials) -> None:
+    if out.exists():
+        raise ConfigError(f"{out}: there already, and not written over: remove it, or choose another --out")
+    write_credentials(out, made)
