@@ -62,6 +62,12 @@ def settings_of(names):
 
 
 @pytest.fixture
+def described():
+    """The settings of three nodes by their names, on ports that are free."""
+    return settings_of(["n1", "n2", "n3"])
+
+
+@pytest.fixture
 async def engine(tmp_path):
     """Three nodes, and a leaf that may reach each of them; JetStream answers at all four."""
     described = settings_of(["n1", "n2", "n3"])
