@@ -209,7 +209,7 @@ class Bus(Protocol):
         ...
 
     async def last(self, stream: str, subject: str, *, deadline_s: float = 10.0) -> Message | None:
-        """Return the newest message of one subject (no wildcards), or None when there is none."""
+        """Return the newest message of a subject, or of all that a pattern matches; None when there is none."""
         ...
 
     async def at(self, stream: str, sequence: int, *, deadline_s: float = 10.0) -> Message | None:

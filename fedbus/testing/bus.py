@@ -390,6 +390,10 @@ async def _reading(world: _World) -> None:
     found_last = (last.subject, last.data, last.sequence, dict(last.headers))
     _same(found_last, (world.at("m.a"), b"4", 4, {"n": "4"}), "newest")
     _same(await bus.last(world.stream, world.at("m.none")), None, "newest of a subject without messages")
+    for pattern, sequence in (("m.*", 4), ("*.a", 5), (">", 5), ("m.b", 2)):
+        newest = await bus.last(world.stream, world.at(pattern))
+        _same(newest and newest.sequence, sequence, f"newest of all that {pattern!r} matches")
+    _same(await bus.last(world.stream, world.at("none.*")), None, "newest of a pattern without messages")
     found = await bus.newest(world.stream, world.at("m.*"))
     wanted = [(world.at(s), n, b"%d" % n) for s, n in (("m.b", 2), ("m.c", 3), ("m.a", 4))]
     _same([(m.subject, m.sequence, m.data) for m in found], wanted, "newest of each")

@@ -253,8 +253,8 @@ class MemoryBus:
         return await self._on_stream(stream, deadline_s, store, what, len(message.data), broker.disk_s())
 
     async def last(self, stream: str, subject: str, *, deadline_s: float = 10.0) -> Message | None:
-        """Return the newest message of one subject."""
-        check_subject(subject)
+        """Return the newest message of one subject, or of all that a pattern matches."""
+        check_pattern(subject)
         found = await self._on_stream(stream, deadline_s, lambda held: held.last(subject), f"last {subject}")
         self.bytes_in += len(found.data) if found else 0
         return found

@@ -93,7 +93,7 @@ class MemoryStream:
 
     def _check_expected(self, subject: str, expected: Expected, last: int) -> None:
         if expected.pattern is not None:
-            last = max((next(reversed(self._subjects[s])) for s in self._matching(expected.pattern)), default=0)
+            last = self._last(expected.pattern)
         if expected.last != last:
             what = expected.pattern or subject
             raise Conflict(f"{what}: expected last sequence {expected.last}, it is {last}: read again, then decide")
@@ -163,9 +163,12 @@ class MemoryStream:
         self.last_sequence = sequence - 1
 
     def last(self, subject: str) -> Message | None:
-        """Return the newest message of a subject."""
-        sequence = next(reversed(self._subjects.get(subject, OrderedDict())), 0)
-        return self._messages.get(sequence)
+        """Return the newest message of a subject, or of a pattern."""
+        return self._messages.get(self._last(subject))
+
+    def _last(self, pattern: str) -> int:
+        """Return the last sequence of a subject, or of a pattern; 0 where there is none."""
+        return max((next(reversed(self._subjects[subject])) for subject in self._matching(pattern)), default=0)
 
     def newest(self, pattern: str) -> list[Message]:
         """Return the newest of each subject, in order of sequence."""

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
@@ -247,9 +248,7 @@ class NatsBus:
         except Conflict:
             # The broker compares sequences before it knows a repeat: was it our own first that we lost against? Of an
             # ``expected_of`` others may have written since: what is stored of ours is stored.
-            newest = await self._on_stream(
-                stream, deadline_s, lambda left_s: self._jetstream.last_of_leader(stream, subject, left_s)
-            )
+            newest = await self._on_stream(stream, deadline_s, partial(self._newest_of_leader, stream, subject))
             if newest is None or newest[1] != identity:
                 raise
             sequence = newest[0].sequence
@@ -257,13 +256,19 @@ class NatsBus:
         return sequence
 
     async def last(self, stream: str, subject: str, *, deadline_s: float = 10.0) -> Message | None:
-        """Return the newest message of one subject."""
-        check_subject(subject)
+        """Return the newest message of one subject, or of all that a pattern matches."""
+        check_pattern(subject)
         found = await self._newest(stream, subject, deadline_s)
         if found is None:
             return None
         self.bytes_in += len(found[0].data)
         return found[0]
+
+    async def _newest_of_leader(self, stream: str, subject: str, left_s: float) -> tuple[Message, str] | None:
+        try:
+            return await self._jetstream.last_of_leader(stream, subject, left_s)
+        except BusDenied:  # who may only get what it can name has to believe a replica
+            return await self._jetstream.last(stream, subject, left_s)
 
     async def _newest(self, stream: str, subject: str, deadline_s: float) -> tuple[Message, str] | None:
         return await self._on_stream(stream, deadline_s, lambda left_s: self._jetstream.last(stream, subject, left_s))
