@@ -94,7 +94,8 @@ class Authority:
         check_name("workspace", workspace)
         place = self._place(workspace)
         with self._guarded():
-            place.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for directory in (place.parent, place):  # each by itself: parents that mkdir makes do not have its mode
+                directory.mkdir(mode=0o700, exist_ok=True)
             kept = {f"{role}.nk": Key.new("account").seed for role in ROLES}
             kept |= {"model.nk": Key.new().seed, "seal.key": secrets.token_hex(32), "login.key": secrets.token_hex(32)}
             for name, secret in kept.items():

@@ -1,0 +1,143 @@
+"""An operator's keys: made once, kept from others' eyes, and what follows from them."""
+
+from __future__ import annotations
+
+import stat
+import threading
+
+import pytest
+
+from fedbus.access import authority as module
+from fedbus.access.authority import Authority
+from fedbus.access.claims import read_claims, read_user
+from fedbus.access.keys import Key
+from fedbus.access.permissions import ROLES, template
+from fedbus.errors import ConfigError
+
+
+@pytest.fixture
+def keys(tmp_path):
+    """An operator with one workspace."""
+    made = Authority.open(tmp_path / "keys")
+    made.create_workspace("w")
+    return made
+
+
+def test_nobody_else_may_look_into_it(keys):
+    """Directories 0700, files 0600, every one of them."""
+    paths = list(keys.directory.rglob("*"))
+    assert len(paths) > 15
+    assert stat.S_IMODE(keys.directory.stat().st_mode) == 0o700
+    assert {stat.S_IMODE(path.stat().st_mode) for path in paths if path.is_file()} == {0o600}
+    assert {stat.S_IMODE(path.stat().st_mode) for path in paths if path.is_dir()} == {0o700}
+
+
+def test_opening_it_again_changes_nothing(keys):
+    """Neither keys nor secrets: members that were signed in stay so."""
+    before = {path: path.read_bytes() for path in keys.directory.rglob("*") if path.is_file()}
+    again = Authority.open(keys.directory)
+    again.create_workspace("w")
+    assert {path: path.read_bytes() for path in keys.directory.rglob("*") if path.is_file()} == before
+    assert again.trust("w") == keys.trust("w")
+
+
+def test_no_secret_stands_twice(tmp_path):
+    """Two operators, and two workspaces of one, share none."""
+    seen = []
+    for place in ("a", "b"):
+        made = Authority.open(tmp_path / place)
+        for workspace in ("v", "w"):
+            made.create_workspace(workspace)
+        seen += [path.read_text() for path in made.directory.rglob("*.nk")]
+        seen += [path.read_text() for path in made.directory.rglob("*.key")]
+    assert len(set(seen)) == len(seen) > 50
+
+
+def test_a_member_is_signed_by_its_roles_key(keys):
+    """What is issued reads as that member with the workspace's trust, and has the secrets of its role only."""
+    trust = keys.trust("w", ("nats://b:1",), "PEM")
+    for role in ROLES:
+        if role in ("joiner", "probe"):
+            continue
+        issued = keys.issue("w", role, "n", ("nats://b:1",), "PEM", expires_at=2e9)
+        found = read_user(issued.jwt, trust.signers)
+        assert (found.workspace, found.role, found.name, found.expires_at) == ("w", role, "n", 2e9)
+        assert issued.trust == trust
+    assert dict(keys.issue("w", "client", "n").secrets) == {}
+    assert "seal" in keys.issue("w", "engineer", "n").secrets
+    assert "model" not in keys.issue("w", "engineer", "n").secrets
+
+
+def test_the_account_says_what_each_role_may_do(keys):
+    """One scoped signing key a role, with the table's template and nothing that is empty, which would mean all."""
+    nats = read_claims(keys.account_jwt("w"))["nats"]
+    found = {scope["role"]: scope["template"] for scope in nats["signing_keys"]}
+    assert set(found) == set(ROLES)
+    for role, made in found.items():
+        assert made["pub"] == {"allow": list(template(role, "w").publish)}
+        assert made["sub"] == {"allow": list(template(role, "w").subscribe)}
+        assert made["pub"]["allow"] and made["sub"]["allow"]
+
+
+def test_a_revocation_lasts_and_a_later_jwt_is_good(keys, monkeypatch):
+    """Up to its time nothing of the key counts; what is signed then is dated behind it, even in the same second."""
+    key = Key.new().public
+    monkeypatch.setattr(module.time, "time", lambda: 1000.4)
+    assert keys.revoke("w", {key: 1000.4})
+    assert not keys.revoke("w", {key: 1000.9}), "the same second is no news"
+    assert not keys.revoke("w", {key: 900.0}), "an earlier one takes nothing back"
+    again = Authority.open(keys.directory)
+    assert again.revoked("w") == {key: 1000.0}
+    assert read_claims(again.account_jwt("w"))["nats"]["revocations"] == {key: 1000}
+    assert read_claims(again.sign("w", "client", "c", key))["iat"] > 1000
+
+
+def test_two_who_revoke_at_once_both_do(keys):
+    """Reading, changing and writing are one step, whoever else does it."""
+    others = [Key.new().public for _ in range(12)]
+
+    def revoke(key):
+        Authority.open(keys.directory).revoke("w", {key: 5.0})
+
+    threads = [threading.Thread(target=revoke, args=(key,)) for key in others]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert keys.revoked("w") == dict.fromkeys(others, 5.0)
+
+
+def test_bounds_stand_in_the_account(keys):
+    """Bytes on disk and connections; 0 takes a bound away."""
+    assert keys.set_bounds("w", bytes_max=10**9, connections_max=7)
+    assert not keys.set_bounds("w", bytes_max=10**9, connections_max=7)
+    limits = read_claims(keys.account_jwt("w"))["nats"]["limits"]
+    assert (limits["disk_storage"], limits["conn"]) == (10**9, 7)
+    keys.set_bounds("w")
+    limits = read_claims(keys.account_jwt("w"))["nats"]["limits"]
+    assert (limits["disk_storage"], limits["conn"]) == (-1, -1)
+
+
+def test_what_is_missing_is_said(tmp_path, keys):
+    """A workspace that there is not, half an operator, a role or name that cannot be."""
+    with pytest.raises(ConfigError, match="fedbus workspace create"):
+        keys.trust("elsewhere")
+    with pytest.raises(ConfigError, match="expected one of the roles"):
+        keys.sign("w", "root", "n", Key.new().public)
+    with pytest.raises(ConfigError, match="expected 1 to 64"):
+        keys.sign("w", "client", "a.b", Key.new().public)
+    with pytest.raises(ConfigError):
+        keys.create_workspace("../../escaped")
+    with pytest.raises(ConfigError, match="no workspace yet"):
+        Authority.open(tmp_path / "empty").security()
+    (keys.directory / "system.nk").unlink()
+    with pytest.raises(ConfigError, match="some of an operator's keys"):
+        Authority.open(keys.directory)
+
+
+def test_a_damaged_state_is_not_taken_for_an_empty_one(keys):
+    """Or everybody who was shut out would be let in again."""
+    keys.revoke("w", {Key.new().public: 5.0})
+    (keys.directory / "workspaces" / "w" / "state.json").write_text("{")
+    with pytest.raises(ConfigError, match="bring it back from a copy"):
+        keys.account_jwt("w")
