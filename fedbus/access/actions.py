@@ -1,15 +1,5 @@
 """What people may do at a gateway: one table of roles and actions, read by REST, the page, the command line and docs.
 
-=============  ====================================================================================================
-role           who has it
-=============  ====================================================================================================
-``admin``      runs the workspace: may do everything
-``engineer``   runs sessions and keeps models; sees who takes part, decides nothing about them
-``data-owner`` owns clients: sees how sessions stand and what her own clients gave, never those of others
-``viewer``     sees what is going on
-``auditor``    sees what is going on, who may what, and what was done by whom; changes nothing, takes no model away
-=============  ====================================================================================================
-
 Somebody may have several roles, and may do what any of them may. What is not in the table nobody may do. What
 identities may do at the broker is another table (`fedbus.access.permissions`).
 """
@@ -141,6 +131,15 @@ PERMITTED: Mapping[PersonRole, frozenset[Action]] = {
     },
 }
 """What each role may do."""
+
+ABOUT_ROLES: Mapping[PersonRole, str] = {
+    "admin": "runs the workspace: may do everything",
+    "engineer": "runs sessions and keeps models; sees who takes part, decides nothing about them",
+    "data-owner": "owns clients: sees how sessions stand, and of the clients only her own",
+    "viewer": "sees what is going on",
+    "auditor": "sees what is going on, who may what, and what was done by whom; changes nothing, takes no model away",
+}
+"""Who has each role."""
 
 ROLES: tuple[PersonRole, ...] = get_args(PersonRole)
 """All roles, from the most to the least that changes something."""

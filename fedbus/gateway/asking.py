@@ -42,6 +42,8 @@ def query_of(kind: type[BaseModel] | None, given: MultiMapping[str]) -> BaseMode
     found: dict[str, Any] = {}
     for name in dict.fromkeys(given):
         field = fields.get(name)
+        if field is None and kind is not None and kind.model_config.get("extra") == "ignore":
+            continue  # a stranger's page leads here, which adds what it likes
         if field is None:
             expected = f"expected {', '.join(fields)}" if fields else "expected none"
             raise _one_field(f"query.{name[:64]}", f"there is no such parameter; {expected}", given[name])
@@ -66,6 +68,7 @@ def is_many(annotation: Any) -> bool:  # noqa: ANN401 - whatever a field may be 
 
 
 def _one_field(where: str, problem: str, got: object) -> Refused:
+    where = shown(where)  # a name may be halves of characters, which no answer can hold
     return Refused(422, f"{where}: {problem}", errors=[FieldProblem(where=where, problem=problem, got=shown(got))])
 
 

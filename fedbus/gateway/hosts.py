@@ -42,6 +42,12 @@ class Hosts:
         return not self._is_alone and (_is_address(name) or "." not in name)
 
 
+def is_here(host: str | None) -> bool:
+    """Whether a `Host` is a name of the machine on which its browser runs: nothing sent there leaves that."""
+    found = _HOST.fullmatch(host or "")
+    return found is not None and _is_loopback(_plain(found[1]))
+
+
 def _plain(name: str) -> str:
     """Return a name as names are compared: lower case, no brackets around an address, no dot at the end."""
     return name.strip().lower().removeprefix("[").removesuffix("]").removesuffix(".")

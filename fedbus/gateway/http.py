@@ -22,7 +22,11 @@ from yarl import URL
 from fedbus.errors import BusUnavailable, FedbusError
 from fedbus.gateway.answers import answer_to
 from fedbus.gateway.asking import body_of, key_of, names_in, query_of
+from fedbus.gateway.auth import SAFE
+from fedbus.gateway.caller import CALLER
+from fedbus.gateway.deeds import OPERATION
 from fedbus.gateway.files import Files
+from fedbus.gateway.hiding import hides, without_clients
 from fedbus.gateway.hosts import Hosts
 from fedbus.gateway.limits import Rate
 from fedbus.gateway.listening import Listening
@@ -46,9 +50,6 @@ CHANGE_S_MAX = 45.0
 AWAY_S_MAX = 3.0
 """The same, of anything, while the broker is known to be away: what is known here is told at once."""
 
-SAFE = ("GET", "HEAD", "OPTIONS")
-"""Methods that change nothing."""
-
 HEADERS = {
     "Content-Security-Policy": (
         "default-src 'self'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
@@ -58,11 +59,13 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
+    "Cross-Origin-Embedder-Policy": "require-corp",
+    "Permissions-Policy": "camera=(), microphone=(), geolocation=(), payment=(), usb=(), browsing-topics=()",
 }
 """Of every answer: only what the gateway itself serves is run, shown or framed."""
 
 CORS_EXPOSED = "ETag, Location, Retry-After, X-Request-Id, Repr-Digest, Fedbus-Digest, Content-Range, Accept-Ranges"
-CORS_ASKED = "Content-Type, Idempotency-Key, If-None-Match, Last-Event-ID, Range, X-Request-Id"
+CORS_ASKED = "Authorization, Content-Type, Idempotency-Key, If-None-Match, Last-Event-ID, Range, X-Request-Id"
 CORS_METHODS = "GET, HEAD, POST, PUT, PATCH, DELETE"
 
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -118,6 +121,8 @@ def _handler(gateway: Gateway, operation: Operation) -> Next:
             request.pop(PATIENCE, None)
 
     async def handle(request: web.Request) -> web.StreamResponse:
+        request[OPERATION] = operation
+        request[CALLER] = caller = await gateway.auth.admit(request, operation)
         call = Call(
             gateway,
             request,
@@ -126,8 +131,10 @@ def _handler(gateway: Gateway, operation: Operation) -> Next:
             body=await body_of(operation, request),
             key=key_of(operation, request),
             id=request[ID],
+            caller=caller,
         )
-        return answer_to(request, operation, await operation.handler(call))
+        reply = await operation.handler(call)
+        return answer_to(request, operation, without_clients(reply) if hides(caller) else reply)
 
     return bounded
 
@@ -138,7 +145,8 @@ class _Frame:
     def __init__(self, gateway: Gateway, listening: Listening, exact: Mapping[str, tuple[str, ...]]) -> None:
         self._gateway = gateway
         self._origins = frozenset(listening.cors_origins)
-        self._hosts = Hosts(listening.host, listening.hosts)
+        public = (URL(listening.public_url).host or "",) if listening.public_url else ()
+        self._hosts = Hosts(listening.host, (*listening.hosts, *public))
         self._bytes_max = listening.body_bytes_max
         self._exact = exact
         self._rate = Rate(listening.rate_per_s, listening.burst, gateway.clock.now)
@@ -153,7 +161,7 @@ class _Frame:
             request[ID] = id_ = given if _ID.fullmatch(given) else secrets.token_hex(8)
             began = monotonic()
             with self._gateway.running():
-                response = await self._answer(request, handler)
+                response = await self._written_down(request, handler)
             self._gateway.numbers.request(request, response, monotonic() - began)
             if not response.prepared:
                 response.headers["X-Request-Id"] = id_
@@ -162,15 +170,26 @@ class _Frame:
 
         return frame
 
-    async def _answer(self, request: web.Request, handler: Next) -> web.StreamResponse:
-        """Answer a request; whatever goes wrong is a problem. The one broad ``except`` of a request is here."""
+    async def _written_down(self, request: web.Request, handler: Next) -> web.StreamResponse:
+        """Answer a request, and tell the audit what came of it: also where nobody is there any more to be answered."""
+        deeds, id_ = self._gateway.deeds, request[ID]
+        try:
+            response, reason = await self._answer(request, handler)
+        except BaseException:  # it is told, and goes on
+            deeds.gone(request, id_)
+            raise
+        await deeds.answered(request, id_, response.status, reason)
+        return response
+
+    async def _answer(self, request: web.Request, handler: Next) -> tuple[web.StreamResponse, str]:
+        """Answer a request; whatever goes wrong is a problem, with its text. The one broad ``except`` is here."""
         id_ = request[ID]
         try:
             self._check(request)
             if request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
-                return self._preflight(request)
+                return self._preflight(request), ""
             self._check_method(request)
-            return await handler(request)
+            return await handler(request), ""
         except web.HTTPRequestEntityTooLarge:
             refused = Refused(413, f"expected a body of at most {self._bytes_max} bytes")
         except web.HTTPException as error:
@@ -187,8 +206,8 @@ class _Frame:
         if BEGUN in request:  # a problem would stand in the middle of what is sent, and end it as if it were whole
             log.warning("request %s: its answer is cut off: %s", id_, refused)
             cut_off(request)
-            return request[BEGUN]
-        return problem_of(refused, id_)
+            return request[BEGUN], str(refused)
+        return problem_of(refused, id_), str(refused)
 
     def _check(self, request: web.Request) -> None:
         wait_s = self._rate.take(request.remote or "")
@@ -243,6 +262,9 @@ def _headers_of(listening: Listening) -> Callable[[web.Request, web.StreamRespon
     async def prepare(request: web.Request, response: web.StreamResponse) -> None:
         for name, value in HEADERS.items():
             response.headers.setdefault(name, value)
+        caller = request.get(CALLER)
+        if caller is not None and caller.how in ("token", "cookie"):
+            response.headers["Cache-Control"] = "no-store"  # what somebody was let see is left on no disk
         request[BEGUN] = response
         response.headers["Server"] = "fedbus"  # which versions of what are below is nobody's business
         if PATIENCE in request:

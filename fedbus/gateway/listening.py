@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
 class Listening:
     """Where a gateway listens, and what it takes.
 
-    ``host``: this machine alone, until somebody decides otherwise: there is no login. ``port`` 0: a free one.
+    ``host``: this machine alone, until somebody decides otherwise. ``port`` 0: a free one.
     ``hosts``: names under which it may be asked for, besides addresses and names of this machine
     (`fedbus.gateway.hosts`); ``*``: any. ``cors_origins``: other pages that may use it, such as
     ``https://lab.example``; none. ``body_bytes_max``: of a JSON body; settings of a session are some KB.
@@ -17,6 +18,9 @@ class Listening:
     ``burst``: of one address: a page asks some ten times a second when it opens; 0: no limit. ``drain_s``: how long
     requests that run may go on when the gateway is to end: a process manager waits ten seconds before it kills, and
     `Bye` has to be said as well. ``jaeger_url``: where the page's links to traces lead; '' where there is none.
+    ``public_url``: where browsers find it, such as ``https://fed.example``, where a proxy in front of it ends their
+    TLS; '' where they come to it directly. ``tls_certificate``, ``tls_key``: in PEM; with
+    them it serves HTTPS, and nothing else.
     """
 
     host: str = "127.0.0.1"
@@ -29,3 +33,6 @@ class Listening:
     burst: int = 400
     drain_s: float = 5.0
     jaeger_url: str = ""
+    public_url: str = ""
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None

@@ -17,6 +17,8 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode
 
 from fedbus.gateway import problems
 from fedbus.gateway.asking import is_optional
+from fedbus.gateway.auth import CSRF, SAFE
+from fedbus.gateway.cookies import SECURE
 from fedbus.gateway.operations import API, NAMES, Operation
 from fedbus.gateway.paging import Paged
 from fedbus.gateway.views import Problem
@@ -29,6 +31,7 @@ Json = dict[str, Any]
 
 EVERYWHERE: dict[int, str] = {
     400: "The request is not HTTP or JSON as it should be.",
+    401: "Nobody has said who she is, or what she said is no good (any more); `WWW-Authenticate` says how to.",
     404: "There is nothing of that name.",
     405: "That cannot be done with it; `Allow` says what can.",
     413: "The body is larger than the gateway takes.",
@@ -41,7 +44,7 @@ EVERYWHERE: dict[int, str] = {
 """Problems by status: what each means."""
 
 MORE: dict[int, str] = {
-    403: "A page of another origin may change nothing here.",
+    403: "Whoever asks lacks the `permission` (the roles of `permitted_to` have it), or asks from a page that may not.",
     408: "Nothing came of the body for a minute.",
     409: "It is in a state in which that cannot be done: `state` says in which.",
     410: "It was there, and was removed.",
@@ -56,16 +59,28 @@ HEADERS: Mapping[str, str] = {
     "ETag": "Of this answer: sent as `If-None-Match`, it is told whether anything has changed (304).",
     "Retry-After": "After how many seconds to ask again.",
     "Allow": "What can be done with this address.",
+    "WWW-Authenticate": "`Bearer`; with `error` where a token came that is no good.",
 }
 
 
-def document(operations: Iterable[Operation]) -> Json:
-    """Return the document of some operations."""
+SECURITY: Mapping[str, Json] = {
+    "bearer": {"type": "http", "scheme": "bearer", "description": "An API token, `fba_...`."},
+    "cookie": {"type": "apiKey", "in": "cookie", "name": SECURE, "description": "Of a page, after `logIn`."},
+    "csrf": {"type": "apiKey", "in": "header", "name": CSRF, "description": "With a cookie: `csrf` of `getMe`."},
+}
+"""How one says who one is. Over plain HTTP on this machine the cookie is called `fedbus_session`."""
+
+
+def document(operations: Iterable[Operation], *, is_open: bool = False) -> Json:
+    """Return the document of some operations; ``is_open``: of a gateway that asks nobody who she is."""
     found = tuple(operations)
     schemas, references = _schemas(found)
     paths: dict[str, Json] = {}
     for operation in found:
-        paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(operation, references)
+        told = _operation(operation, references)
+        if not is_open:
+            told["security"] = _security(operation)
+        paths.setdefault(operation.path, {})[operation.method.lower()] = told
     _link(found, paths)
     return {
         "openapi": "3.1.1",
@@ -80,6 +95,7 @@ def document(operations: Iterable[Operation]) -> Json:
         "tags": [{"name": name, "description": text} for name, text in TAGS.items()],
         "paths": paths,
         "components": {
+            **({} if is_open else {"securitySchemes": SECURITY}),
             "schemas": schemas,
             "headers": {name: {"description": text, "schema": {"type": "string"}} for name, text in HEADERS.items()},
             "responses": {f"Problem{status}": _problem(status, text) for status, text in (EVERYWHERE | MORE).items()},
@@ -107,6 +123,7 @@ TAGS: Mapping[str, str] = {
     "clients": "Who takes part, and what each has given.",
     "models": "Versions, their arrays, stages, and what is kept.",
     "strategies": "What sessions can be made of.",
+    "access": "Who may take part and do what, and what was done by whom.",
     "gateway": "The gateway itself.",
 }
 """Headings, and what stands below them."""
@@ -116,7 +133,9 @@ _TAG_OF = {
     **dict.fromkeys(("sessions", "events", "compare"), "sessions"),
     **dict.fromkeys(("models", "stages", "retention"), "models"),
     **dict.fromkeys(("strategies", "settings"), "strategies"),
+    **dict.fromkeys(("members", "tokens", "people", "workspace", "audit", "roles"), "access"),
     "clients": "clients",
+    **dict.fromkeys(("login", "logout", "me"), "access"),
 }
 
 
@@ -136,6 +155,8 @@ def statuses(operation: Operation) -> tuple[int, ...]:
     found = {400, 421, 422, 429, 500, 503, *operation.problems}
     if "{" in operation.path or (operation.query is not None and issubclass(operation.query, Paged)):
         found.add(404)  # there is no such page
+    if operation.needs is not None:
+        found |= {401, 403}
     if operation.method != "GET":
         found |= {403, 413}
     if operation.body is not None or operation.body_media != JSON:
@@ -188,10 +209,7 @@ def _operation(operation: Operation, references: Mapping[tuple[str, str], Json])
         "parameters": [*_names(operation), *_query(operation), *_headers(operation)],
         "responses": {str(operation.status): _answer(operation, references)},
     }
-    if operation.command:
-        found["x-fedbus-command"] = operation.command
-    if operation.python:
-        found["x-fedbus-python"] = operation.python
+    found |= _extensions(operation)
     if not found["parameters"]:
         del found["parameters"]
     if operation.body is not None:
@@ -213,6 +231,23 @@ def _operation(operation: Operation, references: Mapping[tuple[str, str], Json])
         found["responses"][str(status)] = {"$ref": f"#/components/responses/Problem{status}"}
     found["responses"] = dict(sorted(found["responses"].items()))
     return found
+
+
+def _extensions(operation: Operation) -> Json:
+    """Return who does the same elsewhere, and what is needed for it."""
+    found = {
+        "x-fedbus-command": operation.command,
+        "x-fedbus-python": operation.python,
+        "x-fedbus-needs": operation.needs.value if operation.needs is not None else "",
+    }
+    return {name: value for name, value in found.items() if value}
+
+
+def _security(operation: Operation) -> list[Json]:
+    """Return with what one may come: any of the list, with all of its entry; nothing: anybody may."""
+    if operation.needs is None:
+        return []
+    return [{"bearer": []}, {"cookie": []} if operation.method in SAFE else {"cookie": [], "csrf": []}]
 
 
 def _answer(operation: Operation, references: Mapping[tuple[str, str], Json]) -> Json:
@@ -268,6 +303,7 @@ def _problem(status: int, text: str) -> Json:
     headers = ["X-Request-Id"]
     headers += ["Retry-After"] if status in (429, 503) else []
     headers += ["Allow"] if status == 405 else []
+    headers += ["WWW-Authenticate"] if status == 401 else []
     schema = {"$ref": REF.format(model="Problem")}
     return {"description": text, "headers": _refs(*headers), "content": {problems.MEDIA: {"schema": schema}}}
 
@@ -337,7 +373,8 @@ def _headers(operation: Operation) -> Iterable[Json]:
 @cache
 def _about() -> str:
     return (
-        "Every operation has its command and its method of Python (`x-fedbus-command`, `x-fedbus-python`). Errors are "
+        "Every operation has its command and its method of Python (`x-fedbus-command`, `x-fedbus-python`), "
+        "and says which permission it needs (`x-fedbus-needs`): who has it is told by `getRoles`. Errors are "
         "`application/problem+json` (RFC 9457). Lists come by pages: `next` of one is the `cursor` of the one behind "
         "it. Times are seconds since the epoch, spans of time seconds, sizes bytes."
     )

@@ -53,6 +53,8 @@ class Refused(FedbusError):
         errors: Iterable[FieldProblem] = (),
         state: str | None = None,
         headers: Mapping[str, str] | None = None,
+        permission: str | None = None,
+        permitted_to: Iterable[str] = (),
     ) -> None:
         super().__init__(detail)
         self.status = status
@@ -60,6 +62,8 @@ class Refused(FedbusError):
         self.errors = tuple(errors)
         self.state = state
         self.headers = dict(headers or {})
+        self.permission = permission
+        self.permitted_to = tuple(permitted_to)
 
 
 STATUS: tuple[tuple[type[FedbusError], int], ...] = (
@@ -106,6 +110,8 @@ def problem_of(refused: Refused, id_: str) -> web.Response:
         instance=f"urn:fedbus:request:{id_}",
         errors=refused.errors,
         state=refused.state,
+        permission=refused.permission,
+        permitted_to=refused.permitted_to or None,
     )
     body = problem.model_dump_json(exclude_none=True).encode()
     return web.Response(body=body, status=refused.status, content_type=MEDIA, headers=refused.headers)

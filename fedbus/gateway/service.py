@@ -19,18 +19,25 @@ from typing import Any
 
 from aiohttp import web
 
+from fedbus.access.audit import Audit
+from fedbus.access.credentials import Credentials
+from fedbus.access.members import Members
+from fedbus.access.seals import seal_of
 from fedbus.bus.base import Bus
 from fedbus.clock import Clock
 from fedbus.errors import ConfigError, FedbusError
 from fedbus.exchange.spans import carry
 from fedbus.exchange.station import Station
 from fedbus.federation.service import Federation
+from fedbus.gateway.auth import Auth
 from fedbus.gateway.catalogue import Catalogue
+from fedbus.gateway.deeds import Deeds
 from fedbus.gateway.entries import Entries
 from fedbus.gateway.feed import Feed
 from fedbus.gateway.http import application
 from fedbus.gateway.listening import Listening
 from fedbus.gateway.numbers import Numbers
+from fedbus.gateway.oidc import Oidc, OidcSettings
 from fedbus.gateway.openapi import document
 from fedbus.gateway.presence import Presence
 from fedbus.gateway.projection import Projection
@@ -38,6 +45,7 @@ from fedbus.gateway.pulse import pulse
 from fedbus.gateway.server import Runner
 from fedbus.gateway.spans import TraceBook
 from fedbus.gateway.table import OPERATIONS
+from fedbus.gateway.tls import certificate_of
 from fedbus.messages.ids import Peer
 from fedbus.messages.presence import TOLD_MAX, Archiving, NameIsTaken
 from fedbus.store.archivist import Archivist
@@ -58,9 +66,13 @@ class Gateway:
 
     ``listened``: called with its URL when it takes requests. ``scrape``: gives its numbers as Prometheus reads them.
 
-    ``federation``: what it knows of the bus, entered while it runs. ``presence``: who is there, what waits.
-    ``sessions``: what the journals say; ``feed``: events to those who read them live. ``draining``: set when it is to
-    end; a stream that sees it ends. ``app``: its web application.
+    ``credentials``: its own, where the workspace is secured; then whoever asks has to say who she is.
+    ``oidc``: a provider that may say it.
+
+    ``federation``: what it knows of the bus, entered while it runs. ``trust``, ``members``: whose signatures count, and
+    who is known; None where the gateway is open. ``auth``: who asks. ``deeds``: what becomes of it, for the ``audit``.
+    ``presence``: who is there, what waits. ``sessions``: what the journals say; ``feed``: events to those who read them
+    live. ``draining``: set when it is to end; a stream that sees it ends. ``app``: its web application.
     """
 
     def __init__(
@@ -77,14 +89,32 @@ class Gateway:
         listened: Callable[[str], None] | None = None,
         scrape: Scrape | None = None,
         store: str | Store | None = None,
+        credentials: Credentials | None = None,
+        oidc: OidcSettings | None = None,
     ) -> None:
         self.name = name
         self.clock = clock
         self.listening = listening or Listening()
+        self._certificate = certificate_of(self.listening.tls_certificate, self.listening.tls_key)
         self.traces = traces or Telemetry.off()
         self.federation = Federation(
-            bus, workspace=workspace, name=name, clock=clock, workers=workers, store=store, role="gateway"
+            bus,
+            workspace=workspace,
+            name=name,
+            clock=clock,
+            workers=workers,
+            store=store,
+            role="gateway",
+            seal=seal_of(credentials),
         )
+        subjects = self.federation.subjects
+        self.trust = credentials.trust if credentials is not None else None
+        self.members = Members(bus, subjects, clock) if credentials is not None else None
+        secret = _secret_of(credentials)
+        self.auth = Auth(self.members, clock, workspace, secret, self.listening.public_url)
+        self.oidc = Oidc(oidc, secret, workspace, clock) if oidc is not None and secret else None
+        self.audit = Audit(bus, subjects, Peer("gateway", name), clock)
+        self.deeds = Deeds(self.audit, clock, Peer("gateway", name).author)
         self.archivist: Archivist | None = None
         self._workers = workers
         self.station = Station(bus, workspace, Peer("gateway", name), incarnation, clock, heartbeat_s=HEARTBEAT_S)
@@ -110,7 +140,8 @@ class Gateway:
         live = (self.sessions.run(), self.sessions.watch(), pulse(self), self.spans.run(), self.numbers.run())
         models = (self.catalogue.run(), self.catalogue.watch())
         place = (self.station.present(), self._heed(), carry(self.station, self.traces))
-        return (*models, *place, self.presence.run(), *live)
+        who = (self.members.follow(),) if self.members is not None else ()
+        return (*models, *place, *who, self.audit.run(), self.deeds.run(), self.presence.run(), *live)
 
     async def run(self) -> None:
         """Serve until cancelled; then drain and say `Bye`.
@@ -122,12 +153,16 @@ class Gateway:
                 async with together() as group:
                     for part in (*self._parts(), *self._archiving()):
                         group.create_task(part)
+                    if self._certificate is not None:
+                        group.create_task(self._certificate.watch())
                     runner = await self._listen()
                     try:
                         await asyncio.Event().wait()
                     finally:
                         await self._drain(runner)
             finally:
+                with suppress(FedbusError):
+                    await self.deeds.finish()
                 with suppress(FedbusError):
                     await self.station.leave()
 
@@ -136,19 +171,22 @@ class Gateway:
         federation, archive = self.federation, self.federation.models.archive
         if archive is not None:
             bus, subjects = federation.bus, federation.subjects
-            self.archivist = Archivist(bus, subjects, archive, workers=self._workers, clock=self.clock)
+            self.archivist = Archivist(
+                bus, subjects, archive, workers=self._workers, clock=self.clock, models=federation.store
+            )
             yield self.archivist.run()
 
     async def _listen(self) -> web.AppRunner:
-        where = self.listening
+        where, certificate = self.listening, self._certificate
         runner = Runner(self.app, where)
         await runner.setup()
+        context = None if certificate is None else certificate.context
         try:
-            await web.TCPSite(runner, where.host, where.port).start()
+            await web.TCPSite(runner, where.host, where.port, ssl_context=context).start()
         except OSError as error:
             await runner.cleanup()
             raise ConfigError(f"cannot listen on {where.host} port {where.port}: {error.strerror or error}") from error
-        url = url_of(where.host, runner.addresses[0][1])
+        url = url_of(where.host, runner.addresses[0][1], secure=certificate is not None)
         log.info("gateway %s of workspace %s: %s", self.name, self.federation.subjects.workspace, url)
         if self._listened is not None:
             self._listened(url)
@@ -164,7 +202,7 @@ class Gateway:
     @cached_property
     def document(self) -> bytes:
         """The document of REST (OpenAPI 3.1), as JSON."""
-        return json.dumps(document(OPERATIONS)).encode()
+        return json.dumps(document(OPERATIONS, is_open=self.auth.is_open)).encode()
 
     def unready(self) -> str:
         """Return why no requests should come here now; empty where they should."""
@@ -212,8 +250,22 @@ class Gateway:
         return "drains" if self.draining.is_set() else f"serves {self._requests} requests"
 
 
-def url_of(host: str, port: int) -> str:
+def _secret_of(credentials: Credentials | None) -> bytes:
+    """Return the workspace's secret, of which cookies are made; `ConfigError` where there is none."""
+    if credentials is None:
+        return b""
+    try:
+        secret = bytes.fromhex(credentials.secrets.get("seal", ""))
+    except ValueError as error:
+        raise ConfigError("the credentials are damaged: their `seal` is no hexadecimal") from error
+    if len(secret) < 32:
+        raise ConfigError("credentials of a gateway are needed here: these have no secret of the workspace")
+    return secret
+
+
+def url_of(host: str, port: int, *, secure: bool = False) -> str:
     """Return the URL under which this machine reaches a gateway that listens there."""
     if host in ("", "0.0.0.0", "::"):  # noqa: S104 - compared, not listened on
         host = "127.0.0.1"
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    scheme = "https" if secure else "http"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"

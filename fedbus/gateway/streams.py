@@ -21,10 +21,13 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
+from fedbus.access.actions import Action
 from fedbus.errors import FedbusError
 from fedbus.federation.info import SessionEvent
+from fedbus.gateway.caller import CALLER, Caller
 from fedbus.gateway.events import BEGINNING, frame, plain, position_of
 from fedbus.gateway.feed import ALL, Quiet, Reset, Said, Told
+from fedbus.gateway.hiding import frame_without_clients, hides
 from fedbus.gateway.index import Position, Wanted
 from fedbus.gateway.problems import Refused
 from fedbus.gateway.sending import send
@@ -61,7 +64,7 @@ def start_of(request: web.Request, after: str | None, beginning: bool) -> Positi
 async def stream(
     gateway: Gateway, request: web.Request, start: Position | None, meets: Meets, session: str = ALL
 ) -> web.StreamResponse:
-    """Answer a request with events, until its reader goes, the session ends, or the gateway does."""
+    """Answer a request with events, until its reader goes or may no more, the session ends, or the gateway does."""
     if gateway.feed.readers >= READERS_MAX:
         raise Refused(
             503, f"{READERS_MAX} streams are open; ask again, or another gateway", headers={"Retry-After": "5"}
@@ -85,11 +88,20 @@ async def stream(
     where = START if first == BEGINNING else str(first)
     head = f"retry: {RETRY_MS}\n" + ("\n" if is_gone else f"id: {where}\n\n")
     with suppress(ConnectionError, FedbusError):  # it has gone, or resumes: its place is in its id
-        write = partial(send, request, response)
+        write = _nameless(request, response) if hides(request[CALLER]) else partial(send, request, response)
         await write(head.encode())
         async with aclosing(gateway.feed.read(session, first, quiet_s=BEAT_S)) as told:
-            await _until_drained(gateway, _tell(write, told, meets, session))
+            await _until_over(gateway, request[CALLER], _tell(write, told, meets, session))
     return response
+
+
+def _nameless(request: web.Request, response: web.StreamResponse) -> Write:
+    """Return what writes to a reader who may not see which clients there are; events are chosen before."""
+
+    async def write(data: bytes) -> None:
+        await send(request, response, frame_without_clients(data))
+
+    return write
 
 
 async def _is_over(gateway: Gateway, session: str, start: Position | None) -> bool:
@@ -117,9 +129,11 @@ async def _tell(write: Write, told: AsyncGenerator[Told, None], meets: Meets, se
                     return
 
 
-async def _until_drained(gateway: Gateway, telling: Coroutine[None, None, None]) -> None:
-    """Let it tell until the gateway is to end; what is told is told whole."""
-    parts = (asyncio.ensure_future(telling), asyncio.ensure_future(gateway.draining.wait()))
+async def _until_over(gateway: Gateway, reader: Caller, telling: Coroutine[None, None, None]) -> None:
+    """Let it tell until the gateway is to end, or the reader is let in no more; what is told is told whole."""
+    shut_out = gateway.auth.ended(reader, Action.EVENT_READ)
+    ends = (telling, gateway.draining.wait(), shut_out)
+    parts = tuple(asyncio.ensure_future(one) for one in ends)
     try:
         await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
         if parts[0].done():

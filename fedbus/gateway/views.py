@@ -47,7 +47,8 @@ class Page(View, Generic[T]):
 class Problem(View):
     """What went wrong (RFC 9457); ``errors``: of an invalid request, each field with its bound.
 
-    ``state``: of a conflict, the state of what cannot be changed so.
+    ``state``: of a conflict, the state of what cannot be changed so. ``permission``: which is missing (403), and the
+    roles that it is ``permitted_to``.
     """
 
     type: str = "about:blank"
@@ -57,6 +58,8 @@ class Problem(View):
     instance: str = ""
     errors: tuple[FieldProblem, ...] = ()
     state: str | None = None
+    permission: str | None = None
+    permitted_to: tuple[str, ...] | None = None
 
 
 class FieldProblem(View):

@@ -33,12 +33,13 @@ class ClientsAsked(Paged):
 
 
 async def list_clients(call: Call) -> Reply:
-    """Clients that are there, or that a journal tells of, by name."""
+    """Clients that are there, or that a journal tells of, by name; to whom lacks `client.read-all`, her own."""
     query = call.asked(ClientsAsked)
     await call.gateway.sessions.wait()
     there = await _there(call)
     tallies = call.gateway.sessions.tallies
-    names = sorted(name for name in _names(query, there, tallies) if _is_meant(query, name, there.get(name)))
+    wanted = _names(query, there, tallies) & _shown_to(call, {*there, *tallies})
+    names = sorted(name for name in wanted if _is_meant(query, name, there.get(name)))
     seen = str(parts_of(query.cursor, str)[0]) if query.cursor is not None else ""
     rest = [name for name in names if name > seen]
     shown = rest[: query.limit]
@@ -47,6 +48,14 @@ async def list_clients(call: Call) -> Reply:
         next=cursor_of(shown[-1]) if len(rest) > len(shown) else None,
         total=len(names),
     )
+
+
+def _shown_to(call: Call, names: set[str]) -> set[str]:
+    """Return those that whoever asks may see: all, or her own."""
+    members = call.gateway.members
+    if members is None or call.caller.may(Action.CLIENT_READ_ALL):
+        return names
+    return {one.name for one in members.all(role="client") if one.owner and one.owner == call.caller.name} & names
 
 
 def _names(query: ClientsAsked, there: Mapping[str, Seen], tallies: Mapping[str, Tally]) -> set[str]:
@@ -74,7 +83,7 @@ async def get_client(call: Call) -> Reply:
     await call.gateway.sessions.wait()
     seen = (await _there(call)).get(name)
     tally = call.gateway.sessions.tallies.get(name)
-    if seen is None and tally is None:
+    if (seen is None and tally is None) or not _shown_to(call, {name}):
         raise NotFound(f"client {name}: it is not there, and no journal tells of it")
     return client_detail(name, seen, tally)
 

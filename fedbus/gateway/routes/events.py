@@ -10,7 +10,9 @@ from pydantic import Field
 
 from fedbus.access.actions import Action
 from fedbus.federation.listing import EventFilter, says
+from fedbus.gateway.auth import forbidden
 from fedbus.gateway.events import Event, plain
+from fedbus.gateway.hiding import NAMELESS, hides
 from fedbus.gateway.index import Index, Position, Wanted
 from fedbus.gateway.operations import API, Call, Operation, Reply
 from fedbus.gateway.paging import Paged, cursor_of, parts_of
@@ -92,13 +94,23 @@ def _is_stream(call: Call) -> bool:
 
 
 async def _stream(call: Call, query: SessionEventsAsked, session: str | None, of: str) -> web.StreamResponse:
-    wanted = EventFilter(session, query.kind, query.since, query.until, query.text)
+    wanted = EventFilter(session, _kinds(call, query), query.since, query.until, query.text)
     begin = start_of(call.request, query.after, beginning=query.start == "beginning")
     return await stream(call.gateway, call.request, begin, wanted.meets, of)
 
 
+def _kinds(call: Call, query: SessionEventsAsked) -> tuple[str, ...]:
+    """Return the kinds that are asked for, of those that whoever asks may see; none: all."""
+    if not hides(call.caller):
+        return query.kind
+    found = tuple(kind for kind in query.kind if kind in NAMELESS)
+    if query.kind and not found:
+        raise forbidden(call.caller, Action.SESSION_INSPECT)
+    return found or tuple(sorted(NAMELESS))
+
+
 async def _page(call: Call, query: SessionEventsAsked, session: str | None) -> Page[EventView]:
-    wanted = Wanted(session or "", frozenset(query.kind), query.since, query.until)
+    wanted = Wanted(session or "", frozenset(_kinds(call, query)), query.since, query.until)
     after = None
     if query.cursor is not None:
         sequence, record = parts_of(query.cursor, int, int)

@@ -103,16 +103,23 @@ async def ask(gateway, method, target, *, json=None, body=b"", headers=None, rem
     return Answer(response.status, response.headers, bytes(writer.data))
 
 
-def make_gateway(house: House, name="gw", incarnation="", **listening):
-    """Make a gateway on the broker of a house; settings as in `Listening`; nothing of it runs yet."""
+def make_gateway(
+    house: House, name="gw", incarnation="", credentials=None, oidc=None, workspace="default", **listening
+):
+    """Make a gateway on the broker of a house; settings as in `Listening`; nothing of it runs yet.
+
+    With ``credentials`` it is secured: whoever asks has to say who she is.
+    """
     return Gateway(
         MemoryBus(house.broker, name),
         name=name,
         incarnation=incarnation or f"{name}-1",
-        workspace="default",
+        workspace=workspace,
         clock=house.clock,
         workers=Inline(),
         listening=Listening(**{"rate_per_s": 0.0} | listening),
+        credentials=credentials,
+        oidc=oidc,
     )
 
 
