@@ -4,18 +4,26 @@ from __future__ import annotations
 
 from fedbus.gateway.operations import Operation
 from fedbus.gateway.routes import (
+    audit,
     clients,
     compare,
     events,
+    login,
+    members,
     models,
     overview,
+    people,
     rounds,
     sessions,
     strategies,
     system,
+    tokens,
     traces,
+    workspace,
 )
 
-MODULES = (overview, sessions, rounds, traces, events, compare, clients, models, strategies, system)
+RUNS = (overview, sessions, rounds, traces, events, compare, clients, models, strategies)
+ACCESS = (login, members, tokens, people, workspace, audit)
+MODULES = (*RUNS, *ACCESS, system)
 
 OPERATIONS: tuple[Operation, ...] = tuple(operation for module in MODULES for operation in module.OPERATIONS)
