@@ -1,6 +1,9 @@
 // The gateway's REST. What it refuses becomes a `Problem`; what cannot be reached too, with status 0.
 
 const RETRY_MS = 700;
+
+/** What holds for all requests: `headers` of those that change something; `denied()` hears that nobody is logged in (any more). */
+export const guard = { headers: {}, denied: () => {} };
 const BASE = new URL("api/v1/", document.baseURI);
 
 /** An answer that is no success (RFC 9457): `title`, `detail`, `status`, `errors: [{where, problem, got}]`, `state`. */
@@ -32,7 +35,7 @@ async function ask(method, path, { query, body, headers = {}, signal, raw } = {}
     answer = await fetch(url(path, query), {
       method, signal, cache: "no-cache", credentials: "same-origin",
       headers: { Accept: "application/json, application/problem+json", ...(body === undefined || raw ? {} :
-        { "Content-Type": "application/json" }), ...headers },
+        { "Content-Type": "application/json" }), ...(method === "GET" ? {} : guard.headers), ...headers },
       body: body === undefined ? undefined : raw ? body : JSON.stringify(body),
     });
   } catch (error) {
@@ -43,6 +46,7 @@ async function ask(method, path, { query, body, headers = {}, signal, raw } = {}
     }
     throw new Problem(0, { title: "The gateway does not answer", detail: "It may be restarting; this page tries again." });
   }
+  if (answer.status === 401 && path !== "login") guard.denied();
   if (!answer.ok) throw new Problem(answer.status, await answer.json().catch(() => ({ title: answer.statusText })));
   if (answer.status === 204) return null;
   const type = answer.headers.get("Content-Type") || "";

@@ -41,6 +41,16 @@ export const live = {
     add("resume", call, signal);
   },
   start,
+  /** Hear no more, until `start`. */
+  stop() {
+    wanted = false;
+    close();
+    tries = 0;
+    last = "";
+    live.overview = null;
+    become("connecting");
+  },
+  refused: () => {}, // called when the stream was answered with something else, as to somebody who is logged out
 };
 
 function add(what, call, signal) {
@@ -65,14 +75,18 @@ function become(status) {
   if (status === "live" && before !== "connecting") tell("resume");
 }
 
+let wanted = null; // whether to hear; null before the first start
 function start() {
+  const first = wanted === null;
+  wanted = true;
   open();
+  if (!first) return;
   document.addEventListener("visibilitychange", () => {
     clearTimeout(hidden);
     if (document.hidden) hidden = setTimeout(close, HIDDEN_MS);
-    else if (!source) open();
+    else if (!source && wanted) open();
   });
-  window.addEventListener("online", () => { if (!source || source.readyState !== 1) open(); });
+  window.addEventListener("online", () => { if (wanted && source?.readyState !== 1) open(); });
 }
 let hidden = 0;
 
@@ -88,7 +102,9 @@ function open() {
   source.onopen = () => { tries = 0; become("live"); };
   // The browser's own retries give up at an answer that is no stream (503 while a gateway drains): these do not.
   source.onerror = () => {
+    if (source.readyState === EventSource.CLOSED) live.refused();
     close();
+    if (!wanted) return;
     tries += 1;
     become(tries > 2 ? "gone" : "reconnecting");
     timer = setTimeout(open, Math.min(RETRY_MS_MAX, 300 * 2 ** tries) * (0.75 + Math.random() / 2));

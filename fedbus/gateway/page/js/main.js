@@ -3,8 +3,10 @@
 import { h, paint } from "./dom.js";
 import * as keys from "./keys.js";
 import { live } from "./live.js";
+import { load, me, who } from "./me.js";
 import * as router from "./router.js";
 import { theme } from "./theme.js";
+import login, { back } from "./views/login.js";
 
 const { register } = router;
 register("", () => import("./views/overview.js"), { title: "Overview", section: "overview" });
@@ -19,9 +21,19 @@ register("clients", () => import("./views/clients.js"), { title: "Clients", sect
 register("clients/:client", () => import("./views/client.js"), { section: "clients" });
 register("events", () => import("./views/events.js"), { title: "Events", section: "events" });
 register("traces", () => import("./views/traces.js"), { title: "Traces", section: "traces" });
+register("members", () => import("./views/members.js"), { title: "Members", section: "members" });
+register("members/:role/:member", () => import("./views/member.js"), { section: "members" });
+register("tokens", () => import("./views/tokens.js"), { title: "Tokens", section: "tokens" });
+register("people", () => import("./views/people.js"), { title: "People", section: "people" });
+register("audit", () => import("./views/audit.js"), { title: "Audit", section: "audit" });
+register("workspace", () => import("./views/workspace.js"), { title: "Workspace", section: "workspace" });
+register("roles", () => import("./views/roles.js"), { title: "Roles", section: "roles" });
 
-const MENU = [["overview", "Overview", "#/"], ["sessions", "Sessions", "#/sessions"], ["compare", "Compare", "#/compare"],
-  ["models", "Models", "#/models"], ["clients", "Clients", "#/clients"], ["events", "Events", "#/events"], ["traces", "Traces", "#/traces"]];
+// Each with what one needs to see it.
+const MENU = [["overview", "Overview", "#/", "overview.read"], ["sessions", "Sessions", "#/sessions", "session.read"], ["compare", "Compare", "#/compare", "session.read"],
+  ["models", "Models", "#/models", "model.read"], ["clients", "Clients", "#/clients", "client.read"], ["events", "Events", "#/events", "event.read"], ["traces", "Traces", "#/traces", "session.inspect"]];
+const ACCESS = [["members", "Members", "#/members", "member.read"], ["tokens", "Tokens", "#/tokens", "token.read"], ["people", "People", "#/people", "person.read"],
+  ["audit", "Audit", "#/audit", "audit.read"], ["workspace", "Workspace", "#/workspace", "workspace.read"], ["roles", "Roles", "#/roles", "self.read"]];
 const STATUS = { connecting: "connecting", live: "live", reconnecting: "reconnecting", gone: "gateway gone" };
 
 const byId = (id) => document.getElementById(id);
@@ -30,7 +42,10 @@ let section = "";
 function menu() {
   const running = live.overview?.sessions ?? {};
   const busy = (running.running ?? 0) + (running.waiting ?? 0) + (running.starting ?? 0);
-  paint(byId("nav"), MENU.map(([key, text, address]) => h("li", { key }, h("a", { href: address, "aria-current": key === section ? "page" : null }, text,
+  const shown = me.status === "out" ? [] : [...MENU, ...ACCESS.filter(([key]) => !me.open || key === "audit")].filter(([, , , action]) => me.may(action));
+  document.body.classList.toggle("out", me.status === "out");
+  paint(byId("who"), who());
+  paint(byId("nav"), shown.map(([key, text, address]) => h("li", { key, class: key === (me.open ? "audit" : "members") ? "first" : null }, h("a", { href: address, "aria-current": key === section ? "page" : null }, text,
     key === "sessions" && busy > 0 && h("span.count", { title: `${busy} not ended` }, busy),
     key === "clients" && live.overview?.clients > 0 && h("span.count", { title: `${live.overview.clients} there` }, live.overview.clients.toLocaleString("en"))))));
 }
@@ -61,9 +76,52 @@ live.onOverview((overview) => {
   byId("place").title = `workspace ${overview.workspace}`;
   menu();
 });
+
+// A one-time link: its token leaves the address, and the history with it, before anything else happens.
+let link = "";
+function taken() {
+  const found = /^#\/login\/(.+)$/.exec(location.hash);
+  if (!found) return;
+  history.replaceState(null, "", "#/");
+  try { link = decodeURIComponent(found[1]); } catch { link = found[1]; }
+}
+function gate(root, path, signal) {
+  taken();
+  const token = link;
+  link = "";
+  if (me.status !== "out" && !token) {
+    if (path[0] !== "login") return false;
+    history.replaceState(null, "", back() || "#/"); // somebody who is logged in already
+    queueMicrotask(router.again);
+    return true;
+  }
+  section = "";
+  menu();
+  login(root, token, signal);
+  return true;
+}
+
+let was = "";
+const whose = () => `${me.status} ${me.name}`;
+function changed() {
+  menu();
+  if (whose() === was) return;
+  was = whose();
+  if (me.status === "out") live.stop();
+  else live.start();
+  router.again();
+}
+
+taken();
 keys.start();
-live.start();
+await load();
+if (me.status === "in" && !link && location.hash.length < 3) history.replaceState(null, "", back() || "#/");
+was = whose();
+me.onChange(changed);
+live.refused = load;
+live.onResume(() => { if (me.status === "unknown") load(); });
+if (me.status !== "out") live.start();
 router.start((now) => {
   section = now;
   menu();
-});
+}, gate);

@@ -1,6 +1,6 @@
 // What can be done with versions and stages: dialogs. Each resolves to what was done, or to null.
 
-import { api, idempotency, Problem } from "./api.js";
+import { api, guard, idempotency, Problem } from "./api.js";
 import { h, paint } from "./dom.js";
 import { bytes, count, moment } from "./format.js";
 import { press } from "./lists.js";
@@ -12,7 +12,7 @@ export const kept = (model) => model.kept !== "kept" && badge(model.kept);
 export const told = (stage) => `${moment(stage.at)} by ${stage.by}${stage.reason && `: ${stage.reason}`}`;
 
 // A form in a dialog; `act` gets its values and a place for what happens meanwhile. Problems are shown in it.
-const form = (title, action, fields, act) => dialog(title, (close) => {
+export const form = (title, action, fields, act) => dialog(title, (close) => {
   const place = h("div");
   const submit = h("button.primary", { type: "submit" }, action);
   return h("form", { onsubmit: async (event) => {
@@ -28,7 +28,7 @@ const form = (title, action, fields, act) => dialog(title, (close) => {
   } }, fields, place, h("div.actions", press("Cancel", () => close()), submit));
 });
 
-const entry = (name, label, props, help) => field(label, h("input", { name, id: `f-${name}`, autocomplete: "off", ...props }), { help });
+export const entry = (name, label, props, help) => field(label, h("input", { name, id: `f-${name}`, autocomplete: "off", ...props }), { help });
 
 /** Name a version in a stage. */
 export async function promote(version) {
@@ -72,7 +72,7 @@ const upload = (file, query, progress) => new Promise((done, failed) => {
   const request = new XMLHttpRequest();
   request.open("POST", api.url("models", query));
   request.responseType = "json";
-  for (const [name, value] of Object.entries({ "Content-Type": "application/octet-stream", ...idempotency() })) request.setRequestHeader(name, value);
+  for (const [name, value] of Object.entries({ "Content-Type": "application/octet-stream", ...idempotency(), ...guard.headers })) request.setRequestHeader(name, value);
   request.upload.onprogress = (event) => progress(event.loaded / (event.total || 1));
   request.onload = () => request.status < 300 ? done(request.response) : failed(new Problem(request.status, request.response ?? {}));
   request.onerror = () => failed(new Problem(0, { title: "The upload broke off", detail: "The gateway does not answer, or closed the connection." }));

@@ -58,9 +58,16 @@ function find(path) {
   return null;
 }
 
-export function start(onRoute) {
+/** `onRoute(section)`: an address is shown; `gate(root, path, signal)`: whether something else is shown in its place. */
+export function start(onRoute, gate) {
   window.addEventListener("hashchange", () => { if (!location.hash || location.hash.startsWith("#/")) show(); });
-  start.told = onRoute;
+  Object.assign(start, { told: onRoute, gate });
+  show();
+}
+
+/** Show the address of now anew, from nothing. */
+export function again() {
+  shown = "";
   show();
 }
 
@@ -75,6 +82,12 @@ async function show() {
   const { signal } = leaving;
   const main = document.getElementById("main");
   const root = h("div.view", { key: place, "data-address": `#/${path.map(encodeURIComponent).join("/")}` });
+  if (start.gate?.(root, path, signal)) {
+    title("Log in");
+    shown = "";
+    main.replaceChildren(root);
+    return;
+  }
   start.told?.(found?.route.section ?? "");
   if (!found) {
     title("Not found");

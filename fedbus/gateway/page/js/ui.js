@@ -5,11 +5,11 @@ import { NONE } from "./format.js";
 
 /** What a state looks like: a sign besides the colour, for those who do not see it. */
 const TONES = {
-  ok: ["completed", "closed", "counted", "ok", "kept", "online", "accepted"],
+  ok: ["completed", "closed", "counted", "ok", "kept", "online", "accepted", "active", "open", "done"],
   run: ["running", "training", "closing", "starting", "uploading", "fetching", "evaluating", "leads"],
-  wait: ["waiting", "stale", "late", "archived"],
-  bad: ["failed", "refused", "lost", "error"],
-  off: ["stopped", "missed", "removed", "retired", "offline"],
+  wait: ["waiting", "stale", "late", "archived", "suspended"],
+  bad: ["failed", "refused", "lost", "error", "expelled"],
+  off: ["stopped", "missed", "removed", "retired", "offline", "used", "expired", "revoked"],
 };
 const SIGNS = { ok: "\u2713", run: "\u25b6", wait: "\u25f7", bad: "\u2715", off: "\u25a0", none: "" };
 

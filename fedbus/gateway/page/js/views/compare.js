@@ -4,6 +4,7 @@ import { chart } from "../chart.js";
 import { h } from "../dom.js";
 import { bytes, clock, duration, number } from "../format.js";
 import { filters, find, upto } from "../lists.js";
+import { only } from "../me.js";
 import { modelLink, sessionLink, status } from "../parts.js";
 import { card, empty, failure, heading, table, tabs } from "../ui.js";
 
@@ -56,7 +57,7 @@ export default async function compare(view) {
   const found = await upto("sessions", { text: query.get("text") }, 50, signal);
   if (chosen.length < 2) {
     return view.paint(head(), found.items.length || query.get("text") || chosen.length ? [choice(view, chosen, found, true), chosen.length > 0 && h("p.note", { key: "hint" }, "One more, and they are compared.")]
-      : empty("There is nothing to compare", "It takes two sessions, of any strategy, running or ended.", h("a.button.primary", { href: "#/sessions/new" }, "Start a session")));
+      : empty("There is nothing to compare", "It takes two sessions, of any strategy, running or ended.", only("session.start", h("a.button.primary", { href: "#/sessions/new" }, "Start a session"))));
   }
   const charts = new Map();
   const plot = (title, series) => h("section.card", { key: `${by} ${title}`, "aria-label": title }, h("div", { keep: true, made: (node) => charts.set(title, chart(node, { title, x: { label: by === "duration" ? "after" : by, kind: by }, height: 260, series }, signal)) }));

@@ -4,6 +4,7 @@ import { h } from "../dom.js";
 import { ago, moment, number } from "../format.js";
 import { below, filters, find, pick, press, upto, when } from "../lists.js";
 import { KINDS } from "../live.js";
+import { only } from "../me.js";
 import { clientLink, modelLink, sessionLink } from "../parts.js";
 import { href } from "../router.js";
 import { badge, empty, heading, toast } from "../ui.js";
@@ -54,7 +55,7 @@ export default async function events(view) {
         }, { "aria-pressed": String(paused) })),
       filters(find(view, "text", "Search", "in the record"), find(view, "session", "Session", "its whole name", "text"), pick(view, "kind", "Kind", [["", "all"], ...KINDS.map((kind) => [kind, kind])]), when(view, "since", "From"), when(view, "until", "Until")),
       items.length ? h("ol.events", items.map(item)) : Object.values(asked).some(Boolean) ? empty("No event fits", "", h("a.button", { href: "#/events" }, "Show all"))
-        : empty("The journal is empty", "Its first record is written when a session starts.", h("a.button.primary", { href: "#/sessions/new" }, "Start a session")),
+        : empty("The journal is empty", "Its first record is written when a session starts.", only("session.start", h("a.button.primary", { href: "#/sessions/new" }, "Start a session"))),
       below({ ...found, items, total: null }, () => { count += 200; load().catch(toast); }));
   }
   async function load() {

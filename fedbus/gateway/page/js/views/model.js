@@ -5,6 +5,7 @@ import { h, paint, s } from "../dom.js";
 import { ago, bytes, metrics, number } from "../format.js";
 import { collapse, layout, neighbour } from "../lineage.js";
 import { press } from "../lists.js";
+import { only } from "../me.js";
 import { clientLink, modelLink, sessionLink } from "../parts.js";
 import { annotate, kept, promote, remove, rollBack, stages, told } from "../registry.js";
 import { href } from "../router.js";
@@ -81,9 +82,9 @@ export default async function version(view) {
     const there = model.kept !== "removed";
     view.paint(
       heading(h("bdi", name), { back: h("a", { href: "#/models" }, "Models"), badges: [stages(model.stages), " ", kept(model)], note: model.note },
-        there && [h("a.button.primary", { href: api.url(["models", name, "content"]), download: `${name}.safetensors` }, "Download"), press("Promote", act(() => promote(name)))],
-        press(model.note ? "Change the note" : "Add a note", act(() => annotate(model))),
-        there && h("a.button", { href: href("sessions/new", { model: name }) }, "Start a session"), ["kept", "archived"].includes(model.kept) && press("Remove", act(() => remove(model)), { class: "danger" })),
+        there && [only("model.download", h("a.button.primary", { href: api.url(["models", name, "content"]), download: `${name}.safetensors` }, "Download")), only("model.promote", press("Promote", act(() => promote(name))))],
+        only("model.annotate", press(model.note ? "Change the note" : "Add a note", act(() => annotate(model)))),
+        there && only("session.start", h("a.button", { href: href("sessions/new", { model: name }) }, "Start a session")), ["kept", "archived"].includes(model.kept) && only("model.remove", press("Remove", act(() => remove(model)), { class: "danger" }))),
       h("div.grid2",
         card("What it is", {}, facts([
           ["digest", copyable(model.digest)], ["size", `${bytes(model.nbytes)} in ${number(model.arrays.length)} arrays`], ["published", ago(model.at)],
@@ -93,7 +94,7 @@ export default async function version(view) {
         card("Metrics", {}, Object.keys(model.metrics).length ? measured(model, versions.find((one) => one.version === model.parent)) : h("p.empty-line", "Nobody has evaluated it."), h("div.charts", curves.map((each) => plot(...each))))),
       card("Lineage", { aside: `${number(versions.length)} versions` }, family(versions, name, open, draw)),
       model.stages.length > 0 && card("Stages", {}, h("ul.plain", named.filter((stage) => stage.version === name).map((stage) => h("li", { key: stage.stage }, h("strong", stage.stage), ` ${told(stage)} `,
-        stage.before.length > 0 && [h("span.note", `before it: ${stage.before.slice(0, 5).join(", ")} `), press("Roll back", act(() => rollBack(stage)))])))),
+        stage.before.length > 0 && [h("span.note", `before it: ${stage.before.slice(0, 5).join(", ")} `), only("model.promote", press("Roll back", act(() => rollBack(stage))))])))),
       h("div.grid2",
         card("Participants", { aside: model.participants > 0 && `${number(model.participants)} updates` }, model.clients.length ? h("p.links", model.clients.slice(0, 200).map(clientLink), model.clients.length > 200 && `and ${number(model.clients.length - 200)} more`)
           : h("p.empty-line", model.session ? "Its session does not tell who they were." : "It was imported: nobody here trained it.")),

@@ -3,6 +3,7 @@
 import { h } from "../dom.js";
 import { ago, bytes, metrics } from "../format.js";
 import { below, filters, find, pick, press, upto } from "../lists.js";
+import { only } from "../me.js";
 import { modelLink, sessionLink } from "../parts.js";
 import { clear, collect, importModel, kept, retention, rollBack, stages, told } from "../registry.js";
 import { go, href } from "../router.js";
@@ -25,7 +26,7 @@ const STAGES = (act) => [
   { key: "at", label: "Since", cell: (row) => ago(row.at) },
   { key: "told", label: "By, and why", class: "said", narrow: false, cell: (row) => h("span", { title: told(row) }, row.by, row.reason && h("span.note", `: ${row.reason}`)) },
   { key: "before", label: "Before it", narrow: false, cell: (row) => modelLink(row.before[0]) },
-  { key: "do", label: "", cell: (row) => h("span.actions", row.before.length > 0 && press("Roll back", act(() => rollBack(row))), press("Remove", act(() => clear(row)), { "aria-label": `Remove the stage ${row.stage}` })) }];
+  { key: "do", label: "", cell: (row) => h("span.actions", row.before.length > 0 && only("model.promote", press("Roll back", act(() => rollBack(row)))), only("model.promote", press("Remove", act(() => clear(row)), { "aria-label": `Remove the stage ${row.stage}` }))) }];
 
 export default async function models(view) {
   const asked = Object.fromEntries(["text", "session", "stage", "kept"].map((name) => [name, view.query.get(name)]));
@@ -36,11 +37,11 @@ export default async function models(view) {
       if (done) then(done);
     } catch (error) { toast(error); }
   };
-  const bring = () => press("Import", act(importModel, (made) => go(href(["models", made.version]))), { class: "primary" });
+  const bring = () => only("model.import", press("Import", act(importModel, (made) => go(href(["models", made.version]))), { class: "primary" }));
   async function load() {
     const [found, named] = await Promise.all([upto("models", asked, count, view.signal), view.api.all("stages", { signal: view.signal })]);
     view.paint(
-      heading("Models", { note: "Every version that was published or imported. What a stage names is never collected." }, press("Retention", act(retention)), press("Collect", act(collect)), bring()),
+      heading("Models", { note: "Every version that was published or imported. What a stage names is never collected." }, only("retention.set", press("Retention", act(retention))), only("retention.set", press("Collect", act(collect))), bring()),
       named.length > 0 && card("Stages", {}, table({ caption: "Versions by stage", rows: named, id: (row) => row.stage, columns: STAGES(act) })),
       filters(find(view, "text", "Search", "version or note"), find(view, "session", "Session", "its whole name", "text"), pick(view, "stage", "Stage", [["", "all"], ...named.map((row) => [row.stage, row.stage])]),
         pick(view, "kept", "Arrays", [["", "all"], ...["kept", "archived", "retired", "removed"].map((each) => [each, each])])),

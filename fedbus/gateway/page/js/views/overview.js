@@ -2,6 +2,7 @@
 
 import { h } from "../dom.js";
 import { ago, bytes, count, duration, metrics, number } from "../format.js";
+import { only } from "../me.js";
 import { href } from "../router.js";
 import { line, progress, sessionLink, status, waitList } from "../parts.js";
 import { badge, card, empty, heading, meter, table } from "../ui.js";
@@ -19,7 +20,7 @@ export default async function overview({ live, api, signal, paint, fresh }) {
   let sessions = [];
   const draw = () => paint(
     heading("Overview", { note: `workspace ${now.workspace} \u00b7 fedbus ${now.version}` },
-      h("a.button.primary", { href: "#/sessions/new" }, "Start a session")),
+      only("session.start", h("a.button.primary", { href: "#/sessions/new" }, "Start a session"))),
     troubles(now), figures(now), topology(now), waiting(now), running(now, sessions));
   live.onOverview((newer) => { now = newer; draw(); }, signal);
   await fresh(async () => {
@@ -154,6 +155,6 @@ function running(now, sessions) {
     { key: "started", label: "Started", narrow: false, cell: (one) => ago(one.started_at) },
   ];
   const none = Object.values(now.sessions).some(Boolean) ? h("p.empty-line", "No session runs. ", h("a", { href: href("sessions") }, "See those that have ended"))
-    : empty("No session yet", "A session trains one model with the clients that are there.", h("a.button", { href: "#/sessions/new" }, "Start the first"));
+    : empty("No session yet", "A session trains one model with the clients that are there.", only("session.start", h("a.button", { href: "#/sessions/new" }, "Start the first")));
   return card("Sessions that run", { key: "running" }, table({ caption: "Sessions that run", columns, rows: sessions, id: (one) => one.session, empty: none }));
 }

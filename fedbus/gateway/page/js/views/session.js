@@ -4,6 +4,7 @@
 import { chart } from "../chart.js";
 import { h } from "../dom.js";
 import { ago, bytes, clock, count, duration, metrics, moment, names, number } from "../format.js";
+import { me, only } from "../me.js";
 import { hasEnded, modelLink, progress, status, waitList } from "../parts.js";
 import { href } from "../router.js";
 import { same } from "../settings.js";
@@ -29,7 +30,7 @@ export default async function session(ctx) {
       api.all(path("curves"), { signal }), api.get(path("events"), { query: { limit: EVENTS_SHOWN, order: "newest" }, signal })]);
     Object.assign(state, { info, curves, events: events.items });
     const wanted = state.asked ?? state.rounds.all.at(-1)?.round;
-    state.detail = wanted === undefined ? null : await api.get(path("rounds", String(wanted)), { signal }).catch((error) => {
+    state.detail = wanted === undefined || !me.may("session.inspect") ? null : await api.get(path("rounds", String(wanted)), { signal }).catch((error) => {
       if (error.status !== 404) throw error;
       return null;
     });
@@ -92,11 +93,11 @@ function head({ api }, state) {
   const times = [info.started_at && ["started ", ago(info.started_at)], info.by && [" by ", h("bdi", info.by)],
     info.ended_at && info.started_at && `, took ${duration(info.ended_at - info.started_at)}`, info.base && [", from ", modelLink(info.base)]];
   return heading(h("bdi", info.session), { back: h("a", { href: "#/sessions" }, "Sessions"), badges: status(info), note: times },
-    !hasEnded(info) && h("button.danger", { type: "button", onclick: stop }, "Stop"),
-    h("a.button", { href: href("sessions/new", { clone: info.session }) }, "Clone"),
+    !hasEnded(info) && only("session.stop", h("button.danger", { type: "button", onclick: stop }, "Stop")),
+    only("session.start", h("a.button", { href: href("sessions/new", { clone: info.session }) }, "Clone")),
     h("a.button", { href: href("compare", { session: info.session }) }, "Compare"),
-    h("a.button", { href: api.url(["sessions", info.session, "export"], { format: "json" }), download: `${info.session}.json` }, "JSON"),
-    h("a.button", { href: api.url(["sessions", info.session, "export"], { format: "csv" }), download: `${info.session}.csv` }, "CSV"));
+    only("session.inspect", h("a.button", { href: api.url(["sessions", info.session, "export"], { format: "json" }), download: `${info.session}.json` }, "JSON")),
+    only("session.inspect", h("a.button", { href: api.url(["sessions", info.session, "export"], { format: "csv" }), download: `${info.session}.csv` }, "CSV")));
 }
 
 function summary(info, rounds) {

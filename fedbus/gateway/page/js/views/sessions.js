@@ -2,6 +2,7 @@
 
 import { h } from "../dom.js";
 import { ago, bytes, duration, metrics, number } from "../format.js";
+import { only } from "../me.js";
 import { hasEnded, line, modelLink, progress, sessionLink, status } from "../parts.js";
 import { href } from "../router.js";
 import { card, empty, heading, sorted, table } from "../ui.js";
@@ -41,7 +42,7 @@ export default async function sessions(ctx) {
     heading("Sessions", { note: page.total === null || page.total === undefined ? null : `${number(page.total)} ${filtered ? "found" : "in all"}` },
       h("button", { type: "button", disabled: picked.size < 2, title: "Tick two sessions or more", onclick: () => { location.hash = href("compare", { session: [...picked] }); } },
         `Compare${picked.size ? ` ${picked.size}` : ""}`),
-      h("a.button.primary", { href: "#/sessions/new" }, "Start a session")),
+      only("session.start", h("a.button.primary", { href: "#/sessions/new" }, "Start a session"))),
     filters(ctx, chosen, order),
     card("List", { class: "list" }, table({ caption: "Sessions", columns: [pick(draw), ...COLUMNS], rows: sorted(page.items, COLUMNS, sort), id: (one) => one.session,
       sort, onsort: (key) => ask({ by: key, down: sort.by === key && !sort.down ? "1" : "" }), empty: nothing(filtered) }), pager(ctx, page, cursors)));
@@ -75,7 +76,7 @@ function filters({ query, ask }, chosen, order) {
 
 function nothing(filtered) {
   return filtered ? empty("No session is like that", "Take a filter away, or search for another name.", h("a.button", { href: "#/sessions" }, "Show all"))
-    : empty("No session yet", "A session trains one model with the clients that are there.", h("a.button.primary", { href: "#/sessions/new" }, "Start the first"));
+    : empty("No session yet", "A session trains one model with the clients that are there.", only("session.start", h("a.button.primary", { href: "#/sessions/new" }, "Start the first")));
 }
 
 function pager({ ask }, page, cursors) {

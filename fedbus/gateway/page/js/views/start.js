@@ -4,6 +4,7 @@
 import { idempotency } from "../api.js";
 import { h } from "../dom.js";
 import { count, number } from "../format.js";
+import { only } from "../me.js";
 import { sessionLink } from "../parts.js";
 import { go, href } from "../router.js";
 import { allowed, APART, cloneCommand, command, control, group, lines, pairs, parse, same, shown } from "../settings.js";
@@ -188,7 +189,7 @@ function page(ctx, state, draw) {
         ...group(form.schema).slice(1).map((one) => settingsPart(known, one, false))),
       h("aside.start-aside", { "aria-label": "What will be sent" }, h("div.sticky",
         state.failed && left(state.failed, form),
-        h("button.primary.big-button", { type: "submit", disabled: state.busy || (!form.model && !form.origin) }, state.busy ? "Starting\u2026" : form.origin ? "Start the clone" : "Start"),
+        only("session.start", h("button.primary.big-button", { type: "submit", disabled: state.busy || (!form.model && !form.origin) }, state.busy ? "Starting\u2026" : form.origin ? "Start the clone" : "Start")),
         !form.model && !form.origin && h("p.help", "A model to begin with is missing."),
         preview("The request", `POST api/v1/sessions${form.origin ? `/${form.origin.session}/clone` : ""}\n${JSON.stringify(body, null, 2)}`),
         preview("On the command line", form.origin ? cloneCommand(form.origin.session, body) : command({ model: form.model, ...body }))))),

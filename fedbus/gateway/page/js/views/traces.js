@@ -3,6 +3,7 @@
 import { h } from "../dom.js";
 import { ago, bytes, duration } from "../format.js";
 import { filters, pick, upto } from "../lists.js";
+import { only } from "../me.js";
 import { sessionLink } from "../parts.js";
 import { href } from "../router.js";
 import { badge, card, empty, heading, meter, table } from "../ui.js";
@@ -13,7 +14,7 @@ export default async function traces(view) {
   await view.fresh(async () => {
     const { items } = await upto("sessions", {}, 100, signal);
     const session = query.get("session") || items[0]?.session;
-    if (!session) return view.paint(head(), empty("No round has been trained yet", "A trace begins with a round, and a round with a session.", h("a.button.primary", { href: "#/sessions/new" }, "Start a session")));
+    if (!session) return view.paint(head(), empty("No round has been trained yet", "A trace begins with a round, and a round with a session.", only("session.start", h("a.button.primary", { href: "#/sessions/new" }, "Start a session"))));
     const { items: rows } = await upto(["sessions", session, "rounds"], { order: "newest" }, 200, signal);
     const longest = Math.max(...rows.map((row) => row.seconds ?? 0), 1e-9);
     const others = items.filter((row) => row.session !== session).map((row) => [row.session, row.session]);
