@@ -38,6 +38,7 @@ async def take_token(text: str, wanted: Wanted, *, json: bool) -> None:
     kept = request_file(known.home_dir(), token)
     request = await asyncio.to_thread(_request, kept, token, wanted)
     _say(f"joining workspace {token.workspace} as {token.role} {request.name}, at {', '.join(token.urls)}")
+    _say(f"key: {_grouped(Key.of(request.seed).public)}  (whoever approves sees the same)")
     try:
         credentials = await join(request, tell=_say)
     except Refused:
@@ -65,6 +66,11 @@ def _request(kept: Path, token: JoinToken, wanted: Wanted) -> Request:
     request = Request(token, name, Key.new().seed, wanted.attributes)
     request.write(kept)
     return request
+
+
+def _grouped(key: str) -> str:
+    """Return a public key as the page shows it: people compare groups of four."""
+    return " ".join(key[at : at + 4] for at in range(0, len(key), 4))
 
 
 def _keep(path: Path, credentials: Credentials, token: JoinToken) -> None:
