@@ -235,14 +235,15 @@ class Authority:
             self._route_password(),
         )
 
-    async def push(self, workspace: str, url: str, tls: ssl.SSLContext | None = None) -> None:
+    async def push(self, workspace: str, url: str, tls: ssl.SSLContext | None = None, *, ca: str = "") -> None:
         """Tell a broker that runs, and its cluster, what a workspace's account is now; who was revoked is cut off.
 
-        Raises `BusUnavailable`, `BusDenied` (another operator's broker), `ConfigError` where it refuses the JWT.
+        ``ca``: certificates in PEM that sign the broker's, where ``tls`` says nothing. Raises `BusUnavailable`,
+        `BusDenied` (another operator's broker), `ConfigError` where it refuses the JWT.
         """
         key = Key.new()
         jwt = claims.account_user_jwt(self._system, "authority", key.public, time.time())
-        async with await connect(url, name="authority", credentials=Identity(jwt, key.seed), tls=tls) as bus:
+        async with await connect(url, name="authority", credentials=Identity(jwt, key.seed, ca), tls=tls) as bus:
             made = await asyncio.to_thread(self.account_jwt, workspace)
             answer = await bus.request(UPDATE, made.encode(), deadline_s=PUSH_S_MAX)
         try:

@@ -18,7 +18,8 @@ import orjson
 
 import fedbus
 from fedbus import telemetry
-from fedbus.access.signing import signing_of
+from fedbus.access.authority import Authority
+from fedbus.access.signing import credentials_at, signing_of
 from fedbus.bus.base import Placement
 from fedbus.bus.nats import connect
 from fedbus.cli.crashing import crashing
@@ -161,6 +162,13 @@ async def serve(place: Place, name: str, listening: Listening, ready_file: Path 
             stack.callback(workers.close)
             if ready_file is not None:
                 stack.callback(ready_file.unlink, missing_ok=True)
+            credentials = await asyncio.to_thread(credentials_at, place.credentials)
+            authority = None if place.keys is None else await asyncio.to_thread(Authority.open, place.keys)
+            if authority is not None and credentials is None:
+                raise ConfigError("a gateway with --keys has credentials of its workspace: --credentials FILE")
+            push = None
+            if authority is not None and credentials is not None:
+                push = partial(authority.push, place.workspace, place.url, ca=credentials.trust.ca)
             async with await connect(place.url, name=name, credentials=place.credentials) as bus:
                 await Gateway(
                     bus,
@@ -174,6 +182,9 @@ async def serve(place: Place, name: str, listening: Listening, ready_file: Path 
                     listened=partial(_write_ready, ready_file),
                     scrape=tracing.scrape,
                     store=place.store,
+                    credentials=credentials,
+                    authority=authority,
+                    push=push,
                 ).run()
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from typing import Any
@@ -20,8 +20,10 @@ from typing import Any
 from aiohttp import web
 
 from fedbus.access.audit import Audit
+from fedbus.access.authority import Authority
 from fedbus.access.credentials import Credentials
 from fedbus.access.members import Members
+from fedbus.access.registrar import Registrar
 from fedbus.access.seals import seal_of
 from fedbus.bus.base import Bus
 from fedbus.clock import Clock
@@ -67,7 +69,8 @@ class Gateway:
     ``listened``: called with its URL when it takes requests. ``scrape``: gives its numbers as Prometheus reads them.
 
     ``credentials``: its own, where the workspace is secured; then whoever asks has to say who she is.
-    ``oidc``: a provider that may say it.
+    ``oidc``: a provider that may say it. ``authority``: the workspace's keys, where this gateway has them: then it lets
+    in and shuts out, and tells the broker so by ``push``.
 
     ``federation``: what it knows of the bus, entered while it runs. ``trust``, ``members``: whose signatures count, and
     who is known; None where the gateway is open. ``auth``: who asks. ``deeds``: what becomes of it, for the ``audit``.
@@ -91,6 +94,8 @@ class Gateway:
         store: str | Store | None = None,
         credentials: Credentials | None = None,
         oidc: OidcSettings | None = None,
+        authority: Authority | None = None,
+        push: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self.name = name
         self.clock = clock
@@ -114,6 +119,12 @@ class Gateway:
         self.auth = Auth(self.members, clock, workspace, secret, self.listening.public_url)
         self.oidc = Oidc(oidc, secret, workspace, clock) if oidc is not None and secret else None
         self.audit = Audit(bus, subjects, Peer("gateway", name), clock)
+        self.registrar: Registrar | None = None
+        if authority is not None and push is not None and self.members is not None:
+            writer = Peer("gateway", name)
+            self.registrar = Registrar(
+                bus, subjects, self.members, authority, self.audit, clock, push=push, writer=writer
+            )
         self.deeds = Deeds(self.audit, clock, Peer("gateway", name).author)
         self.archivist: Archivist | None = None
         self._workers = workers
@@ -141,7 +152,8 @@ class Gateway:
         models = (self.catalogue.run(), self.catalogue.watch())
         place = (self.station.present(), self._heed(), carry(self.station, self.traces))
         who = (self.members.follow(),) if self.members is not None else ()
-        return (*models, *place, *who, self.audit.run(), self.deeds.run(), self.presence.run(), *live)
+        registers = (self.registrar.run(),) if self.registrar is not None else ()
+        return (*models, *place, *who, *registers, self.audit.run(), self.deeds.run(), self.presence.run(), *live)
 
     async def run(self) -> None:
         """Serve until cancelled; then drain and say `Bye`.

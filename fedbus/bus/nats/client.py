@@ -20,7 +20,7 @@ from typing import Any, cast
 
 from nats.aio.client import Client, Srv
 from nats.aio.msg import Msg
-from nats.errors import ConnectionClosedError, ProtocolError, StaleConnectionError, UnexpectedEOF
+from nats.errors import ConnectionClosedError, Error, ProtocolError, StaleConnectionError, UnexpectedEOF
 
 from fedbus.bus.nats.frames import headers_from
 from fedbus.bus.nats.link import Link
@@ -34,6 +34,10 @@ Take = Callable[[Msg], None]
 STALE_BYTES = 16 * 1024
 """A command of more than this that waits to go out when the connection breaks is dropped: it is bulk, whoever sent it
 sends it again, and on a slow line it would stand before what is asked for now."""
+
+
+_ENDINGS = ("authentication expired", "authentication revoked")
+"""How a broker ends the connection of somebody whose JWT is good no longer."""
 
 
 class NoTls(ConnectionError):
@@ -196,7 +200,14 @@ class WireClient(Client):
         elif word == b"INFO":
             await self._process_info(_info(rest))
         else:
-            await self._process_err(rest.strip().decode("utf-8", "replace").lower())
+            text = rest.strip().decode("utf-8", "replace").lower()
+            if self.is_connected and any(ending in text for ending in _ENDINGS):
+                # nats-py would close for good; but the credentials are read anew, and may have been renewed
+                refused = Error(f"nats: {text}")
+                await self._error_cb(refused)
+                await self._process_op_err(refused)
+                return
+            await self._process_err(text)
             await asyncio.sleep(0)  # it may have begun to close us, which comes before the end of the connection
 
     def _deliver(self, sid: int, subject: str, reply: str, headers: bytes, data: bytes | memoryview) -> None:

@@ -59,6 +59,10 @@ BUFFER_BYTES_MAX = 4 * OUTGOING_BYTES_MAX
 BACKOFF_S = (0.05, 2.0)
 """First and longest pause between attempts to reconnect; half of it is drawn, or all clients return in one moment."""
 
+REFUSED_S_MAX = 30.0
+"""Longest pause of who is refused: it may be let in again, with other credentials in its file or the same, but not in a
+moment; and a thousand that are not must not keep a broker busy with signatures."""
+
 ATTEMPT_S_MAX = 5.0
 """For one attempt to connect: a slow link with TLS needs four round trips."""
 
@@ -195,6 +199,8 @@ class Connection:
 
     def _next_server(self, servers: list[Server], _info: dict[str, Any]) -> tuple[Server, float]:
         first, longest = BACKOFF_S
+        if self._refusal:
+            longest = REFUSED_S_MAX
         pause = min(longest, first * 2 ** min(self._attempt, 10)) * random.uniform(0.5, 1.0)  # noqa: S311 - it spreads, it hides nothing
         server = servers[self._attempt % len(servers)]
         self._attempt += 1

@@ -104,11 +104,16 @@ class Ward:
         entries = sorted((one.entry for one in found), key=lambda entry: entry.number)
         return [(e.action, e.target, e.result, e.reason) for e in entries if action in (None, e.action)]
 
+    async def hears(self, pattern):
+        """What is said on a pattern, as the coordinator hears it."""
+        return await (await self.bus("coordinator", "ear")).subscribe(pattern)
+
     async def stop(self):
         """End the registrars."""
         for task in self._running:
             task.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
+        self._running.clear()
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
