@@ -97,6 +97,7 @@ class Auth:
         caller = await self.caller(request)
         if caller is None:
             raise unknown("sign in: with `Authorization: Bearer fba_...`, or with a cookie of POST /api/v1/login")
+        request[CLAIMED] = caller.name
         if caller.how == "cookie" and request.method not in SAFE:
             given = request.headers.get(CSRF, "")
             if not hmac.compare_digest(given.encode(errors="replace"), caller.csrf.encode()):

@@ -37,6 +37,9 @@ DONE_AS: web.RequestKey[str] = web.RequestKey("done_as", str)
 REFUSAL: web.RequestKey[str] = web.RequestKey("refusal", str)
 """Why what was asked for was not done, where the answer is a page all the same."""
 
+WHY: web.RequestKey[str] = web.RequestKey("why", str)
+"""The reason that somebody has given for what she does."""
+
 LOGIN = "login"
 LOGOUT = "logout"
 
@@ -151,6 +154,7 @@ class Deeds:
         caller = request.get(CALLER)
         by = (caller.name or self._own) if caller is not None else request.get(CLAIMED, "anonymous")
         details = {"request": id_, "operation": operation.id, "status": str(int(status))}
+        reason = reason or request.get(WHY, "")
         if status in REFUSED or not changes:
             again = self._again((request.remote or "", by, "" if by == "anonymous" else action, str(status)))
             if again is None:

@@ -66,7 +66,7 @@ class OidcSettings:
     """A provider, and who it is for. ``client_id``, ``client_secret``: ours there; '' a client without a secret.
 
     ``roles_claim``: in which claim of the ID token groups stand, such as ``groups`` or ``realm_access.roles``; '': who
-    may sign in, and as what, is decided here (`fedbus person add --subject`). ``role_map``: group -> role; with it the
+    may sign in, and as what, is decided here (`fedbus person add --login`). ``role_map``: group -> role; with it the
     provider decides: whoever is in none of these groups is refused. ``title``: what the page's button says.
     """
 

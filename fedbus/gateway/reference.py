@@ -1,8 +1,8 @@
-"""The pages of reference that are made of the table: REST, and who does the same where.
+"""The pages of reference that are made of the table: REST, who does the same where, and who may do it.
 
     python -m fedbus.gateway.reference docs/reference
 
-writes ``rest.md`` and ``parity.md`` there. A test says when they are not what this would write.
+writes ``rest.md``, ``parity.md`` and ``roles.md`` there. A test says when they are not what this would write.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from fedbus.access.actions import ABOUT, ABOUT_ROLES, ROLES, Action, may, permitted_to
 from fedbus.gateway.openapi import EVERYWHERE, MORE, TAGS, about, document, statuses, tag_of
 from fedbus.gateway.operations import Operation
 
@@ -22,6 +23,13 @@ HTTP_ONLY: Mapping[str, str] = {
     "getReadiness": "asked by supervisors and load balancers",
     "getMetrics": "asked by Prometheus; other roles have `--metrics-port`",
     "getDocument": "it describes HTTP alone",
+    "getLogin": "how a browser signs in; other programs come with a token",
+    "logIn": "makes a browser's cookie of a token; other programs send the token itself",
+    "logOut": "ends a browser's session; a token ends by `fedbus token revoke`",
+    "getMe": "what a page shows to whom; the command line comes to the broker, with credentials of its own",
+    "getRoles": "the same table is a page: [roles](roles.md)",
+    "beginOidc": "sends a browser to the provider",
+    "endOidc": "takes a browser back from the provider",
 }
 """Operations without a command and a method, each with the reason."""
 
@@ -68,7 +76,13 @@ answer and in the gateway's log.
 
 **Bounds**: bodies of JSON 1 MiB (`--body-max`), 100 requests a second of an address and 400 at once (`--rate`,
 `--burst`). A page of another origin may read nothing and change nothing, unless `--cors-origin` allows it. A
-request whose `Host` is none of this gateway (`--allow-host`) is answered with 421. There is no login.
+request whose `Host` is none of this gateway (`--allow-host`) is answered with 421.
+
+**Who asks**: a program with `Authorization: Bearer fba_...`, a page with the cookie of `logIn`, which sends
+`X-Fedbus-CSRF` (`csrf` of `getMe`) with whatever changes something. Each operation says which permission it needs; who
+has it stands in [roles](roles.md). Who has not said who she is gets 401, who may not 403 with the `permission` that is
+missing, who guesses 429. An open gateway (`fedbus up --open`) asks nobody: whoever reaches it is an admin. How to sign
+in: [sign in](../how-to/sign-in.md).
 """
 
 SHAPES = "What stands in bodies and answers; `*`: always there.\n"
@@ -82,6 +96,7 @@ def _operation(operation: Operation, doc: Json) -> str:
         f"{operation.summary} (`{operation.id}`). {about(operation)}",
         "",
     ]
+    lines += [_needs(operation), ""]
     rows = [
         (
             f"`{one['name']}`{' *' if one['required'] else ''}",
@@ -105,6 +120,42 @@ def _operation(operation: Operation, doc: Json) -> str:
     lines += [f"- {one}" for one in extra]
     lines += [f"- Problems: {', '.join(map(str, statuses(operation)))}", ""]
     return "\n".join(lines)
+
+
+def _needs(operation: Operation) -> str:
+    if operation.needs is None:
+        return "Open to anybody."
+    return f"Needs `{operation.needs.value}`: {', '.join(permitted_to(operation.needs))}."
+
+
+def roles_page() -> str:
+    """Return ``roles.md``: who may do what, and by which operations."""
+    from fedbus.gateway.table import OPERATIONS  # noqa: PLC0415 - so that whoever imports us need not load all routes
+
+    doing: dict[Action, list[str]] = {}
+    for one in OPERATIONS:
+        if one.needs is not None:
+            doing.setdefault(one.needs, []).append(f"`{one.id}`")
+    rows = [
+        (f"`{action.value}`", ABOUT[action], *("yes" if may((role,), action) else "" for role in ROLES),
+         ", ".join(doing.get(action, ())))
+        for action in Action
+    ]  # fmt: skip
+    head = ("action", "may", *ROLES, "operations")
+    who = [(f"`{role}`", ABOUT_ROLES[role]) for role in ROLES]
+    return "\n".join([BEGIN, ROLES_TEXT, *_table(("role", "who has it"), who), "", *_table(head, rows), ""])
+
+
+ROLES_TEXT = """\
+# Roles
+
+What people may do at a [gateway](rest.md), by the roles that they have; somebody with several may do what any of them
+may. The page shows what one may not do as disabled, with the permission that is missing; REST answers it with 403. The
+[command line](command-line.md) works over the broker, where the role of its credentials decides
+(`fedbus.access.permissions`).
+
+Operations that are not named here are open to anybody: whether the gateway lives, its document, and signing in.
+"""
 
 
 def _contents(content: Json) -> str:
@@ -219,11 +270,12 @@ def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> list[str]:
 
 
 def write(directory: Path) -> None:
-    """Write both pages into a directory."""
+    """Write the pages into a directory."""
     from fedbus.gateway.table import OPERATIONS  # noqa: PLC0415 - so that whoever imports us need not load all routes
 
     (directory / "rest.md").write_text(rest_page(OPERATIONS))
     (directory / "parity.md").write_text(parity_page(OPERATIONS))
+    (directory / "roles.md").write_text(roles_page())
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ async def person_of(members: Members, identity: Identity) -> Person:
 
 async def _added(members: Members, identity: Identity) -> Person:
     if not identity.roles:
-        raise SignInRefused("unknown", f"nobody here is {identity.subject} (`fedbus person add --subject`)")
+        raise SignInRefused("unknown", f"nobody here is {identity.subject} (`fedbus person add --login`)")
     for name in _names(identity):
         try:
             return await members.people.add(name, identity.roles, by=BY, subjects=(identity.subject,))

@@ -13,7 +13,7 @@ from fedbus.telemetry.meters import Counting
 from fedbus.telemetry.scrape import Scrape
 from fedbus.testing.loop import run_virtual
 
-BYTES_MAX = 100_000
+BYTES_MAX = 150_000
 """Of an answer to Prometheus, each quarter of a minute: of all routes, each with a few statuses."""
 
 

@@ -13,7 +13,7 @@ from fedbus.cli import tree
 from fedbus.federation.models import Models
 from fedbus.federation.registry import Registry
 from fedbus.federation.service import Federation, Session
-from fedbus.gateway.reference import COMMAND_ONLY, HTTP_ONLY, parity_page, rest_page
+from fedbus.gateway.reference import COMMAND_ONLY, HTTP_ONLY, parity_page, rest_page, roles_page
 from fedbus.gateway.table import OPERATIONS
 
 DOCS = Path(__file__).parents[3] / "docs" / "reference"
@@ -66,9 +66,10 @@ def find(name):
 
 
 def test_the_pages_are_current():
-    """Both are what the table makes of them now."""
+    """All are what the table makes of them now."""
     assert (DOCS / "rest.md").read_text() == rest_page(OPERATIONS), HOW
     assert (DOCS / "parity.md").read_text() == parity_page(OPERATIONS), HOW
+    assert (DOCS / "roles.md").read_text() == roles_page(), HOW
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.id)

@@ -1,0 +1,488 @@
+"""Who asks is known by a token or a cookie, and looked up each time; whoever is not, or may not, gets nothing."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from asker import ask, gateway_in
+from people import OTHER, SECRET, credentials_of, secured_in
+from whole_house import House
+
+from fedbus.access.actions import PERMITTED, ROLES, Action, may, permitted_to
+from fedbus.access.names import id_of
+from fedbus.access.signin import login_link
+from fedbus.errors import ConfigError, Conflict
+from fedbus.gateway.caller import Proof
+from fedbus.gateway.cookies import CHARS_MAX, LIFE_S, Cookies
+from fedbus.gateway.operations import API
+from fedbus.gateway.table import OPERATIONS
+from fedbus.testing.loop import run_virtual
+
+ME = f"{API}/me"
+SESSIONS = f"{API}/sessions"
+
+
+def in_house(scene, **given):
+    """Run a scene in a secured gateway."""
+
+    async def run():
+        house = House()
+        async with secured_in(house, **given) as found:
+            return await scene(found)
+
+    return run_virtual(run())
+
+
+def target_of(operation):
+    """An address of an operation; names in it are those of nothing."""
+    given = {"round": "1", "role": "client", "name": "fedavg"}
+    path = operation.path
+    for name in ("session", "round", "client", "version", "stage", "token", "role", "member", "person", "name"):
+        path = path.replace(f"{{{name}}}", given.get(name, "nothing"))
+    return path
+
+
+# --- the matrix ---
+
+
+def test_every_operation_by_every_role_is_as_the_table_says():
+    """Each operation, asked by each role and by nobody: let in or refused with the permission that is missing."""
+
+    async def scene(house):
+        found = {}
+        for operation in OPERATIONS:
+            if operation.method == "GET" and operation.media == "text/event-stream":
+                target = f"{target_of(operation)}?limit=1"
+            else:
+                target = target_of(operation)
+            for who in (None, *ROLES):
+                answer = await house.ask(who, operation.method, target)
+                found[operation.id, who] = answer
+        return found
+
+    found = in_house(scene)
+    assert len(found) == 6 * len(OPERATIONS)
+    for operation in OPERATIONS:
+        for who in (None, *ROLES):
+            answer = found[operation.id, who]
+            if operation.needs is None:
+                assert answer.status not in (401, 403) or operation.id == "logIn", (operation.id, who, answer.body)
+            elif who is None:
+                assert answer.status == 401, (operation.id, answer.body)
+                assert answer.headers["WWW-Authenticate"] == 'Bearer realm="fedbus"'
+            elif operation.needs in PERMITTED[who]:
+                assert answer.status not in (401, 403), (operation.id, who, answer.body)
+            else:
+                assert answer.status == 403, (operation.id, who, answer.body)
+                assert answer.json["permission"] == operation.needs.value
+                assert answer.json["permitted_to"] == list(permitted_to(operation.needs))
+                assert operation.needs.value in answer.json["detail"] and f"{who}-person" in answer.json["detail"]
+
+
+def test_what_is_open_to_anybody_is_named():
+    """Nothing but health, the document and signing in is answered to who has not said who she is."""
+    opened = {operation.id for operation in OPERATIONS if operation.needs is None}
+    assert opened == {"getHealth", "getReadiness", "getDocument", "getLogin", "logIn", "beginOidc", "endOidc"}
+
+
+def test_what_changes_something_is_for_nobody_who_only_looks():
+    """Viewers, auditors and data owners may do nothing by a method that changes something, but sign out."""
+    for operation in OPERATIONS:
+        if operation.method != "GET" and operation.needs not in (None, Action.SELF_READ):
+            assert not may(("viewer", "auditor", "data-owner"), operation.needs), operation.id
+
+
+def test_a_role_that_nobody_knows_permits_nothing():
+    """A role of a later release, or of an attacker, is no role here."""
+    assert not any(may(("root", "Admin", ""), action) for action in Action)
+    assert may(("root", "viewer"), Action.SESSION_READ)
+
+
+# --- tokens ---
+
+
+def test_an_unknown_token_and_a_wrong_secret_look_the_same():
+    """Status, text and headers tell nobody which ids there are."""
+
+    async def scene(house):
+        good = house.tokens["admin"]
+        wrong = good[:-4] + ("AAAA" if not good.endswith("AAAA") else "BBBB")
+        unknown = f"fba_ffffffffffffffff_{good.rpartition('_')[2]}"
+        found = []
+        for text in (wrong, unknown, "fba_", "nonsense", "fbj_abc"):
+            answer = await ask(house.gateway, "GET", ME, headers={"Authorization": f"Bearer {text}"})
+            found.append((answer.status, answer.json["detail"], answer.headers["WWW-Authenticate"]))
+        return found
+
+    found = in_house(scene)
+    assert set(found) == {(401, "the token is not valid", 'Bearer realm="fedbus", error="invalid_token"')}
+
+
+@pytest.mark.parametrize("header", ["Basic YTpi", "Bearer", "fba_x_y", "Digest a", "Bearer  ", ""])
+def test_other_ways_to_say_who_one_is_are_refused(header):
+    """Whoever says something else than a bearer is not taken for a guest, also where a cookie would be good."""
+
+    async def scene(house):
+        page = await house.sign_in("admin")
+        return await page.ask("GET", ME, headers={"Authorization": header})
+
+    assert in_house(scene).status == 401
+
+
+def test_a_revoked_or_expired_token_is_good_for_nothing_from_the_next_request_on():
+    """And says why, to who has its secret."""
+
+    async def scene(house):
+        await house.give("short", "viewer", "viewer-person", expires_s=60.0)
+        first = await house.ask("short", "GET", ME)
+        await asyncio.sleep(61)
+        late = await house.ask("short", "GET", ME)
+        await house.members.tokens.revoke(house.ids["admin"], by="test", reason="lost")
+        revoked = await house.ask("admin", "GET", ME)
+        return first, late, revoked
+
+    first, late, revoked = in_house(scene)
+    assert first.status == 200 and first.json["name"] == "viewer-person" and first.json["roles"] == ["viewer"]
+    assert late.status == 401 and "expired" in late.json["detail"]
+    assert revoked.status == 401 and "revoked: lost" in revoked.json["detail"]
+
+
+def test_a_join_token_is_no_bearer():
+    """A secret that lets a machine join lets nobody in here."""
+
+    async def scene(house):
+        new = await house.members.tokens.create_join("client", by="test")
+        text = f"fba_{new.state.id}_{new.secret}"
+        return await ask(house.gateway, "GET", ME, headers={"Authorization": f"Bearer {text}"})
+
+    assert in_house(scene).status == 401
+
+
+def test_a_token_gives_no_role_that_its_person_has_not():
+    """A person who is no admin any more is none by her old token either; one of several roles gives that one alone."""
+
+    async def scene(house):
+        await house.members.people.change("admin-person", by="test", roles=["viewer", "auditor"])
+        old = await house.ask("admin", "GET", ME)
+        await house.give("one", "auditor", "admin-person")
+        one = await house.ask("one", "GET", ME)
+        return old, one
+
+    old, one = in_house(scene)
+    assert old.status == 401 and "no more" in old.json["detail"]
+    assert one.json["roles"] == ["auditor"]
+
+
+def test_a_token_that_is_nobodys_is_a_bearer_and_signs_nobody_in():
+    """Programs have such; what they do is written down under the token's id."""
+
+    async def scene(house):
+        await house.give("program", "viewer", "")
+        me = await house.ask("program", "GET", ME)
+        login = await house.ask(None, "POST", f"{API}/login", json={"token": house.tokens["program"]})
+        return me, login, house.ids["program"]
+
+    me, login, id_ = in_house(scene)
+    assert me.json["name"] == f"token/{id_}" and me.json["roles"] == ["viewer"]
+    assert login.status == 401
+
+
+def test_whoever_is_suspended_removed_or_another_of_her_name_is_out_at_once():
+    """By token and by cookie; a person who is added again does not inherit what another of her name had."""
+
+    async def scene(house):
+        page = await house.sign_in("engineer")
+        await house.members.people.change("engineer-person", by="test", state="suspended")
+        suspended = await house.ask("engineer", "GET", ME), await page.ask("GET", ME)
+        await house.members.people.change("engineer-person", by="test", state="active")
+        again = await house.ask("engineer", "GET", ME)
+        await house.members.people.remove("engineer-person", by="test")
+        removed = await house.ask("engineer", "GET", ME), await page.ask("GET", ME)
+        await asyncio.sleep(3600)
+        await house.members.people.add("engineer-person", ["engineer"], by="test")
+        other = await house.ask("engineer", "GET", ME), await page.ask("GET", ME)
+        return suspended, again, removed, other
+
+    suspended, again, removed, other = in_house(scene)
+    assert [one.status for one in (*suspended, again, *removed, *other)] == [401, 401, 200, 401, 401, 401, 401]
+    assert "suspended" in suspended[0].json["detail"] and "before" in other[0].json["detail"]
+
+
+# --- cookies ---
+
+
+def test_a_sign_in_sets_a_cookie_that_no_script_reads():
+    """Over plain HTTP on this machine without `Secure`; strict, for all paths, for eight hours."""
+
+    async def scene(house):
+        answer = await house.ask(None, "POST", f"{API}/login", json={"token": house.tokens["engineer"]})
+        page = await house.sign_in("engineer")
+        return answer, await page.ask("GET", ME)
+
+    answer, me = in_house(scene)
+    value, *attributes = answer.headers["Set-Cookie"].split("; ")
+    assert value.startswith("fedbus_session=1.")
+    assert sorted(attributes) == ["HttpOnly", "Max-Age=28800", "Path=/", "SameSite=Strict"]
+    assert answer.headers["Cache-Control"] == "no-store"
+    assert me.json["how"] == "cookie" and me.json["csrf"] and me.json["name"] == "engineer-person"
+    assert set(me.json["actions"]) == {action.value for action in PERMITTED["engineer"]}
+
+
+def test_behind_https_the_cookie_is_of_this_host_alone():
+    """`__Host-` and `Secure`, where a proxy ends TLS; a cookie of plain HTTP is not taken there."""
+
+    async def scene(house):
+        secure = {"Host": "fed.example"}
+        plain = await house.sign_in("viewer")
+        login = await house.ask(None, "POST", f"{API}/login", json={"token": house.tokens["viewer"]}, headers=secure)
+        assert login.status == 200, login.body
+        cookie = login.headers["Set-Cookie"]
+        good = await ask(house.gateway, "GET", ME, headers=secure | {"Cookie": cookie.partition(";")[0]})
+        wrong = await ask(house.gateway, "GET", ME, headers=secure | {"Cookie": plain.cookie})
+        return cookie, good, wrong
+
+    cookie, good, wrong = in_house(scene, public_url="https://fed.example")
+    assert cookie.startswith("__Host-fedbus=1.") and "; Secure" in cookie and "Domain" not in cookie
+    assert good.status == 200 and wrong.status == 401
+
+
+def test_nobody_signs_in_over_plain_http_from_elsewhere():
+    """The token and the cookie would be read on the way; the answer says what to do."""
+
+    async def scene(house):
+        target = {"Host": "gateway:8080"}
+        return await house.ask(
+            None, "POST", f"{API}/login", json={"token": house.tokens["viewer"]}, headers=target, remote="10.0.0.9"
+        )
+
+    answer = in_house(scene, host="0.0.0.0")
+    assert answer.status == 403 and "--tls-cert" in answer.json["detail"] and "Set-Cookie" not in answer.headers
+
+
+def test_what_a_page_changes_needs_the_value_of_its_session():
+    """Without `X-Fedbus-CSRF`, or with that of another session, a cookie changes nothing; reading needs none."""
+
+    async def scene(house):
+        page, other = await house.sign_in("admin"), await house.sign_in("admin")
+        stage = f"{API}/stages/nothing"
+        return [
+            (await page.ask("DELETE", stage, headers={"X-Fedbus-CSRF": given})).status
+            for given in (None, "", "x", other.csrf, page.csrf)
+        ] + [(await page.ask("GET", ME, headers={"X-Fedbus-CSRF": None})).status]
+
+    assert in_house(scene) == [403, 403, 403, 403, 404, 200]
+
+
+def test_a_page_of_another_origin_changes_nothing_also_with_both():
+    """The check of `Origin` stands before all."""
+
+    async def scene(house):
+        page = await house.sign_in("admin")
+        return await page.ask("DELETE", f"{API}/stages/nothing", headers={"Origin": "https://evil.example"})
+
+    answer = in_house(scene)
+    assert answer.status == 403 and "Origin" in answer.json["detail"]
+
+
+def test_a_cookie_ends_after_eight_hours_and_with_its_token():
+    """It is not prolonged by use; one that a token stands behind ends when that is revoked."""
+
+    async def scene(house):
+        page, other = await house.sign_in("admin"), await house.sign_in("viewer")
+        for _ in range(7):
+            await asyncio.sleep(3600)
+            assert (await page.ask("GET", ME)).status == 200
+        await house.members.tokens.revoke(house.ids["viewer"], by="test")
+        revoked = await other.ask("GET", ME)
+        await asyncio.sleep(3601)
+        return revoked, await page.ask("GET", ME)
+
+    revoked, late = in_house(scene)
+    assert revoked.status == 401 and "revoked" in revoked.json["detail"]
+    assert late.status == 401 and "sign in again" in late.json["detail"]
+
+
+def test_signing_out_ends_a_cookie_at_every_gateway():
+    """Who has kept it is let in nowhere; other sign-ins of the same person go on."""
+
+    async def scene():
+        house = House()
+        async with secured_in(house) as found, gateway_in(house, "gw-2", credentials=credentials_of()) as second:
+            page, other = await found.sign_in("engineer"), await found.sign_in("engineer")
+            answer = await page.ask("POST", f"{API}/logout")
+            await asyncio.sleep(0.1)
+            elsewhere = await ask(second, "GET", ME, headers={"Cookie": page.cookie})
+            still = await ask(second, "GET", ME, headers={"Cookie": other.cookie})
+            return answer, await page.ask("GET", ME), elsewhere, still
+
+    answer, here, elsewhere, still = run_virtual(scene())
+    assert answer.status == 200 and "Max-Age=0" in answer.headers["Set-Cookie"]
+    assert (here.status, elsewhere.status, still.status) == (401, 401, 200)
+
+
+def test_a_cookie_is_taken_only_as_it_was_signed():
+    """Each changed character, another key, another workspace's name: it says nothing; what is signed comes back."""
+    cookies = Cookies(bytes.fromhex(SECRET), "default")
+    proof = Proof("ana", "t-1", ("viewer",), "5" * 32, 10.0, 10.0 + LIFE_S)
+    value = cookies.make(proof)
+    assert cookies.read(value, 11.0) == proof
+    assert cookies.read(value, 10.0 + LIFE_S) is None
+    assert cookies.read(value, 9.0 - LIFE_S) is None  # made in the future: somebody's clock was set
+    for index in range(len(value)):
+        changed = value[:index] + ("A" if value[index] != "A" else "B") + value[index + 1 :]
+        assert cookies.read(changed, 11.0) is None, index
+    for other in (Cookies(bytes.fromhex(OTHER), "default"), Cookies(bytes.fromhex(SECRET), "other")):
+        assert other.read(value, 11.0) is None
+        assert other.csrf(proof) != cookies.csrf(proof)
+    for strange in ("", ".", "1..", "1.e30.", "ü", value * 10, "1." + "A" * CHARS_MAX):
+        assert cookies.read(strange, 11.0) is None
+
+
+def test_a_gateway_without_the_workspaces_secret_does_not_start():
+    """Credentials of another role are no gateway's; cookies must not be signed with what is known."""
+    for secret in ("", "00", "no hex"):
+
+        async def scene(secret=secret):
+            async with gateway_in(House(), credentials=credentials_of(secret=secret)):
+                pass
+
+        with pytest.raises(ConfigError):
+            run_virtual(scene())
+
+
+# --- links that work once ---
+
+
+def test_a_link_signs_in_once():
+    """It makes the person where there is none; the second who uses it, or uses it as a bearer, gets nothing."""
+
+    async def scene(house):
+        link = await login_link(house.members, "http://127.0.0.1:8080/", person="local", by="gateway/up")
+        token = link.partition("#/login/")[2]
+        bearer = await ask(house.gateway, "GET", ME, headers={"Authorization": f"Bearer {token}"})
+        first, second = await asyncio.gather(
+            *(house.ask(None, "POST", f"{API}/login", json={"token": token}) for _ in range(2))
+        )
+        third = await house.ask(None, "POST", f"{API}/login", json={"token": token})
+        winner = next(one for one in (first, second) if one.status == 200)
+        me = await ask(house.gateway, "GET", ME, headers={"Cookie": winner.headers["Set-Cookie"].partition(";")[0]})
+        return link, bearer, sorted((first.status, second.status)), third, me
+
+    link, bearer, both, third, me = in_house(scene)
+    assert link.startswith("http://127.0.0.1:8080/#/login/fba_")
+    assert bearer.status == 401 and both == [200, 401] and third.status == 401
+    assert me.status == 200 and me.json["name"] == "local" and me.json["roles"] == ["admin"]
+
+
+def test_a_link_expires_and_is_for_nobody_who_is_suspended():
+    """After a quarter of an hour it is good for nothing."""
+
+    async def scene(house):
+        link = await login_link(house.members, "http://x", person="viewer-person", by="test")
+        await asyncio.sleep(15 * 60 + 1)
+        late = await house.ask(None, "POST", f"{API}/login", json={"token": link.partition("#/login/")[2]})
+        await house.members.people.change("viewer-person", by="test", state="suspended")
+        with pytest.raises(Conflict):
+            await login_link(house.members, "http://x", person="viewer-person", by="test")
+        return late
+
+    assert in_house(scene).status == 401
+
+
+# --- open gateways, other workspaces ---
+
+
+def test_an_open_gateway_asks_nobody():
+    """Everybody is a local admin there, a token is not looked at, and nobody signs in."""
+
+    async def scene():
+        async with gateway_in(House()) as gateway:
+            me = await ask(gateway, "GET", ME, headers={"Authorization": "Bearer nonsense"})
+            login = await ask(gateway, "POST", f"{API}/login", json={"token": "x"})
+            how = await ask(gateway, "GET", f"{API}/login")
+            return me, login, how, await ask(gateway, "DELETE", f"{API}/stages/nothing")
+
+    me, login, how, deed = run_virtual(scene())
+    assert me.json["open"] is True and me.json["roles"] == ["admin"] and me.json["name"] == ""
+    assert login.status == 409 and how.json == {"open": True, "oidc": ""} and deed.status == 404
+
+
+def test_what_is_of_one_workspace_is_nothing_at_a_gateway_of_another():
+    """Neither its tokens nor its cookies, also where both workspaces are on one broker, or have one secret."""
+
+    async def scene(secret):
+        house = House()
+        async with secured_in(house) as ours:
+            other = credentials_of("other", secret)
+            async with gateway_in(house, "gw-b", credentials=other, workspace="other") as theirs:
+                page = await ours.sign_in("admin")
+                token = {"Authorization": f"Bearer {ours.tokens['admin']}"}
+                return [(await ask(theirs, "GET", ME, headers=one)).status for one in (token, {"Cookie": page.cookie})]
+
+    assert run_virtual(scene(OTHER)) == [401, 401]
+    assert run_virtual(scene(SECRET)) == [401, 401]
+
+
+# --- what goes on ---
+
+
+@pytest.mark.parametrize("what", ["revoked", "suspended", "demoted", "signed out", "expired"])
+def test_a_stream_ends_with_the_right_to_read_it(what):
+    """At once where that is taken away, when the sign-in ends where it is not; a reader who comes again gets 401."""
+
+    async def scene(house):
+        await house.members.people.add("reader", ["viewer"], by="test")
+        await house.give("reader", "viewer", "reader", **({"expires_s": 600.0} if what == "expired" else {}))
+        page = await house.sign_in("reader")
+        reading = asyncio.ensure_future(page.ask("GET", f"{API}/events", headers={"Accept": "text/event-stream"}))
+        await asyncio.sleep(5)
+        assert not reading.done()
+        began = asyncio.get_running_loop().time()
+        match what:
+            case "revoked":
+                await house.members.tokens.revoke(house.ids["reader"], by="test")
+            case "suspended":
+                await house.members.people.change("reader", by="test", state="suspended")
+            case "demoted":
+                await house.members.people.change("reader", by="test", roles=["data-owner"])
+            case "signed out":
+                await page.ask("POST", f"{API}/logout")
+        answer = await asyncio.wait_for(reading, 700)
+        took = asyncio.get_running_loop().time() - began
+        again = await page.ask("GET", f"{API}/events")
+        return answer, took, again
+
+    answer, took, again = in_house(scene)
+    assert answer.status == 200 and b"retry:" in answer.body
+    assert took < (0.5 if what != "expired" else 596)
+    assert again.status == 401
+
+
+# --- what a data owner sees ---
+
+
+def test_names_of_others_clients_are_left_out_of_what_a_data_owner_gets():
+    """Waits and events: numbers stay, names go; what would only be names is refused."""
+
+    async def scene(house):
+        asked = f"{API}/events?kind=RoundOpened"
+        return await house.ask("data-owner", "GET", asked), await house.ask("viewer", "GET", asked)
+
+    owner, viewer = in_house(scene)
+    assert owner.status == 403 and owner.json["permission"] == "session.inspect"
+    assert viewer.status == 200
+
+
+def test_ids_of_people_are_those_of_their_tokens():
+    """A person whose name is an address has a token and a cookie like any other."""
+
+    async def scene(house):
+        await house.members.people.add("ana@hospital.example", ["engineer"], by="test")
+        await house.give("ana", "engineer", "ana@hospital.example")
+        page = await house.sign_in("ana")
+        return await house.ask("ana", "GET", ME), await page.ask("GET", ME)
+
+    by_token, by_cookie = in_house(scene)
+    assert by_token.json["name"] == by_cookie.json["name"] == "ana@hospital.example"
+    assert id_of("ana@hospital.example").startswith("p_")
