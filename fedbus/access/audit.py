@@ -67,7 +67,7 @@ _STRANGE = re.compile(r"[^A-Za-z0-9_@.:/+-]")
 
 
 @dataclass(slots=True, eq=False)
-class _Deed:
+class Deed:
     """What is to be written; ``sent``: its bytes and the sequence behind which they were sent, once that was tried."""
 
     id: str
@@ -93,10 +93,11 @@ class Audit:
         self._writer = writer
         self._clock = clock
         self._stream = subjects.stream("audit")
-        self._kept: deque[_Deed] = deque()
+        self._kept: deque[Deed] = deque()
         self._lost = 0
         self._head: _Head | None = None
         self._writing = asyncio.Lock()
+        self._wake = asyncio.Event()
 
     # --- writing ---
 
@@ -121,6 +122,26 @@ class Audit:
         Where that is not to be had within `WRITE_S` it is kept, logged, and returned with the number 0. It raises
         nothing of the bus's: what was done is done.
         """
+        if len(self._kept) >= KEPT_MAX:
+            await self._flush(WRITE_S)
+        deed = self.note(action, by=by, target=target, origin=origin, result=result, reason=reason, details=details)
+        await self._flush(WRITE_S)
+        if deed in self._kept:
+            log.warning("audit: %s by %s is kept until the bus takes it (%d wait)", action, by, len(self._kept))
+        return deed.entry
+
+    def note(
+        self,
+        action: str,
+        *,
+        by: str,
+        target: str = "",
+        origin: str = "",
+        result: Result = "done",
+        reason: str = "",
+        details: Mapping[str, object] | None = None,
+    ) -> Deed:
+        """Keep a deed for `run` to write; as `write`, for who cannot wait."""
         entry = AuditEntry(
             number=0,
             at=self._clock.now(),
@@ -132,23 +153,24 @@ class Audit:
             reason=reason[:2000],
             details={_sayable(str(k))[:64]: _sayable(str(v))[:1000] for k, v in list((details or {}).items())[:32]},
         )
-        deed = _Deed(f"audit-{secrets.token_hex(12)}", entry)
+        deed = Deed(f"audit-{secrets.token_hex(12)}", entry)
         if len(self._kept) >= KEPT_MAX:
             self._lost += 1
             log.error("audit: %d deeds wait already, this one stands here only: %s", KEPT_MAX, entry.model_dump_json())
-            return entry
-        self._kept.append(deed)
-        await self._flush(WRITE_S)
-        if deed in self._kept:
-            log.warning("audit: %s by %s is kept until the bus takes it (%d wait)", action, entry.by, len(self._kept))
-        return deed.entry
+        else:
+            self._kept.append(deed)
+            self._wake.set()
+        return deed
 
     async def run(self) -> None:
         """Write what is kept as soon as the bus takes it; runs until cancelled."""
         while True:
-            await asyncio.sleep(FLUSH_S)
-            if self._kept and self._bus.connected:
-                await self._flush(WRITE_S)
+            await self._wake.wait()
+            self._wake.clear()
+            await self._flush(WRITE_S)
+            if self._kept:
+                self._wake.set()
+                await asyncio.sleep(FLUSH_S)
 
     async def finish(self) -> None:
         """Try once more to write what is kept; what cannot be goes to the log as it is."""
@@ -175,9 +197,9 @@ class Audit:
                 number=0, at=self._clock.now(), by=f"{self._writer.role}/{self._writer.name}", action=AUDIT_LOST,
                 result="failed", reason=f"{lost} deeds found no room to wait for the bus; they stand in the log",
             )  # fmt: skip
-            self._kept.append(_Deed(f"audit-{secrets.token_hex(12)}", entry))
+            self._kept.append(Deed(f"audit-{secrets.token_hex(12)}", entry))
 
-    async def _written(self, deed: _Deed) -> bool:
+    async def _written(self, deed: Deed) -> bool:
         """Append a deed behind the last one, however often others come first; False where it has to wait."""
         try:
             for _ in range(CONFLICTS_MAX):
@@ -190,7 +212,7 @@ class Audit:
             log.debug("audit: not written yet: %s", error)
         return False
 
-    async def _appended(self, deed: _Deed) -> bool:
+    async def _appended(self, deed: Deed) -> bool:
         if deed.sent is None:
             head = self._head = self._head or await self._read_head()
             deed.entry = deed.entry.model_copy(update={"number": head.number + 1, "before": head.digest})
@@ -217,7 +239,7 @@ class Audit:
             self._head = _Head(sequence, deed.entry.number, digest_of(data)) if sequence > behind else None
         return True
 
-    async def _is_stored(self, deed: _Deed) -> bool:
+    async def _is_stored(self, deed: Deed) -> bool:
         message = await self._bus.last(self._stream, self._subjects.audit(self._writer))
         if message is None:
             return False

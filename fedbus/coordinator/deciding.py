@@ -22,6 +22,7 @@ from functools import partial
 from fedbus.access.signing import ModelSigner
 from fedbus.clock import Clock
 from fedbus.coordinator.chores import Chores
+from fedbus.coordinator.deeds import Deeds
 from fedbus.coordinator.events import (
     Acknowledge,
     Append,
@@ -104,6 +105,7 @@ class Deciding:
         restore: Callable[[], Awaitable[Collection[str]]],
         key_of: Callable[[str], bytes],
         signer: ModelSigner | None = None,
+        deeds: Deeds,
     ) -> None:
         self.settled_at = 0.0
         self._restore = restore
@@ -121,6 +123,7 @@ class Deciding:
         self._poster = Poster(station, lambda: leading.valid_s, key_of, signer)
         self._rounds = rounds
         self._numbers = numbers
+        self._deeds = deeds
         self._crash = crash
         self._strays = Strays(station.bus, station.subjects)
         self._commands: dict[str, list[int]] = {}
@@ -343,9 +346,10 @@ class Deciding:
         return True
 
     async def _written(self, name: str, machine: Machine, appended: Appended) -> None:
-        decided = appended.records
+        decided, start = appended.records, machine.known.start
         for record in decided:
             log_record(name, record)
+            self._deeds.journalled(name, record, start.by if start is not None else machine.state.by)
         if len(self._machines) > 1 and not all(isinstance(record, records.UpdatesRecorded) for record in decided):
             self._loads_changed = True
         self._rounds.changed_to_next(name, decided)

@@ -15,6 +15,7 @@ from dataclasses import replace
 from fedbus.bus.base import Message, Subscription
 from fedbus.bus.patience import patiently
 from fedbus.coordinator.chores import Chores
+from fedbus.coordinator.deeds import Deeds
 from fedbus.coordinator.events import Report, Reported, StartAsked, StopAsked
 from fedbus.coordinator.inbox import Inbox, Told
 from fedbus.coordinator.roster import Roster
@@ -41,6 +42,7 @@ class Hearing:
     """Listens, and tells the inbox. ``may_start``, ``may_stop``: whether a command for a session is of any use.
 
     ``leads``: whether reports are for us. ``rival``: called when another coordinator is heard of anew.
+    ``deeds``: where commands are written down.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class Hearing:
         may_stop: Callable[[str], bool],
         leads: Callable[[], bool],
         rival: Callable[[Peer, Hello], None],
+        deeds: Deeds,
     ) -> None:
         self._station = station
         self._roster = roster
@@ -63,6 +66,7 @@ class Hearing:
         self._may_stop = may_stop
         self._leads = leads
         self._rival = rival
+        self._deeds = deeds
         self._kept: deque[tuple[float, Message]] = deque()
         self._kept_bytes = 0
         self.roster_changed = False
@@ -187,7 +191,11 @@ class Hearing:
             case StartSession() if self._may_start(body.session):
                 return Told(body.session, asked_by(sender.author, body), message.sequence)
             case StopSession() if self._may_stop(body.session):
+                self._deeds.stop_asked(sender, body)
                 return Told(body.session, StopAsked(f"{body.reason} ({sender.author})"), message.sequence)
+            case StartSession() | StopSession():
+                self._deeds.of_no_use(sender, body)
+                return None
             case _:
                 return None
 

@@ -22,6 +22,7 @@ from collections.abc import Collection, Mapping
 from contextlib import suppress
 from math import inf
 
+from fedbus.access.audit import Audit
 from fedbus.access.signing import OPEN, Signing
 from fedbus.bus.base import Bus, Message, Placement, Subscription
 from fedbus.bus.patience import patiently
@@ -29,6 +30,7 @@ from fedbus.clock import Clock
 from fedbus.coordinator.answers import answer, show_board
 from fedbus.coordinator.chores import Chores
 from fedbus.coordinator.deciding import FULL_RETRY_S, Deciding
+from fedbus.coordinator.deeds import Deeds
 from fedbus.coordinator.events import ModelMissing
 from fedbus.coordinator.hearing import Hearing
 from fedbus.coordinator.inbox import Inbox, Told
@@ -113,6 +115,8 @@ class Coordinator:
         self._sessions = Sessions(self._subjects, self._rounds)
         self._roster = Roster()
         self._inbox = Inbox()
+        audit = None if signing.signer is None else Audit(bus, self._subjects, me, clock)
+        self._deeds = Deeds(audit, name)
         self._hearing = Hearing(
             self._station,
             self._roster,
@@ -122,6 +126,7 @@ class Coordinator:
             may_stop=lambda session: session in self._sessions.machines,
             leads=lambda: self._reigns,
             rival=self._heard_rival,
+            deeds=self._deeds,
         )
         self._deciding = Deciding(
             self._station,
@@ -138,6 +143,7 @@ class Coordinator:
             restore=self._restore,
             key_of=self._models.key_of,
             signer=signing.model_signer,
+            deeds=self._deeds,
         )
         self._reigns = False
         self._restoring = asyncio.Lock()
@@ -173,6 +179,7 @@ class Coordinator:
                     carry(self._station, self._traces),
                     self._hearing.presence(presence),
                     self._hearing.reports(reported),
+                    self._deeds.run(),
                     self._follow(),
                     self._tick(),
                     self._lead(),
@@ -182,6 +189,7 @@ class Coordinator:
             with suppress(FedbusError):
                 await self._leading.leave()
                 await self._chores.finish()
+                await self._deeds.finish()
                 await self._station.leave()
             for subscription in (presence, reported):
                 await subscription.close()

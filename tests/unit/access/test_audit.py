@@ -99,30 +99,28 @@ def test_what_the_bus_loses_is_written_once_all_the_same(seed):
 
 
 def test_what_cannot_be_written_is_kept_in_order_and_bounded(monkeypatch, caplog):
-    """While the bus is away writing takes seconds, not for ever; beyond the bound the log has it, and the chain says so."""
+    """While the bus is away writing takes seconds, not for ever; beyond the bound the log has it, the chain says so."""
     monkeypatch.setattr(audit_module, "KEPT_MAX", 5)
 
     async def main():
         desk = Desk()
         audit = await desk.writer()
         desk.broker.down()
-        began = asyncio.get_running_loop().time()
         for number in range(7):
+            began = asyncio.get_running_loop().time()
             assert (await audit.write("member.expel", by="ann", target=str(number))).number == 0
-        assert asyncio.get_running_loop().time() - began <= 7 * audit_module.WRITE_S + 0.1
+            assert asyncio.get_running_loop().time() - began <= 2 * audit_module.WRITE_S + 0.1
         assert audit.kept == 5
         desk.broker.up()
         written = await audit.write("member.expel", by="ann", target="last")
-        assert written.number == 0 and audit.kept == 5  # no room: it stands in the log, and what was kept is not late
-        await audit.finish()
         found = await everything(audit, newest_first=False)
-        assert [one.entry.target for one in found[:5]] == ["0", "1", "2", "3", "4"]
-        assert found[5].entry.action == AUDIT_LOST and found[5].entry.reason.startswith("3 deeds")
+        assert [one.entry.target for one in found] == ["0", "1", "2", "3", "4", "", "last"] and written.number == 7
+        assert found[5].entry.action == AUDIT_LOST and found[5].entry.reason.startswith("2 deeds")
         assert (await audit.verify()).is_whole and not audit.kept
 
     with caplog.at_level(logging.WARNING, "fedbus.access"):
         run_virtual(main())
-    assert sum("this one stands here only" in line for line in caplog.messages) == 3
+    assert sum("this one stands here only" in line for line in caplog.messages) == 2
     assert sum("is kept until the bus takes it" in line for line in caplog.messages) == 5
 
 
