@@ -35,6 +35,8 @@ from fedbus.together import together
 HELD_BYTES_MAX = 256 * 1024
 """What one direction of a connection holds at most: 40 ms at 50 Mbit/s, and no model fits in."""
 
+Tap = Callable[[bytes], None]
+
 PIECE_BYTES_MAX = 64 * 1024
 PIECE_BYTES_MIN = 1460
 PIECE_S = 0.02
@@ -52,12 +54,13 @@ class Line:
     """One direction; its settings may be changed at any time, and hold for what comes from then on.
 
     ``bytes_s``: pace, None: as fast as it goes. ``delay_s``: on top of the pace. ``bytes``: what the line has taken so
-    far, delivered or lost by a reset.
+    far, delivered or lost by a reset. ``tap``: is handed every piece as it is taken, as whoever listens in would be.
     """
 
     bytes_s: float | None = None
     delay_s: float = 0.0
     bytes: int = 0
+    tap: Tap | None = None
     _free_at: float = 0.0
     _moves: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -119,6 +122,8 @@ class Pipe:
             await self._until(lambda: self.held_bytes < HELD_BYTES_MAX)
             await self.line.moving()
             data = await loop.sock_recv(self._source, self.line.piece_bytes)
+            if self.line.tap is not None:
+                self.line.tap(data)
             due = await self.line.carry(len(data))
             self._held.append((due, data))
             self.held_bytes += len(data)
