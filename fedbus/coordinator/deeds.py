@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from fedbus.access.audit import SESSION_END, SESSION_START, SESSION_STOP, Audit, Result
 from fedbus.messages import records
-from fedbus.messages.commands import StartSession, StopSession
+from fedbus.messages.commands import StartSession, StopSession, author_of
 from fedbus.messages.ids import Peer
 from fedbus.messages.records import Record
 
@@ -55,7 +55,9 @@ class Deeds:
     def stop_asked(self, sender: Peer, stop: StopSession) -> None:
         """Take note that a session is stopped."""
         if self._audit is not None:
-            self._audit.note(SESSION_STOP, by=sender.author, target=stop.session, origin="bus", reason=stop.reason)
+            self._audit.note(
+                SESSION_STOP, by=author_of(sender, stop), target=stop.session, origin="bus", reason=stop.reason
+            )
 
     def of_no_use(self, sender: Peer, command: StartSession | StopSession) -> None:
         """Take note of a command for a session that is over, or never was; also of one that is heard once more."""
@@ -64,7 +66,7 @@ class Deeds:
             why = "a session of that name has ended" if start else "no such session runs"
             self._audit.note(
                 SESSION_START if start else SESSION_STOP,
-                by=sender.author,
+                by=author_of(sender, command),
                 target=command.session,
                 origin="bus",
                 result="refused",

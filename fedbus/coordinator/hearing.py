@@ -22,7 +22,7 @@ from fedbus.coordinator.roster import Roster
 from fedbus.errors import BadMessage, ConfigError
 from fedbus.exchange.station import Heard, Station
 from fedbus.messages import reports
-from fedbus.messages.commands import StartSession, StopSession
+from fedbus.messages.commands import StartSession, StopSession, author_of
 from fedbus.messages.envelope import Body
 from fedbus.messages.ids import Peer
 from fedbus.messages.presence import Bye, Hello
@@ -189,10 +189,10 @@ class Hearing:
         sender = self._station.subjects.sender(message.subject, "command", 2, 0)
         match body:
             case StartSession() if self._may_start(body.session):
-                return Told(body.session, asked_by(sender.author, body), message.sequence)
+                return Told(body.session, asked_by(author_of(sender, body), body), message.sequence)
             case StopSession() if self._may_stop(body.session):
                 self._deeds.stop_asked(sender, body)
-                return Told(body.session, StopAsked(f"{body.reason} ({sender.author})"), message.sequence)
+                return Told(body.session, StopAsked(f"{body.reason} ({author_of(sender, body)})"), message.sequence)
             case StartSession() | StopSession():
                 self._deeds.of_no_use(sender, body)
                 return None

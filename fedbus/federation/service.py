@@ -22,7 +22,7 @@ import numpy as np
 from fedbus import aggregation
 from fedbus.access import known
 from fedbus.access.seals import seal_of
-from fedbus.access.signing import credentials_at
+from fedbus.access.signing import WorkspaceModels, credentials_at
 from fedbus.aggregation.companions import with_companions
 from fedbus.bus.base import Bus, Message
 from fedbus.bus.nats import connect as connect_nats
@@ -120,12 +120,14 @@ class Federation:
             self._peer = Peer(*self._bus.member)
         self._workers = self._given_workers or Threads(2, "fedbus-engineer")
         self.journal = Journal(self._bus, self.subjects)
-        if self._seal is None and self._credentials:
-            self._seal = seal_of(await asyncio.to_thread(credentials_at, self._credentials))
+        ours = await asyncio.to_thread(credentials_at, self._credentials) if self._credentials else None
+        if self._seal is None and ours is not None:
+            self._seal = seal_of(ours)
         self.store = ModelStore(self._bus, self.subjects, self._workers, self._seal)
         kept_in = self._kept_in
         archive = Archive(kept_in, self.subjects.workspace, self._workers) if kept_in is not None else None
-        self.models = Models(self.store, self.journal, archive)
+        signatures = WorkspaceModels(ours.trust) if ours is not None and ours.trust.model_key else None
+        self.models = Models(self.store, self.journal, archive, signatures)
         self.registry = Registry(self, self._peer.author)
         return self
 
@@ -174,6 +176,7 @@ class Federation:
         model: Mapping[str, np.ndarray[Any, Any]] | str,
         name: str | None = None,
         chunk_bytes: int = CHUNK_BYTES,
+        by: str = "",
     ) -> Session:
         """Store the first model and start a session; returns when the session is journalled.
 
@@ -181,7 +184,8 @@ class Federation:
         (``@production``); one that is only evaluated is not copied.
         ``name``: 1 to 40 of ``A-Z a-z 0-9 _ -``; without one a name is made up. Starting a name that exists already
         returns the session that is there (so a start may be repeated). ``chunk_bytes``: largest message of its models
-        and updates. A strategy's companions are added, as zeros, where the model has none.
+        and updates. ``by``: for whom, where a gateway asks. A strategy's companions are added, as zeros, where the
+        model has none.
 
         Raises `ConfigError` for a strategy, codec or option that cannot be, or not with this model, `SessionFailed`
         when the coordinator refuses, `Conflict` where the version is being removed, `BusUnavailable` when no
@@ -212,7 +216,7 @@ class Federation:
                 manifest = await self.store.put(blob, arrays, chunk_bytes)
                 digest, nbytes = manifest.digest, manifest.spec.nbytes
             base = published.version if published else ""
-            start = StartSession(session=name, config=config, blob=blob, digest=digest, nbytes=nbytes, base=base)
+            start = StartSession(session=name, config=config, blob=blob, digest=digest, nbytes=nbytes, base=base, by=by)
             try:
                 await self.command(start, f"start-{name}-{blob}")
             except BusFull:

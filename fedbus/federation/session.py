@@ -180,7 +180,7 @@ class Session:
                     f"{what}, and no coordinator has its journal; `fedbus restore DIR`, then wait again"
                 )
 
-    async def stop(self, reason: str = "stopped by request") -> None:
-        """Ask for the end of the session; `wait` tells when it has come."""
+    async def stop(self, reason: str = "stopped by request", *, by: str = "") -> None:
+        """Ask for the end of the session; `wait` tells when it has come. ``by``: for whom, where a gateway asks."""
         await self.info()
-        await self._federation.command(StopSession(session=self.name, reason=reason), f"stop-{self.name}")
+        await self._federation.command(StopSession(session=self.name, reason=reason, by=by), f"stop-{self.name}")

@@ -1,10 +1,14 @@
-"""What people ask for. Each command may be repeated: the second of its kind for a session changes nothing."""
+"""What people ask for. Each command may be repeated: the second of its kind for a session changes nothing.
+
+``by``: the person for whom a gateway asks; of anybody else it is not believed.
+"""
 
 from __future__ import annotations
 
 from fedbus.config.session import SessionConfig
+from fedbus.messages.access import Who
 from fedbus.messages.envelope import Body
-from fedbus.messages.ids import Count, Digest, MaybeName, Name, Reason, SessionName
+from fedbus.messages.ids import Count, Digest, MaybeName, Name, Peer, Reason, SessionName
 
 
 class StartSession(Body):
@@ -16,6 +20,7 @@ class StartSession(Body):
     digest: Digest
     nbytes: Count
     base: MaybeName = ""
+    by: Who = ""
 
 
 class StopSession(Body):
@@ -23,3 +28,9 @@ class StopSession(Body):
 
     session: Name
     reason: Reason = "stopped by request"
+    by: Who = ""
+
+
+def author_of(sender: Peer, command: StartSession | StopSession) -> str:
+    """Return who asks for it: whoever has sent it, or the person for whom a gateway did, which has let her in."""
+    return command.by if sender.role == "gateway" and command.by else sender.author

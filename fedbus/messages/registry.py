@@ -35,8 +35,8 @@ REASON_CHARS_MAX = 200
 NOTE_CHARS_MAX = 10_000
 """Of what is noted beside a version: a page of text."""
 
-Author = Annotated[str, Field(pattern=r"^[A-Za-z0-9_/-]{0,140}$")]
-"""Who did something: an engineer's name, or ``gateway/NAME`` where somebody did it over HTTP."""
+Author = Annotated[str, Field(pattern=r"^[A-Za-z0-9_@.:/+-]{0,200}$")]
+"""Who did something: an engineer's name, or over HTTP that of the person, or ``gateway/NAME`` where it asks nobody."""
 
 ShortReason = Annotated[str, Said, Field(max_length=REASON_CHARS_MAX)]
 

@@ -120,7 +120,7 @@ async def _start(call: Call, name: str | None, config: SessionConfig, model: str
     if name is not None and not call.key and await federation.is_known(name):
         status = (await federation.session(name).info()).status(federation.now())
         raise Conflict(f"session {name}: there is one of this name; choose another", state=status)
-    session = await federation.start_session(config, model=model, name=name)
+    session = await federation.start_session(config, model=model, name=name, by=call.caller.name)
     info = await session.info()
     if info.config != config or model not in (info.base, info.first_version):
         raise Refused(422, f"session {session.name} was started under this key, or name, with another body")
@@ -135,7 +135,7 @@ async def stop_session(call: Call) -> Reply:
     now = call.gateway.federation.now
     if info.ended:
         raise Conflict(f"session {info.session} has ended: {info.state}", state=info.status(now()))
-    await session.stop(call.given(SessionStop).reason)
+    await session.stop(call.given(SessionStop).reason, by=call.caller.name)
     try:
         async with asyncio.timeout(END_S_MAX):
             async for _ in session.events():

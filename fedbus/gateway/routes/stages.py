@@ -13,8 +13,9 @@ from fedbus.gateway.views import Page, Promotion, Rollback, StageView
 
 
 def registry_of(call: Call) -> Registry:
-    """Return the registry, which writes down by which gateway it is changed."""
-    return call.gateway.federation.registry
+    """Return the registry, which writes down who changes it."""
+    federation = call.gateway.federation
+    return Registry(federation, call.caller.name) if call.caller.name else federation.registry
 
 
 async def list_stages(call: Call) -> Reply:

@@ -207,8 +207,10 @@ RETIRED = registry.Retired(version="s-0", blob="s-0-x", at=1.0, until_at=601.0, 
 IMPORTING = registry.Importing(version="bert", blob="import-1", at=1.0, by="eve")
 
 SAMPLES: list[envelope.Body] = [
-    commands.StartSession(session="s", config=CONFIG, blob="s-0-x", digest=DIGEST, nbytes=2**52, base="s-9"),
-    commands.StopSession(session="s", reason="enough"),
+    commands.StartSession(
+        session="s", config=CONFIG, blob="s-0-x", digest=DIGEST, nbytes=2**52, base="s-9", by="ana@x"
+    ),
+    commands.StopSession(session="s", reason="enough", by="ana@x"),
     orders.Order(
         session="s",
         revision=9,
@@ -399,9 +401,15 @@ SAMPLES: list[envelope.Body] = [
         revoked={USER_KEY: 0.5},
     ),
     access.Person(
-        name="anna", roles=("engineer", "auditor"), state="suspended", subjects=("https://i#1",), at=1.0, by="eve",
-        since=0.5, ended={"f00d": 9.0},
-    ),  # fmt: skip
+        name="anna",
+        roles=("engineer", "auditor"),
+        state="suspended",
+        subjects=("https://i#1",),
+        at=1.0,
+        by="eve",
+        since=0.5,
+        ended={"f00d": 9.0},
+    ),
     access.WorkspaceBounds(clients_max=3, sessions_max=2, bytes_max=10, approval="ask", at=1.0, by="eve"),
     access.JoinAsked(
         token="t-1", secret="s", role="client", name="c-1", key=USER_KEY, proof=b"p" * 64, attributes={"site": "Ulm"}
