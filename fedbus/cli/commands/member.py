@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fedbus.cli.environment import URL, Credentials, Json, Keys, Nats, Workspace
 from fedbus.cli.running import run
 
+if TYPE_CHECKING:
+    from fedbus.messages.ids import Peer
+
 app = typer.Typer(help="Decide who takes part.", no_args_is_help=True)
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="The member's name.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The member's name; or ROLE/NAME.")]
 Role = Annotated[str, typer.Option("--role", metavar="ROLE", help="The member's role at the broker.")]
 Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="The member and the audit are told.")]
 
@@ -51,9 +54,8 @@ def show(
     """Show a member: its key, its state, who has decided so, until when it lasts."""
     from fedbus.cli import admitting
     from fedbus.cli.roles import Place
-    from fedbus.messages.ids import Peer
 
-    run(admitting.show_member(Place(nats, workspace, credentials), Peer(role, name), json=json))
+    run(admitting.show_member(Place(nats, workspace, credentials), _peer(role, name), json=json))
 
 
 @app.command("approve")
@@ -69,9 +71,8 @@ def approve(
     """Let in who waits; to refuse it: `fedbus member expel`."""
     from fedbus.cli import admitting
     from fedbus.cli.roles import Place
-    from fedbus.messages.ids import Peer
 
-    run(admitting.decide(Place(nats, workspace, credentials), "approve", Peer(role, name), reason, json=json))
+    run(admitting.decide(Place(nats, workspace, credentials), "approve", _peer(role, name), reason, json=json))
 
 
 @app.command("suspend")
@@ -87,9 +88,8 @@ def suspend(
     """Shut a member out until it is resumed: its connections are cut at once."""
     from fedbus.cli import admitting
     from fedbus.cli.roles import Place
-    from fedbus.messages.ids import Peer
 
-    run(admitting.decide(Place(nats, workspace, credentials), "suspend", Peer(role, name), reason, json=json))
+    run(admitting.decide(Place(nats, workspace, credentials), "suspend", _peer(role, name), reason, json=json))
 
 
 @app.command("resume")
@@ -105,9 +105,8 @@ def resume(
     """Let a suspended member back in, with the credentials that it has."""
     from fedbus.cli import admitting
     from fedbus.cli.roles import Place
-    from fedbus.messages.ids import Peer
 
-    run(admitting.decide(Place(nats, workspace, credentials), "resume", Peer(role, name), reason, json=json))
+    run(admitting.decide(Place(nats, workspace, credentials), "resume", _peer(role, name), reason, json=json))
 
 
 @app.command("expel")
@@ -123,9 +122,8 @@ def expel(
     """Shut a member out for good; its name may be taken again, with another token and another key."""
     from fedbus.cli import admitting
     from fedbus.cli.roles import Place
-    from fedbus.messages.ids import Peer
 
-    run(admitting.decide(Place(nats, workspace, credentials), "expel", Peer(role, name), reason, json=json))
+    run(admitting.decide(Place(nats, workspace, credentials), "expel", _peer(role, name), reason, json=json))
 
 
 @app.command("issue")
@@ -168,3 +166,11 @@ def rotate(
     from fedbus.cli.roles import Place
 
     run(joining.renew(Place(nats, workspace, credentials), rotate=True, json=json))
+
+
+def _peer(role: str, name: str) -> Peer:
+    """Return the member that is meant: ``NAME`` with its ``--role``, or ``ROLE/NAME``."""
+    from fedbus.messages.ids import Peer, check_name
+
+    said, slash, rest = name.partition("/")
+    return Peer(said, check_name("name", rest)) if slash else Peer(role, check_name("name", name))
