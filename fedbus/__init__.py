@@ -13,12 +13,14 @@ from fedbus.version import __version__
 
 if TYPE_CHECKING:
     from fedbus.client.app import ClientApp, DataTask, EvaluateTask, Evaluation, Model, TrainTask, Update
+    from fedbus.client.cards import Card
     from fedbus.client.client import Client, Crowd
     from fedbus.config.session import SessionConfig
     from fedbus.errors import FedbusError
     from fedbus.federation.service import Federation, Session, SessionEvent, SessionInfo, SessionResult, connect
 
 __all__ = [
+    "Card",
     "Client",
     "ClientApp",
     "Crowd",
@@ -46,6 +48,7 @@ _APP = ("ClientApp", "DataTask", "EvaluateTask", "Evaluation", "Model", "TrainTa
 _FEDERATION = ("Federation", "Session", "SessionEvent", "SessionInfo", "SessionResult", "connect")
 _HOMES = {
     **dict.fromkeys(("Client", "Crowd"), "fedbus.client.client"),
+    "Card": "fedbus.client.cards",
     "SessionConfig": "fedbus.config.session",
     "FedbusError": "fedbus.errors",
     **dict.fromkeys(_APP, "fedbus.client.app"),

@@ -145,6 +145,8 @@ Evaluate = Callable[[Model, EvaluateTask], Evaluation | Awaitable[Evaluation]]
 Columns = Mapping[str, Any]
 Data = Callable[[DataTask], Columns | Awaitable[Columns]]
 Initial = Callable[[int], Mapping[str, Array]]
+AnyConsent = Callable[..., Any]
+AnyConsentFunction = TypeVar("AnyConsentFunction", bound=AnyConsent)
 AnyTrain = TypeVar("AnyTrain", bound=Train)
 AnyEvaluate = TypeVar("AnyEvaluate", bound=Evaluate)
 AnyData = TypeVar("AnyData", bound=Data)
@@ -159,6 +161,7 @@ class ClientApp:
         self._evaluate: Evaluate | None = None
         self._data: Data | None = None
         self._initial: Initial | None = None
+        self._consent: AnyConsent | None = None
 
     def train(self, function: AnyTrain) -> AnyTrain:
         """Register the function that trains; use it as a decorator."""
@@ -179,6 +182,20 @@ class ClientApp:
         """
         self._data = _once("data", self._data, function, "a task")
         return function
+
+    def consent(self, function: AnyConsentFunction) -> AnyConsentFunction:
+        """Register the function that is shown the `Card` of each session before it is joined; use it as a decorator.
+
+        It returns True, False, or why not in words that others may read; sync (in a thread) or async. A round waits
+        15 s for it and then goes on without this client, which is asked again when there is an answer.
+        """
+        self._consent = _once("consent", self._consent, function, "a card")
+        return function
+
+    @property
+    def on_card(self) -> AnyConsent | None:
+        """The function that is shown cards, if there is one."""
+        return self._consent
 
     def initial(self, function: AnyInitial) -> AnyInitial:
         """Register the function of a seed that makes a model's first version; use it as a decorator.

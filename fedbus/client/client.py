@@ -19,17 +19,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from fedbus.access.local import admitted
 from fedbus.access.signing import signing_of
 from fedbus.bus.base import Bus
 from fedbus.bus.nats import connect
 from fedbus.client.app import ClientApp, Model
+from fedbus.client.cards import Card, OnCard
 from fedbus.client.newest import NewestModel
+from fedbus.client.owner import Wishes
 from fedbus.client.service import Hub, Setup
 from fedbus.client.state import State
 from fedbus.clock import Clock, SystemClock
+from fedbus.config.policy import Policy
 from fedbus.crash import Crash, never
 from fedbus.errors import ConfigError
 from fedbus.messages.ids import Peer, check_name
@@ -50,6 +53,7 @@ class _Party:
         self._credentials = credentials
         self._bus: Bus | None = None
         self._newest = NewestModel()
+        self._hub: Hub | None = None
         self._setup = setup
 
     @property
@@ -98,7 +102,44 @@ class _Party:
         if self._credentials:
             signing = await asyncio.to_thread(signing_of, self._credentials, setup.clock)
             setup = replace(setup, signing=signing)
-        await Hub(setup, self._bus, self._newest).run()
+        self._hub = Hub(setup, self._bus, self._newest)
+        try:
+            await self._hub.run()
+        finally:
+            self._hub = None
+
+    async def pause(self) -> None:
+        """Do nothing and say nothing from now on, until `resume`; with a state directory also after a restart.
+
+        What is being trained is given up, what is held stays here; `ConfigError` where the client is not running.
+        """
+        await self._do("pause")
+
+    async def resume(self, session: str = "") -> None:
+        """Go on; with a ``session``: take part again in one that was left."""
+        await self._do("resume", session)
+
+    async def leave(self, session: str = "") -> None:
+        """Take no part in a session any more, and forget what was made for it; without one: in none, and `pause`."""
+        await self._do("leave", session)
+
+    async def withdraw(self, session: str) -> tuple[int, ...]:
+        """Leave a session, and ask that what was sent for its open round be undone; returns the rounds asked for.
+
+        What is part of a model that was published cannot be taken out of it.
+        """
+        done = await self._do("withdraw", session)
+        return tuple(int(number) for number in done["rounds"])
+
+    async def _do(self, what: str, session: str = "") -> dict[str, Any]:
+        if self._hub is None:
+            raise ConfigError(f"{what}: {self.name} is not running; {type(self).__name__.lower()}.run() does")
+        return dict(await self._hub.wants.do(what, session))
+
+    @property
+    def cards(self) -> Mapping[str, Card]:
+        """What is known of the sessions that it was asked for since it runs, by name."""
+        return dict(self._hub.cards) if self._hub is not None else {}
 
 
 class Client(_Party):
@@ -108,8 +149,11 @@ class Client(_Party):
     of ``A-Z a-z 0-9 _ -``, one client a name. ``credentials``: path of its credentials file; None takes what is
     known of that broker on this machine (`fedbus join`, `fedbus up`), '' none. ``attributes``: texts that engineers can
     filter by. ``state_dir``: a directory in which an update is kept from the end of training until
-    its round is closed, so that it survives this process; clients of several names may share one. Raises `ConfigError`
-    for a name or an app that cannot be, `BusUnavailable` when it is entered and no broker answers at ``url``.
+    its round is closed, so that it survives this process; clients of several names may share one. ``policy``: what
+    its owner allows (`fedbus.config.policy`), or the file that says so. ``on_card``: asked with the `Card` of a session
+    before it takes part (also ``@app.consent``). ``outgoing_log``: where all that leaves is written down, with a
+    ``state_dir`` by default ``outgoing.jsonl`` in it. Raises `ConfigError` for a policy, a name or an app that cannot
+    be, `BusUnavailable` when it is entered and no broker answers at ``url``.
     """
 
     def __init__(
@@ -128,6 +172,9 @@ class Client(_Party):
         crash: Crash = never,
         state_dir: Path | str | None = None,
         state: State | None = None,
+        policy: Policy | Path | str | None = None,
+        on_card: OnCard | None = None,
+        outgoing_log: Path | str | None = None,
     ) -> None:
         peer = Peer("client", check_name("client name", name))
         super().__init__(
@@ -145,6 +192,7 @@ class Client(_Party):
                 workers=workers,
                 crash=crash,
                 state=_state(state_dir, state),
+                wishes=_wishes(app, peer, state_dir, policy, on_card, outgoing_log),
             ),
         )
 
@@ -177,6 +225,9 @@ class Crowd(_Party):
         crash: Crash = never,
         state_dir: Path | str | None = None,
         state: State | None = None,
+        policy: Policy | Path | str | None = None,
+        on_card: OnCard | None = None,
+        outgoing_log: Path | str | None = None,
     ) -> None:
         check_name("crowd name", name)
         if not 1 <= count <= MEMBERS_MAX:
@@ -204,6 +255,7 @@ class Crowd(_Party):
                 workers=workers,
                 crash=crash,
                 state=_state(state_dir, state),
+                wishes=_wishes(app, peer, state_dir, policy, on_card, outgoing_log),
             ),
         )
 
@@ -219,6 +271,22 @@ def _state(path: Path | str | None, state: State | None) -> State | None:
     from fedbus.client.directory import Directory  # noqa: PLC0415 - it locks files as only Unix does
 
     return Directory(path)
+
+
+def _wishes(
+    app: ClientApp,
+    peer: Peer,
+    state_dir: Path | str | None,
+    policy: Policy | Path | str | None,
+    on_card: OnCard | None,
+    outgoing_log: Path | str | None,
+) -> Wishes:
+    return Wishes(
+        policy=Path(policy) if isinstance(policy, str) else policy,
+        on_card=on_card or getattr(app, "on_card", None),  # what is no app is refused by who gets this
+        directory=None if state_dir is None else Path(state_dir) / f"{peer.role}-{peer.name}",
+        outgoing=None if outgoing_log is None else Path(outgoing_log),
+    )
 
 
 def _texts(attributes: Mapping[str, str] | None) -> dict[str, str]:

@@ -106,6 +106,11 @@ class Made:
     event: Event
     held: Held | None = None
 
+    @property
+    def fetched(self) -> int:
+        """Bytes of the model that were fetched for it."""
+        return self.held.fetched if self.held is not None else getattr(self.event, "fetched", 0)
+
     def leave(self) -> None:
         """Nobody wants it: its place is free."""
         if self.held is not None:

@@ -97,7 +97,14 @@ class Foreign:
     reason: str
 
 
-Event = TaskSeen | Trained | WorkFailed | Settled | Measured | Foreign
+@dataclass(frozen=True, slots=True)
+class Halted:
+    """Its owner does not want it: nothing is done until a task is seen again. ``forget``: nor is anything kept."""
+
+    forget: bool = False
+
+
+Event = TaskSeen | Trained | WorkFailed | Settled | Measured | Foreign | Halted
 
 # --- effects ---
 
@@ -327,6 +334,14 @@ class Machine:
         self.phase = Phase.IDLE
         return [*self._forget(counted=False, reason=event.reason), *self._begin(self.train)]
 
+    def _halted(self, event: Halted) -> list[Effect]:
+        """Stop, whatever is being done; the same task, seen again, is then as good as new."""
+        effects = self._stop()
+        self.asked, self.train, self.evaluate, self.late = "rest", None, None, False
+        if event.forget:
+            effects += self._forget(counted=False, reason="its owner has left the session", lost=True)
+        return effects
+
     def _failure(self, event: WorkFailed, attempt: int) -> Report:
         return Report(
             reports.TaskFailed(
@@ -365,4 +380,5 @@ _TABLE: dict[type[Event], Callable[..., list[Effect]]] = {
     Settled: Machine._settled,
     Measured: Machine._measured,
     Foreign: Machine._foreign,
+    Halted: Machine._halted,
 }

@@ -76,7 +76,10 @@ class _RefusedError(Exception):
 
 
 class Courier:
-    """Sends for all clients of a process; ``tell`` is called on the loop with what became of an update."""
+    """Sends for all clients of a process; ``tell`` is called on the loop with what became of an update.
+
+    ``leaving`` is awaited before anything of one is sent, and says which metrics go with it; None: all.
+    """
 
     def __init__(
         self,
@@ -86,6 +89,7 @@ class Courier:
         crash: Crash,
         tell: Callable[[Sending, Settled | Foreign], None],
         manifest: Callable[[str], Awaitable[Manifest]],
+        leaving: Callable[[Sending], Awaitable[Mapping[str, float]]] | None = None,
     ) -> None:
         self._station = station
         self._workers = workers
@@ -93,6 +97,7 @@ class Courier:
         self._crash = crash
         self._tell = tell
         self._manifest = manifest
+        self._leaving = leaving
         self._under_way: dict[str, set[Sending]] = {}
         self._refusals = 0
 
@@ -169,10 +174,12 @@ class Courier:
         combiners = sending.train.shards or (sending.train.combiner,)
         if len(held.parts) != len(combiners):  # it was made for another number of them
             held.parts = await self._workers.run(held.shared_out, len(combiners))
+        metrics = held.metrics if self._leaving is None else await self._leaving(sending)
         station = self.speaking_as(sending.client)
+        parcels = [_parcel(sending, part, metrics, first=index == 0) for index, part in enumerate(held.parts)]
         sending.uploads = [
-            Upload(station, combiner, _parcel(sending, part, first=index == 0), headers, self._crash, self._workers)
-            for index, (combiner, part) in enumerate(zip(combiners, held.parts, strict=True))
+            Upload(station, combiner, parcel, headers, self._crash, self._workers)
+            for combiner, parcel in zip(combiners, parcels, strict=True)
         ]
         return await (sending.uploads[0].run() if len(combiners) == 1 else _all(sending.uploads))
 
@@ -241,7 +248,7 @@ async def _all(uploads: list[Upload]) -> Outcome:
     return Outcome(True, "", sum(outcome.resent for outcome in outcomes))
 
 
-def _parcel(sending: Sending, part: Part, *, first: bool) -> Parcel:
+def _parcel(sending: Sending, part: Part, metrics: Mapping[str, float], *, first: bool) -> Parcel:
     """Announce and cut a part as an update of its own; what was downloaded is said once."""
     held, train = sending.held, sending.train
     begin = UploadBegin(
@@ -253,7 +260,7 @@ def _parcel(sending: Sending, part: Part, *, first: bool) -> Parcel:
         nbytes=held.nbytes(part),
         chunks=part.stop - part.first,
         weight=sending.weight,
-        metrics=dict(held.metrics),
+        metrics=dict(metrics),
         fetched=held.fetched if first else 0,
         update=held.identity if train.shards else "",
         stale=sending.stale,

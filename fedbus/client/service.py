@@ -16,13 +16,14 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import assert_never
 
 from fedbus.access.signing import OPEN, Signing
 from fedbus.bus.base import Bus, Message, Subscription
 from fedbus.client.app import ClientApp
+from fedbus.client.cards import Card
 from fedbus.client.held import Held
 from fedbus.client.job import Job, Made, Means
 from fedbus.client.keeper import Keeper
@@ -31,6 +32,7 @@ from fedbus.client.machine import (
     Effect,
     Event,
     Foreign,
+    Halted,
     Machine,
     Phase,
     Release,
@@ -45,9 +47,13 @@ from fedbus.client.machine import (
 )
 from fedbus.client.newest import NewestModel
 from fedbus.client.numbers import Numbers
+from fedbus.client.owner import NO_WISHES, Wishes
 from fedbus.client.sending import Courier, Sending
 from fedbus.client.shelf import MEMORY_BYTES_MAX, Shelf
 from fedbus.client.state import Found, State
+from fedbus.client.wanting import Wants
+from fedbus.client.warden import Warden
+from fedbus.client.watched import About
 from fedbus.client.work import Workshop
 from fedbus.clock import Clock
 from fedbus.crash import Crash
@@ -55,6 +61,7 @@ from fedbus.errors import FedbusError
 from fedbus.exchange.outbox import Outbox
 from fedbus.exchange.spans import carry
 from fedbus.exchange.station import Station, hash_of
+from fedbus.messages import reports
 from fedbus.messages.ids import Peer
 from fedbus.messages.presence import NameIsTaken
 from fedbus.messages.reports import ReportTaken
@@ -96,7 +103,8 @@ class Setup:
     """Who is here and what they work with.
 
     ``peer``: who says `Hello`: the client itself, or the crowd of ``clients`` that begins at number ``first`` of its
-    series. ``workers`` None: threads of its own. ``signing``: with which it signs, and knows the workspace's models.
+    series. ``workers`` None: threads of its own. ``wishes``: of the owner of its data. ``signing``: with which it
+    signs, and knows the workspace's models.
     """
 
     app: ClientApp
@@ -111,6 +119,7 @@ class Setup:
     crash: Crash
     first: int = 0
     state: State | None = None
+    wishes: Wishes = NO_WISHES
     signing: Signing = OPEN
 
     @property
@@ -121,7 +130,7 @@ class Setup:
 
 @dataclass(slots=True, eq=False)
 class _Session:
-    """What a client has of a session; ``seen``: what was last read of its task on the board.
+    """What a client has of a session; ``seen``: what was last read of its task on the board. ``task``: the newest.
 
     ``task_since``: when its newest task came, by the time of the loop.
     """
@@ -134,6 +143,23 @@ class _Session:
     sending: Sending | None = None
     seen: tuple[int, int] = (0, 0)
     task_since: float = 0.0
+    task: Task | None = None
+
+    @property
+    def holds(self) -> bool:
+        """Whether there is an update."""
+        return self.held is not None
+
+    @property
+    def train(self) -> Train | None:
+        """What it trains for, or has."""
+        return self.machine.train or (self.task.train if self.task is not None else None)
+
+    def let_go(self) -> None:
+        """Forget the held update; idempotent."""
+        held, self.held = self.held, None
+        if held is not None:
+            held.leave()
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +179,10 @@ class Hub:
 
     def __init__(self, setup: Setup, bus: Bus, newest: NewestModel) -> None:
         self._setup = setup
-        self._bus = bus
+        name = setup.peer.name
+        self._workers: Workers = setup.workers or Threads(2, f"fedbus-{name}")
+        self._warden = Warden(setup.wishes, setup.workspace, setup.clock, bus, self._workers, self._about)
+        bus = self._bus = self._warden.door.as_bus
         self._station = Station(
             bus,
             setup.workspace,
@@ -165,12 +194,11 @@ class Hub:
             members=len(setup.clients) if setup.crowd else 0,
             first=setup.first,
         )
-        self._station.doing = self._doing
+        self._station.doing = self.doing
         self._station.signer = setup.signing.signer
         self._subjects = self._station.subjects
+        self._station.policy = lambda: self._warden.owner.digest
         self._outbox = Outbox(self._station)
-        name = setup.peer.name
-        self._workers: Workers = setup.workers or Threads(2, f"fedbus-{name}")
         # The owner's functions have a thread of their own: two never run at once, and a long training holds nobody up.
         self._thread: Workers = setup.workers or Threads(1, f"fedbus-{name}-app")
         self._spare = newest.spare
@@ -178,7 +206,13 @@ class Hub:
         keys = GivenKeys()
         store = ModelStore(bus, self._subjects, self._workers, keys)
         self._courier = Courier(
-            self._station, self._workers, setup.traces, setup.crash, self._settled, manifest=store.manifest
+            self._station,
+            self._workers,
+            setup.traces,
+            setup.crash,
+            self._settled,
+            manifest=store.manifest,
+            leaving=self._warden.leaving,
         )
         self._keeper = None if setup.state is None else Keeper(setup.state, setup.peer, self._workers)
         self._keepsakes = Keepsakes()
@@ -201,7 +235,11 @@ class Hub:
             self._courier.under_way,
             self._keeper,
         )
-        self._inbox: asyncio.Queue[_Told | None] = asyncio.Queue()
+        self._inbox: asyncio.Queue[_Told | asyncio.Future[None] | None] = asyncio.Queue()
+        self.wants = Wants(self, self._warden)
+        self._newest = newest
+        self._greeting = asyncio.Event()
+        self._greeted = ""
         self._clients: dict[str, dict[str, _Session]] = {name: {} for name in setup.clients}
         self._ended: dict[str, tuple[float, int]] = {}
         self._numbers = Numbers(setup.traces.meters)
@@ -213,10 +251,18 @@ class Hub:
             if self._keeper is not None:
                 self._adopt(await self._keeper.open())
                 self._keepsakes.adopt(self._keeper.keepsakes, self._keeper.settle, self._keeper.end)
-            await self._take_part()
+            self._warden.open()
+            self._greeted, self._warden.owner.changed = self._warden.owner.digest, self._changed
+            async with self._listening():
+                await self._take_part()
         finally:
             self._numbers.forget()
             self._shelf.close()
+            self._warden.close()
+            while not self._inbox.empty():
+                told = self._inbox.get_nowait()
+                if isinstance(told, asyncio.Future):
+                    told.cancel()  # who asked for something that comes too late
             if self._keeper is not None:
                 self._keeper.close()
             if self._setup.workers is None:
@@ -240,6 +286,8 @@ class Hub:
                     self._hear(heard),
                     self._station.read_board(boards, self._take_from_board, every_s),
                     self._decide(group),
+                    self._warden.owner.run(),
+                    self._greet(),
                 ):
                     group.create_task(work)
                 if self._keeper is not None:
@@ -263,7 +311,8 @@ class Hub:
         if left:
             log.info("%s: a former process has left %d updates", self._setup.peer.name, len(left))
 
-    def _doing(self) -> str:
+    def doing(self) -> str:
+        """Say what its clients do, each or all together."""
         sessions = [session for part in self._clients.values() for session in part.values()]
         busy = [session for session in sessions if session.machine.phase is not Phase.IDLE]
         if not self._setup.crowd:
@@ -331,7 +380,10 @@ class Hub:
         handled = 0
         while True:
             told = await self._inbox.get()
-            if told is not None:
+            if isinstance(told, asyncio.Future):
+                if not told.done():
+                    told.set_result(None)
+            elif told is not None:
                 await self._feed(group, told)
             if self._inbox.empty():
                 self._workshop.schedule(group)
@@ -340,21 +392,17 @@ class Hub:
                 await asyncio.sleep(0)
 
     async def _feed(self, group: asyncio.TaskGroup, told: _Told) -> None:
-        sessions, event = self._clients[told.client], told.event
-        session = sessions.get(told.session)
-        if isinstance(told.by, Made) and (session is None or told.by.job.dropped):
-            told.by.leave()
-            return
+        event, session = told.event, self._session_of(told)
+        if isinstance(told.by, Made):
+            if session is None or told.by.job.dropped:
+                told.by.leave()
+                return
+            self._warden.owner.spend(down=told.by.fetched)
         if session is None:
-            if isinstance(event, TaskSeen) and event.task.state == "ended":
-                self._keepsakes.end(told.client, told.session)  # of a former process: it ended while nobody was here
-                return
-            if not isinstance(event, TaskSeen) or len(sessions) >= SESSIONS_MAX:
-                return
-            if event.task.revision <= self._ended_at(told.session):
-                return
-            session = sessions[told.session] = self._joined(told.client, event.task)
+            return
         _note(session, told)
+        if isinstance(event, TaskSeen) and await self._is_denied(group, session, event.task):
+            return
         if isinstance(event, Foreign):  # of another session of this name: so is what was kept
             self._keepsakes.end(told.client, told.session)
             self._keepsakes.begin(told.client, told.session)
@@ -363,14 +411,34 @@ class Hub:
         for effect in effects:
             await self._act(group, session, effect)
         if isinstance(event, TaskSeen) and event.task.state == "ended":
-            self._stop_work(session)
-            await self._courier.stop(session.sending)
-            _let_go(session)
-            del sessions[told.session]
-            self._keepsakes.end(told.client, told.session)
-            self._ended[told.session] = asyncio.get_running_loop().time(), event.task.revision
-            if not sessions:
-                self._spare.forget()  # nothing is expected soon: the newest model is all that stays
+            await self._over(session, event.task)
+
+    def _session_of(self, told: _Told) -> _Session | None:
+        """Return what a client has of a session, from its first task on; None of one that it has no part in."""
+        sessions, event = self._clients[told.client], told.event
+        if told.session in sessions or not isinstance(event, TaskSeen):
+            return sessions.get(told.session)
+        if event.task.state == "ended":
+            self._warden.owner.ended(told.session)
+            self._keepsakes.end(told.client, told.session)  # of a former process: it ended while nobody was here
+            return None
+        if len(sessions) >= SESSIONS_MAX or event.task.revision <= self._ended_at(told.session):
+            return None
+        session = sessions[told.session] = self._joined(told.client, event.task)
+        return session
+
+    async def _over(self, session: _Session, task: Task) -> None:
+        """Forget a session that has ended."""
+        self._stop_work(session)
+        await self._courier.stop(session.sending)
+        session.let_go()
+        sessions = self._clients[session.client]
+        del sessions[task.session]
+        self._warden.owner.ended(task.session)
+        self._keepsakes.end(session.client, task.session)
+        self._ended[task.session] = asyncio.get_running_loop().time(), task.revision
+        if not sessions:
+            self._spare.forget()  # nothing is expected soon: the newest model is all that stays
 
     def _joined(self, client: str, task: Task) -> _Session:
         """Return a session that a client has its first task of, in this process."""
@@ -392,6 +460,7 @@ class Hub:
     async def _act(self, group: asyncio.TaskGroup, session: _Session, effect: Effect) -> None:
         match effect:
             case StartTraining(train, work):
+                self._warden.owner.spend(begun=(session.machine.session, train.round))
                 self._work(session, train, work)
             case StartEvaluating(evaluate):
                 self._work(session, evaluate)
@@ -406,10 +475,106 @@ class Hub:
                 session.sending = None
             case Release():
                 self._release(session, effect)
-            case Report(body):
+            case Report():
+                asked = session.task.evaluate if session.task is not None else None
+                body = self._warden.trimmed(effect, answers=asked is not None and bool(asked.queries)).body
                 await self._outbox.put(body, session.headers, self._courier.speaking_as(session.client))
             case _:
                 assert_never(effect)
+
+    # --- what the owner wants ---
+
+    async def _is_denied(self, group: asyncio.TaskGroup, session: _Session, task: Task) -> bool:
+        """Whether the owner does not want a task; then nothing is done for it, and who asked is told why."""
+        if task.revision < session.machine.revision:
+            return False  # an older one: the machine passes it over
+        session.task = task
+        newest = self._newest.model
+        asked = task.train or task.evaluate
+        version = asked.version if asked is not None else ""
+        verdict = self._warden.owner.judge(task, here=newest is not None and newest.version == version)
+        if verdict.allowed:
+            return False
+        owner, name = self._warden.owner, task.session
+        rest = task.model_copy(update={"state": "rest", "train": None, "evaluate": None, "card": None})
+        for event in (TaskSeen(rest), Halted(forget=owner.has_left(name))):
+            for effect in session.machine.handle(event):
+                await self._act(group, session, effect)
+        session.machine.check()
+        if owner.has_left(name):
+            session.let_go()
+            self._keepsakes.end(session.client, name)
+        report = self._warden.refusal(session.client, task, verdict)
+        if report is not None:
+            await self._say_digest()  # first: who hears of the refusal is to know under which decisions it is
+            await self._act(group, session, report)
+        return True
+
+    def _about(self, client: str, name: str) -> About:
+        """Say what is known of something that leaves."""
+        session = self._clients.get(client, {}).get(name)
+        card = self._warden.owner.cards.get(name)
+        version = session.sending.train.version if session is not None and session.sending is not None else ""
+        return About(card.purpose if card else "", version, self._warden.norms.get((client, name)))
+
+    def _changed(self) -> None:
+        """What was decided may be another: judge all tasks anew, and say so."""
+        for client, sessions in self._clients.items():
+            for name, session in sessions.items():
+                if session.task is not None:
+                    self._inbox.put_nowait(_Told(client, name, TaskSeen(session.task)))
+        self._greeting.set()
+
+    async def _greet(self) -> None:
+        """Say `Hello` when the owner has decided something; runs until cancelled."""
+        while True:
+            await self._greeting.wait()
+            self._greeting.clear()
+            await self._say_digest()
+
+    async def _say_digest(self) -> None:
+        digest = self._warden.owner.digest
+        if digest != self._greeted:
+            self._greeted = digest
+            await self._station.hello()
+
+    def _listening(self) -> AbstractAsyncContextManager[None]:
+        """Take what is said on this machine, where there is a place for it."""
+        directory = self._setup.wishes.directory
+        if directory is None:
+            return nullcontext()
+        from fedbus.client.control import listening  # noqa: PLC0415 - sockets as only Unix has them
+
+        return listening(directory, self.wants.do)
+
+    @property
+    def cards(self) -> Mapping[str, Card]:
+        """The cards of the sessions that are known."""
+        return self._warden.owner.cards
+
+    @property
+    def station(self) -> Station:
+        """Where it speaks."""
+        return self._station
+
+    def sessions(self) -> Sequence[str]:
+        """The names of all sessions that a client takes part in."""
+        return sorted({name for sessions in self._clients.values() for name in sessions})
+
+    def parts(self, session: str) -> Sequence[tuple[str, _Session]]:
+        """Clients, each with its part in a session."""
+        return [(client, sessions[session]) for client, sessions in self._clients.items() if session in sessions]
+
+    async def report(self, client: str, body: reports.Withdrawn) -> None:
+        """Tell the coordinator, until it has it."""
+        await self._outbox.put(body, None, self._courier.speaking_as(client))
+
+    async def settle(self) -> None:
+        """Judge all tasks anew, and wait until what follows is done."""
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._changed()
+        self._inbox.put_nowait(done)
+        await done
 
     def _work(self, session: _Session, task: Train | Evaluate, work: int = 0) -> None:
         session.job = Job(
@@ -425,7 +590,7 @@ class Hub:
     def _release(self, session: _Session, release: Release) -> None:
         if session.held is not None and session.held.round == release.round:
             self._keepsakes.settle(session.client, session.machine.session, lost=release.lost)
-            _let_go(session)
+            session.let_go()
         log.log(
             logging.DEBUG if self._setup.crowd else logging.INFO,
             "%s: %s: the update of round %d %s",
@@ -445,14 +610,7 @@ def _note(session: _Session, told: _Told) -> None:
     if isinstance(told.by, Made):
         session.job = None
         if told.by.held is not None:
-            _let_go(session)
+            session.let_go()
             session.held = told.by.held
     elif told.by is not None and told.by is session.sending:
         session.sending = None
-
-
-def _let_go(session: _Session) -> None:
-    """Forget the held update."""
-    held, session.held = session.held, None
-    if held is not None:
-        held.leave()

@@ -88,6 +88,7 @@ class Station:
         self.clock = clock
         self.doing: Callable[[], str] = lambda: ""
         self.archiving: Callable[[], Archiving | None] = lambda: None
+        self.policy: Callable[[], str] = lambda: ""
         self.signer: Signer | None = None
         self._heartbeat_s = heartbeat_s
         self._attributes = dict(attributes or {})
@@ -262,6 +263,7 @@ class Station:
             members=self._members,
             first=self._first,
             archive=self.archiving(),
+            policy=self.policy(),
         )
         await self.say(self.subjects.presence(self.peer), hello)
 
