@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from fedbus.access.credentials import Credentials, Trust, read_credentials, writ
 from fedbus.access.joining import Refused, checked, request_answer
 from fedbus.access.keys import Key
 from fedbus.access.sealed import unseal
+from fedbus.access.signing import credentials_at
 from fedbus.bus.base import Bus
 from fedbus.clock import Clock
 from fedbus.errors import BusClosed, FedbusError
@@ -92,6 +94,20 @@ def _credentials(known: Credentials, key: Key, answer: JoinAnswered) -> Credenti
     kept = unseal(key, answer.sealed) or known.secrets
     # signed by whom the workspace trusts now: its signing keys may have been replaced since
     return checked(answer.jwt, key, trust, kept, known.role, known.name)
+
+
+@asynccontextmanager
+async def renewing(bus: Bus, credentials: str | Path | None, clock: Clock) -> AsyncIterator[None]:
+    """Keep a file of credentials renewed inside the block, where it is one of ours; else it does nothing."""
+    if credentials is None or await asyncio.to_thread(credentials_at, credentials) is None:
+        yield
+        return
+    keeping = asyncio.create_task(keep_renewed(bus, Path(credentials), clock))
+    try:
+        yield
+    finally:
+        keeping.cancel()
+        await asyncio.gather(keeping, return_exceptions=True)  # a bus that is closed is told to whoever uses it
 
 
 async def keep_renewed(bus: Bus, path: Path, clock: Clock) -> None:

@@ -19,8 +19,9 @@ import orjson
 import fedbus
 from fedbus import telemetry
 from fedbus.access.authority import Authority
+from fedbus.access.renewal import renewing
 from fedbus.access.signing import credentials_at, signing_of
-from fedbus.bus.base import Placement
+from fedbus.bus.base import Bus, Placement
 from fedbus.bus.nats import connect
 from fedbus.cli.crashing import crashing
 from fedbus.cli.environment import environ
@@ -78,7 +79,7 @@ async def coordinate(
     workers = Threads(2, name)
     async with _traced("coordinator", name, place) as tracing:
         try:
-            async with await connect(place.url, name=name, credentials=place.credentials) as bus:
+            async with _connected(place, name) as bus:
                 log.info("coordinating workspace %s", place.workspace)
                 signing = await asyncio.to_thread(signing_of, place.credentials, SystemClock())
                 await Coordinator(
@@ -126,7 +127,7 @@ async def combine(
             stack.callback(spools.close)
             _say_what_is_left(spools)
             tracing.telemetry.meters.watch(metrics.SPOOL, lambda: [(spools.nbytes, {})])
-            async with await connect(place.url, name=name, credentials=place.credentials) as bus:
+            async with _connected(place, name) as bus:
                 log.info("combining for workspace %s, spool in %s", place.workspace, path)
                 signing = await asyncio.to_thread(signing_of, place.credentials, SystemClock())
                 await Combiner(
@@ -169,7 +170,7 @@ async def serve(place: Place, name: str, listening: Listening, ready_file: Path 
             push = None
             if authority is not None and credentials is not None:
                 push = partial(authority.push, place.workspace, place.url, ca=credentials.trust.ca)
-            async with await connect(place.url, name=name, credentials=place.credentials) as bus:
+            async with _connected(place, name) as bus:
                 await Gateway(
                     bus,
                     name=name,
@@ -233,6 +234,16 @@ async def take_part(
             who = name if count is None else f"{name}-{first} .. {name}-{first + count - 1} in one process"
             log.info("%s: connected, workspace %s; waiting for tasks", who, place.workspace)
             await client.run()
+
+
+@asynccontextmanager
+async def _connected(place: Place, name: str) -> AsyncIterator[Bus]:
+    """Connect as a role, whose credentials are renewed before they end."""
+    async with (
+        await connect(place.url, name=name, credentials=place.credentials) as bus,
+        renewing(bus, place.credentials, SystemClock()),
+    ):
+        yield bus
 
 
 @asynccontextmanager

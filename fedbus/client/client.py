@@ -22,6 +22,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from fedbus.access.local import admitted
+from fedbus.access.renewal import renewing
 from fedbus.access.signing import signing_of
 from fedbus.bus.base import Bus
 from fedbus.bus.nats import connect
@@ -103,8 +104,11 @@ class _Party:
             signing = await asyncio.to_thread(signing_of, self._credentials, setup.clock)
             setup = replace(setup, signing=signing)
         self._hub = Hub(setup, self._bus, self._newest)
+        # a bus that somebody handed in is renewed by whoever made it
+        credentials = self._credentials if isinstance(self._url, str) else None
         try:
-            await self._hub.run()
+            async with renewing(self._bus, credentials or None, setup.clock):
+                await self._hub.run()
         finally:
             self._hub = None
 
