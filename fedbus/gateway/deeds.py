@@ -151,8 +151,7 @@ class Deeds:
         action = request.get(DONE_AS) or (operation.needs.value if operation.needs is not None else "")
         if not action or not (changes or status in REFUSED or operation.needs in READ_IS_A_DEED):
             return None
-        caller = request.get(CALLER)
-        by = (caller.name or self._own) if caller is not None else request.get(CLAIMED, "anonymous")
+        by = self._by(request)
         details = {"request": id_, "operation": operation.id, "status": str(int(status))}
         reason = reason or request.get(WHY, "")
         if status in REFUSED or not changes:
@@ -162,6 +161,13 @@ class Deeds:
             details |= {"others": str(again)} if again else {}
         target = request.path.removeprefix(API).strip("/")[:300]
         return Deed(action, by, request.remote or "", target, _result(status), reason, details)
+
+    def _by(self, request: web.Request) -> str:
+        """Return who is written down: who was let in, else whose credentials came, else nobody that is known."""
+        caller = request.get(CALLER)
+        if caller is not None and caller.how == "open":
+            return self._own
+        return caller.name if caller is not None and caller.name else request.get(CLAIMED, "anonymous")
 
     def _again(self, kind: tuple[str, ...]) -> int | None:
         """Return how many of a kind were left out before this one; None where this is one of them."""

@@ -18,7 +18,8 @@ from math import ceil
 FREE = 5
 """Failures that cost nothing: somebody has pasted half a token, a program has the one of yesterday."""
 
-FIRST_S = 1.0
+FIRST_S = 2.0
+"""The first wait."""
 
 LONGEST_S = 900.0
 """Longest wait: a quarter of an hour. Four guesses an hour, of 2^256."""
@@ -61,7 +62,7 @@ class Guard:
         for key in _keys(address, token):
             known = self._failures.pop(key, None)
             count = known.count + 1 if known is not None and now - known.at < FORGOTTEN_S else 1
-            until = now + min(LONGEST_S, FIRST_S * 2.0 ** min(count - FREE, 32)) if count > FREE else 0.0
+            until = now + min(LONGEST_S, FIRST_S * 2.0 ** min(count - FREE - 1, 32)) if count > FREE else 0.0
             self._failures[key] = _Failures(count, now, until)
             if len(self._failures) > 2 * REMEMBERED_MAX:
                 self._failures.popitem(last=False)
