@@ -6,12 +6,16 @@ import asyncio
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import asdict
 from pathlib import Path
 
-from fedbus.cli.output import ago, print_json, print_table, size
+from fedbus.access import known
+from fedbus.access.signing import WorkspaceModels, credentials_at
+from fedbus.cli.output import ago, line_of, print_json, print_table, size
 from fedbus.cli.roles import Place
 from fedbus.errors import BadMessage
 from fedbus.federation.service import Federation, connect
+from fedbus.federation.verifying import DIGEST, SIGNATURE, VERSION, WORKSPACE, verified_file
 from fedbus.messages.records import ModelPublished
 from fedbus.tensors.codec import Buffer
 from fedbus.tensors.digest import Hasher
@@ -56,7 +60,9 @@ async def download(place: Place, version: str, output: Path | None, *, json: boo
         entry = await federation.models.find(version)
         spec = await federation.models.spec(version)
         path = output or Path(f"{version}.safetensors")
-        metadata = {"fedbus.version": entry.version, "fedbus.digest": entry.digest}
+        metadata = {VERSION: entry.version, DIGEST: entry.digest}
+        if entry.signature:
+            metadata |= {SIGNATURE: entry.signature, WORKSPACE: place.workspace}
         hasher = Hasher()
         with FileWriter(path, spec, metadata) as file:
             async for chunk in _with_progress(federation, entry):
@@ -71,6 +77,28 @@ async def download(place: Place, version: str, output: Path | None, *, json: boo
         print_json({"version": version, "file": str(path), "nbytes": entry.nbytes, "digest": found})
     else:
         print(f"{path}: {size(entry.nbytes)}, digest {found} (checked)")
+
+
+async def verify_model(place: Place, model: str, signature: str, *, json: bool) -> bool:
+    """Look whether a version, or a downloaded file, is what its workspace has signed; returns whether it is."""
+    path = Path(model)
+    if path.suffix == ".safetensors" or await asyncio.to_thread(path.is_file):
+        where = place.credentials or await asyncio.to_thread(known.find, place.url, place.workspace)
+        credentials = await asyncio.to_thread(credentials_at, where)
+        trust = credentials.trust if credentials is not None and credentials.trust.model_key else None
+        found = await asyncio.to_thread(
+            verified_file, WorkspaceModels(trust) if trust is not None else None, path, signature
+        )
+    else:
+        async with federation_of(place) as federation:
+            found = await federation.models.verify(await federation.registry.resolve(model))
+    if json:
+        print_json({**asdict(found), "genuine": found.is_genuine})
+    elif found.is_genuine:
+        print(f"{found.version}: signed by workspace {place.workspace}, digest {found.digest}")
+    else:
+        print(line_of(found.why), file=sys.stderr)
+    return found.is_genuine
 
 
 async def _with_progress(federation: Federation, entry: ModelPublished) -> AsyncIterator[Buffer]:

@@ -19,6 +19,7 @@ import typer
 from fedbus.cli.commands import (
     analyze,
     archive,
+    audit,
     backup,
     bench,
     broker,
@@ -96,6 +97,7 @@ app.add_typer(workspace.app, name="workspace")
 app.add_typer(token.app, name="token")
 app.add_typer(member.app, name="member")
 app.add_typer(person.app, name="person")
+app.add_typer(audit.app, name="audit")
 app.add_typer(broker.app, name="broker")
 app.add_typer(certs.app, name="certs")
 app.add_typer(client.app, name="client")

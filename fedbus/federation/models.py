@@ -13,14 +13,16 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from fedbus.access.signing import ModelVerifier
 from fedbus.bus.base import Payload
 from fedbus.errors import BadMessage, NotFound
+from fedbus.federation.verifying import ModelVerified, judged
 from fedbus.messages.ids import check_name
 from fedbus.messages.records import ModelPublished, SessionStarted
 from fedbus.store.journal import Journal
 from fedbus.store.models import ModelStore, StoredModel
 from fedbus.store.objects.archived import Archive
-from fedbus.tensors import ModelSpec
+from fedbus.tensors import Hasher, ModelSpec
 
 T = TypeVar("T")
 
@@ -28,8 +30,16 @@ T = TypeVar("T")
 class Models:
     """The models of a federation."""
 
-    def __init__(self, store: ModelStore, journal: Journal, archive: Archive | None = None) -> None:
+    def __init__(
+        self,
+        store: ModelStore,
+        journal: Journal,
+        archive: Archive | None = None,
+        signatures: ModelVerifier | None = None,
+    ) -> None:
+        """``signatures``: knows what the workspace has signed; None where it is open."""
         self._store = store
+        self.signatures = signatures
         self._journal = journal
         self.archive = archive
 
@@ -112,6 +122,17 @@ class Models:
         async with aclosing(self._store.chunks(entry.blob, manifest)) as chunks:
             async for chunk in chunks:
                 yield chunk
+
+    async def verify(self, version: str) -> ModelVerified:
+        """Fetch a version, and look whether its workspace has signed that it has this digest; errors as of `chunks`.
+
+        `ConfigError` in an open workspace, and where nothing is known of its key.
+        """
+        entry, hasher = await self.find(version), Hasher()
+        async with aclosing(self.chunks(version)) as chunks:
+            async for chunk in chunks:
+                hasher.update(chunk)
+        return judged(self.signatures, version, hasher.hexdigest(), entry.digest, entry.signature)
 
     async def spec(self, version: str) -> ModelSpec:
         """Return a model's arrays: names, dtypes, shapes, in their order."""

@@ -19,6 +19,7 @@ class ModelInfo:
 
     ``session``: that made it, '' where it was brought in. ``participants``: updates that it was made of. ``metrics``:
     of its evaluation, else those that clients reported while training. ``removed_at``: 0 while its arrays are kept.
+    ``signature``: by its workspace, of version and digest, in hexadecimal.
     """
 
     version: str
@@ -37,6 +38,7 @@ class ModelInfo:
     strategy: str = ""
     participants: int = 0
     metrics: Mapping[str, float] = field(default_factory=dict)
+    signature: str = ""
 
 
 @dataclass(frozen=True, slots=True)

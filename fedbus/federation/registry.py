@@ -430,6 +430,7 @@ def info_of(
         strategy=known.strategy if known else "",
         participants=known.participants if known else 0,
         metrics=_metrics(known.metrics if known else None),
+        signature=entry.signature,
     )
 
 

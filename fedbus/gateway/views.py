@@ -396,7 +396,8 @@ class ComparisonView(View):
 class ModelView(View):
     """A version at a glance. ``session`` empty: it was imported. ``participants``: updates that it was made of.
 
-    ``removed_at``, ``removed_why``: when and why its arrays were removed, where they were.
+    ``removed_at``, ``removed_why``: when and why its arrays were removed, where they were. ``signature``: of version and
+    digest, by the workspace's model key, in hexadecimal; empty where it is open.
     """
 
     version: str
@@ -414,6 +415,7 @@ class ModelView(View):
     strategy: str = ""
     participants: int = 0
     metrics: Metrics = {}
+    signature: str = ""
 
 
 class ArrayView(View):

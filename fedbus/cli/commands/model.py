@@ -152,6 +152,26 @@ def rollback(
     run(registry.rollback(Place(nats, workspace, credentials, store), stage, reason, json=json))
 
 
+@app.command("verify")
+def verify(
+    model: Annotated[str, typer.Argument(metavar="VERSION|FILE", help="A version, @STAGE, or a downloaded file.")],
+    signature: Annotated[
+        str, typer.Option("--signature", metavar="HEX", help="Of a file, in place of the one in it.")
+    ] = "",
+    nats: Nats = URL,
+    workspace: Workspace = "default",
+    credentials: Credentials = None,
+    store: Store = None,
+    json: Json = False,
+) -> None:
+    """Check that a model is what its workspace has published and signed; exit code 1 where it is not."""
+    from fedbus.cli.listing import verify_model
+    from fedbus.cli.roles import Place
+
+    if not run(verify_model(Place(nats, workspace, credentials, store), model, signature, json=json)):
+        raise typer.Exit(1)
+
+
 @app.command("annotate")
 def annotate(
     version: Version,
