@@ -107,7 +107,7 @@ class Demo:
                 )
                 for i, share in enumerate(data.clients)
             ]
-            print(f"page   {up.http_url}", flush=True)
+            print(f"page   {up.page or up.http_url}", flush=True)
             yield up
             for client in clients:
                 client.cancel()

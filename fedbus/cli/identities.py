@@ -23,10 +23,14 @@ from fedbus.access import known
 from fedbus.access.authority import Authority
 from fedbus.access.credentials import read_credentials, write_credentials
 from fedbus.access.local import credentials_dir, enlist, is_current
+from fedbus.access.members import Members
+from fedbus.access.signin import login_link
 from fedbus.bus.base import Bus
 from fedbus.bus.embedded import BrokerSecurity
+from fedbus.clock import SystemClock
 from fedbus.errors import BusDenied, ConfigError
 from fedbus.messages.ids import Peer
+from fedbus.messages.subjects import Subjects
 
 log = logging.getLogger("fedbus.cli")
 
@@ -55,20 +59,20 @@ class Identities:
         """Return what a broker that is about to start has to know."""
         return self.authority.security()
 
-    async def issue(self, url: str, who: Iterable[Peer]) -> Mapping[Peer, Path]:
-        """Return a credentials file for each, and for the admin, that says where the broker is."""
+    async def issue(self, url: str, who: Iterable[Peer], ca: str = "") -> Mapping[Peer, Path]:
+        """Return a credentials file for each, and for the admin, that says where the broker is, and who signed it."""
         everybody = [*who, Peer("admin", self.admin)]
         urls = tuple(part.strip() for part in url.split(","))
-        return await asyncio.to_thread(lambda: {peer: self._issued(peer, urls) for peer in everybody})
+        return await asyncio.to_thread(lambda: {peer: self._issued(peer, urls, ca) for peer in everybody})
 
-    def _issued(self, peer: Peer, urls: tuple[str, ...]) -> Path:
+    def _issued(self, peer: Peer, urls: tuple[str, ...], ca: str) -> Path:
         path = self.directory / f"{peer.role}.{peer.name}.creds"
-        trust = self.authority.trust(self.workspace, urls)
+        trust = self.authority.trust(self.workspace, urls, ca)
         if not is_current(path, trust):
-            write_credentials(path, self.authority.issue(self.workspace, *peer, urls))
+            write_credentials(path, self.authority.issue(self.workspace, *peer, urls, ca))
         else:
             kept = read_credentials(path)
-            if kept.trust.urls != urls:
+            if (kept.trust.urls, kept.trust.ca) != (urls, ca):
                 write_credentials(path, replace(kept, trust=trust))
         return path
 
@@ -89,6 +93,11 @@ class Identities:
                 await enlist(bus, await asyncio.to_thread(read_credentials, path), by=f"admin/{self.admin}")
             except (BusDenied, ConfigError) as error:
                 log.warning("%s stays as it is: %s", peer.author, error)
+
+    async def link(self, bus: Bus, url: str) -> str:
+        """Return an address of the page that signs in whoever runs this, once and soon."""
+        members = Members(bus, Subjects(self.workspace), SystemClock())
+        return await login_link(members, url, person=self.admin, by=f"admin/{self.admin}")
 
 
 def of_clients(credentials: str | None) -> str | None:

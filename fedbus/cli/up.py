@@ -25,6 +25,7 @@ import orjson
 from fedbus.bus.base import Placement
 from fedbus.bus.nats.connection import without_secrets
 from fedbus.cli.embedding import KeptBroker, embedded
+from fedbus.cli.encrypting import Encryption
 from fedbus.cli.gateways import Gateways
 from fedbus.cli.identities import Identities, forget
 from fedbus.cli.processes import Process
@@ -54,7 +55,8 @@ class Up:
     ports (``port`` 0: on free ones), which then keep every stream each, unless ``replicas`` says otherwise. So many
     ``gateways`` listen on ``http_port`` and the next ones, otherwise as ``listening`` says; they copy versions to the
     store of ``place``. ``sampling``: which rounds are traced. ``keys``: the directory of the authority that says who
-    may take part, made where there is none; None: everybody who reaches the broker may do everything.
+    may take part, made where there is none; None: everybody who reaches the broker may do everything. ``encryption``:
+    with which certificates it is reached from other machines; None: in the clear, and from this one alone.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class Up:
         data_dir: Path,
         *,
         keys: Path | None = None,
+        encryption: Encryption | None = None,
         combiners: int,
         coordinators: int = 1,
         port: int = 0,
@@ -87,13 +90,19 @@ class Up:
         self._issued: Mapping[Peer, Path] = {}
         self._coordinators = ["coordinator", *(f"coordinator-{index}" for index in range(2, coordinators + 1))]
         self._combiners = [f"combiner-{index + 1}" for index in range(combiners)]
+        self._encryption = encryption
+        if encryption is not None:
+            listening = encryption.gateway(listening or Listening())
         self._gateways = Gateways(data_dir, count=gateways, port=http_port, like=listening)
         self._embedded = not place.url
         self._port = port
+        self._ports: list[int] = []
         self._brokers = brokers
         self._replicas = replicas or (brokers if brokers > 1 and not place.url else 0)
         self._placement = placement
         self._sampling = sampling or Sampling()
+        self.page = ""
+        """Where a person opens the page; signs her in, once and soon, where it is secured."""
         self._ready_file = ready_file
         self._log_level = log_level
         self._quiet = quiet
@@ -138,7 +147,8 @@ class Up:
                 await forget(url)  # of a secured one that listened there before
             yield
             return
-        self._issued = await identities.issue(url, self._peers.values())
+        told, ca = self._reached()
+        self._issued = await identities.issue(told or url, self._peers.values(), ca)
         self.place = replace(self.place, credentials=str(self._issued[Peer("admin", identities.admin)]))
         await identities.remember(url, self._issued)
         try:
@@ -157,13 +167,16 @@ class Up:
             yield
             return
         security = None if self._identities is None else self._identities.security
-        brokers = embedded(self._data_dir, self._brokers, self._port, security)
+        brokers = embedded(self._data_dir, self._brokers, self._port, security, self._encryption)
         keeping: list[asyncio.Task[None]] = []
         try:
             # here, for the first start may fail for good: the port in use, no binary
             await asyncio.gather(*(broker.start() for broker in brokers.values()))
             await next(iter(brokers.values())).wait_for_streams()
+            self._ports = [broker.port for broker in brokers.values()]
             urls = ",".join(broker.url for broker in brokers.values())
+            if self._encryption is not None:
+                urls = self._encryption.url(self._ports)
             self.place = replace(self.place, url=urls)
             for name, broker in brokers.items():
                 keeping.append(asyncio.create_task(self.supervisor.keep(name, KeptBroker(broker).start)))
@@ -174,6 +187,12 @@ class Up:
             if keeping:
                 await asyncio.wait(keeping)
             await asyncio.gather(*(broker.stop() for broker in brokers.values()))
+
+    def _reached(self) -> tuple[str, str]:
+        """Return where others reach the broker, and who signed its certificate; both '' where it is not encrypted."""
+        if self._encryption is None:
+            return "", ""
+        return ",".join(self._encryption.told(self._ports)), self._encryption.ca
 
     def _processes(self) -> Iterator[Coroutine[Any, Any, None]]:
         # by the environment: an address may hold a password, and everybody on the machine sees a command line
@@ -267,6 +286,8 @@ class Up:
                     await asyncio.sleep(LOOK_S)
                 if self._identities is not None:
                     await self._identities.enlist(federation.bus, self._issued)
+                    if self._gateways.url:
+                        self.page = await self._identities.link(federation.bus, self._gateways.url)
         except TimeoutError as error:
             raise BrokerFailed(f"not ready within {READY_S_MAX:g} s: {missing}; see the lines above") from error
 
@@ -310,6 +331,10 @@ class Up:
             f"ready at {without_secrets(self.place.url)}: {leading}, {count} combiner{'s' if count > 1 else ''}{kept}; "
             f"data in {self._data_dir}"
         )
+        if self._keys is None and self._embedded:
+            print("open:  nobody is asked who he is; whoever reaches the broker may do everything")
+        if told := self._reached()[0]:
+            print(f"reach: {told}   (from other machines: fedbus token create, then fedbus join there)")
         if self._gateways.url:
-            print(f"page:  {self._gateways.url}")
+            print(f"page:  {self.page or self._gateways.url}{'   (logs you in, once)' if self.page else ''}")
         print("next:  fedbus client run MODULE:APP --name site-1   (Ctrl-C here stops everything)", flush=True)
