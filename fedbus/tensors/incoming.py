@@ -14,10 +14,9 @@ import tempfile
 from collections.abc import Iterator
 from math import prod
 from typing import IO, Any
-from zipfile import BadZipFile, ZipFile
+from zipfile import ZipFile
 
 import numpy as np
-from numpy.lib import format as npy
 
 from fedbus.errors import BadMessage, ConfigError
 from fedbus.tensors.chunks import CHUNK_BYTES, Layout
@@ -25,7 +24,8 @@ from fedbus.tensors.codec import Buffer
 from fedbus.tensors.digest import Hasher, chunk_digest
 from fedbus.tensors.heads import spec_of
 from fedbus.tensors.manifest import Manifest, magnitude
-from fedbus.tensors.spec import ARRAYS_MAX, ModelSpec
+from fedbus.tensors.npy import DAMAGED, heads_of, read_head
+from fedbus.tensors.spec import ModelSpec
 
 HEADER_BYTES_MAX = 32 * 2**20
 """Of a header that is taken: `ARRAYS_MAX` arrays of usual names have half of it."""
@@ -143,13 +143,11 @@ class NpzFile:
     def __init__(self, file: IO[bytes]) -> None:
         try:
             self._zip = ZipFile(file)
-            names = self._zip.namelist()
-            if len(names) > ARRAYS_MAX:
-                raise ConfigError(f"not a model: {len(names)} arrays, expected {ARRAYS_MAX} at most")
-            self._heads = [_npy_head(self._zip, name) for name in names]
-        except (BadZipFile, ValueError, EOFError, OSError, NotImplementedError, RuntimeError) as error:
+            found = heads_of(self._zip)
+        except DAMAGED as error:
             raise ConfigError(f"not an .npz file of plain arrays: {error!r:.200}") from error
-        if not self._heads:
+        names, self._heads = [name for name, _ in found], [head for _, head in found]
+        if not names:
             raise ConfigError("not a model: it has no arrays")
         wire = [
             [name.removesuffix(".npy"), dtype.newbyteorder("<").str, list(shape)]
@@ -163,31 +161,10 @@ class NpzFile:
         try:
             for name, (shape, fortran, dtype) in zip(self._names, self._heads, strict=True):
                 with self._zip.open(name) as member:
-                    _skip_head(member)
+                    read_head(member)
                     yield from _laid(member, shape, dtype, fortran=fortran)
-        except (BadZipFile, ValueError, EOFError, OSError) as error:
+        except DAMAGED as error:
             raise ConfigError(f"not an .npz file of plain arrays: {error!r:.200}") from error
-
-
-Head = tuple[tuple[int, ...], bool, np.dtype[Any]]
-
-
-def _npy_head(file: ZipFile, name: str) -> Head:
-    with file.open(name) as member:
-        shape, fortran, dtype = _read_head(member)
-    if dtype.hasobject:
-        raise ValueError(f"{name!r:.80} holds objects")
-    return tuple(int(dim) for dim in shape), fortran, dtype
-
-
-def _read_head(member: IO[bytes]) -> Head:
-    major, _ = npy.read_magic(member)
-    read = npy.read_array_header_1_0 if major == 1 else npy.read_array_header_2_0
-    shape, fortran, dtype = read(member)
-    return shape, fortran, dtype
-
-
-_skip_head = _read_head
 
 
 def _laid(member: IO[bytes], shape: tuple[int, ...], dtype: np.dtype[Any], *, fortran: bool) -> Iterator[Buffer]:
