@@ -38,9 +38,10 @@ from fedbus.client.keptfile import Entry, KeptFile, Stretch, opened
 from fedbus.client.lock import Lock
 from fedbus.client.state import Found, Kept
 from fedbus.errors import BadMessage, ConfigError
+from fedbus.foreign import unpacked
 from fedbus.messages.ids import Peer
 from fedbus.messages.plans import Encoding
-from fedbus.tensors import Layout, ModelSpec
+from fedbus.tensors import CHUNK_BYTES, Layout, ModelSpec
 from fedbus.tensors.digest import chunk_digest
 
 log = logging.getLogger("fedbus.client")
@@ -51,6 +52,14 @@ it is a training that is lost, or a file that is kept for longer."""
 
 GARBAGE_MAX = 4096
 """Entries of the index that say nothing any more, beyond as many as those that do, before it is written anew."""
+
+
+CUT_FACTOR_MAX = 1_000_000
+"""Most bytes of a model for one of its encoded update: the smallest fraction of a codec, and some. A model is cut into
+chunks before its update is looked at, and one of a terabyte is easily written down."""
+
+_DAMAGED = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, EOFError, OSError, struct.error)
+"""What reading raises of what a disk has changed."""
 
 
 class Directory:
@@ -89,6 +98,32 @@ class _Saved(NamedTuple):
     about: bytes
 
 
+def _fits(kind: type[_Saved | Entry], fields: Sequence[Any], end: int) -> bool:
+    """Whether an entry's fields are of their types, and name a place in a file that ends there.
+
+    A disk may give back anything. What lies far behind the end would be taken for room between that is free: all of it
+    is noted, and a number of 64 bits has more than there is memory.
+    """
+    named = dict(zip(kind._fields, fields, strict=False))
+    whole, numbers = ("offset", "nbytes", "lost", "digest"), ("at",)
+    return (
+        len(named) == len(kind._fields)
+        and all(type(value) is int and value >= 0 for name, value in named.items() if name in whole)
+        and all(isinstance(named[name], int | float) for name in numbers)
+        and all(isinstance(named[name], str) for name in named.keys() & {"client", "session", "spec"})
+        and isinstance(named.get("about", b""), bytes)
+        and named["offset"] <= end
+        and named["nbytes"] <= 2 * end
+    )
+
+
+def _end_of(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
 class _Open:
     """What one process has of it."""
 
@@ -104,6 +139,7 @@ class _Open:
         self._count = 0
         self._garbage = 0
         self._dirty = False
+        self._ends = {name: _end_of(path / name) for name in ("updates", "kept")}
         for entry in self._index.read():
             self._take(entry)
         self._drop_what_is_old()
@@ -120,13 +156,13 @@ class _Open:
         match entry:
             case ["spec", str() as digest, wire]:
                 self._specs[digest] = wire
-            case ["saved", int() as number, *fields] if len(fields) >= len(_Saved._fields):
+            case ["saved", int() as number, *fields] if _fits(_Saved, fields, self._ends["updates"]):
                 count = len(_Saved._fields)
                 self._count = max(self._count, number)
                 saved = self._saved[number] = _Saved(*fields[:count])
-                if len(fields) == count + len(Entry._fields):
+                if _fits(Entry, fields[count:], self._ends["kept"]):
                     self._garbage += self._kept.note((saved.client, saved.session), fields[count:])
-            case ["kept", str() as client, str() as session, *fields] if len(fields) == len(Entry._fields):
+            case ["kept", str() as client, str() as session, *fields] if _fits(Entry, fields, self._ends["kept"]):
                 self._kept.note((client, session), fields)
             case ["over", str() as client, str() as session]:
                 self._garbage += 1 + self._kept.forget((client, session))
@@ -164,7 +200,7 @@ class _Open:
         for number, saved in list(self._saved.items()):
             try:
                 held = self._held(number, saved)
-            except (BadMessage, ConfigError, LookupError, TypeError, ValueError, EOFError, OSError) as error:
+            except (BadMessage, ConfigError, *_DAMAGED) as error:
                 self._file.left(saved.offset, saved.nbytes)
                 self._drop(number, f"it is damaged ({error})")
             else:
@@ -177,15 +213,17 @@ class _Open:
         for client, session in list(self._kept.entries):
             try:
                 found[client, session] = self._kept.read((client, session), self._specs)
-            except (BadMessage, LookupError, TypeError, ValueError, EOFError, OSError) as error:
+            except (BadMessage, *_DAMAGED) as error:
                 log.info("%s: what is kept of %s in %s is dropped: %s", client, session, self._path, error)
                 self.end(client, session)
         return found
 
     def _held(self, number: int, saved: _Saved) -> Held:
-        about = msgpack.unpackb(saved.about)
-        layout = Layout(ModelSpec.from_wire(self._specs[saved.spec]), about["chunk_bytes"])
-        nbytes = int(about.get("nbytes", saved.nbytes))
+        about = unpacked(saved.about, "what is known of it")
+        spec, nbytes = ModelSpec.from_wire(self._specs[saved.spec]), int(about.get("nbytes", saved.nbytes))
+        if nbytes > saved.nbytes or spec.nbytes > CUT_FACTOR_MAX * (saved.nbytes + CHUNK_BYTES):
+            raise BadMessage(f"a model of {spec.nbytes} bytes, an update of {nbytes}, in a place of {saved.nbytes}")
+        layout = Layout(spec, about["chunk_bytes"])
         cut = cut_of(layout, Encoding.model_validate(about.get("encoding", {})), nbytes)
         digests = struct.unpack(f"<{cut.count}Q", about["chunks"])
         if cut.nbytes != nbytes:

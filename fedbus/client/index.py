@@ -12,6 +12,8 @@ from typing import Any
 
 import msgpack
 
+from fedbus.errors import BadMessage
+from fedbus.foreign import unpacked
 from fedbus.tensors.digest import chunk_digest
 
 log = logging.getLogger("fedbus.client")
@@ -101,6 +103,9 @@ def _entries(data: bytes) -> Iterator[tuple[list[Any], int]]:
         if length > ENTRY_BYTES_MAX or len(body) < length or chunk_digest(body) != digest:
             return
         at += length
-        entry = msgpack.unpackb(body, strict_map_key=False)
+        try:
+            entry = unpacked(body, "an entry of the index")
+        except BadMessage:
+            return  # a disk may give back anything, and the checksum is no lock
         if isinstance(entry, list):
             yield entry, at
