@@ -25,7 +25,7 @@ from fedbus.bus.checks import NO_HEADERS, REPEAT_WINDOW_S, patterns_text
 from fedbus.bus.nats.connection import Connection
 from fedbus.bus.nats.requests import NobodyListens, Requests, next_answer, status_of
 from fedbus.bus.patterns import matcher
-from fedbus.errors import BusDenied, BusError, BusFull, BusUnavailable, ConfigError, Conflict
+from fedbus.errors import BadMessage, BusDenied, BusError, BusFull, BusUnavailable, ConfigError, Conflict
 
 T = TypeVar("T")
 
@@ -425,11 +425,21 @@ def is_answer(message: Msg) -> bool:
 def stored_message(answer: Msg) -> Message:
     """Return a message that came by direct get: its subject and sequence travel in headers."""
     headers = answer.headers or {}
-    return Message(headers["Nats-Subject"], answer.data, headers_of(answer), int(headers["Nats-Sequence"]))
+    try:
+        return Message(headers["Nats-Subject"], answer.data, headers_of(answer), int(headers["Nats-Sequence"]))
+    except (KeyError, ValueError) as error:
+        raise BadMessage(f"expected a stored message of the broker, got one without a place: {error}") from error
 
 
 def _message_of_leader(stored: Mapping[str, Any]) -> tuple[Message, str]:
     """Return a message, and its id, as the plain API writes them: bytes and headers in base64."""
+    try:
+        return _read_of_leader(stored)
+    except (KeyError, ValueError, TypeError, OverflowError, AttributeError) as error:
+        raise BadMessage(f"expected a stored message of the broker, got something else: {error!r:.100}") from error
+
+
+def _read_of_leader(stored: Mapping[str, Any]) -> tuple[Message, str]:
     lines = base64.b64decode(stored.get("hdrs", "")).decode(errors="surrogateescape").split("\r\n")[1:]
     headers = {name: value.strip() for name, colon, value in (line.partition(":") for line in lines) if colon}
     own = {name: value for name, value in headers.items() if not name.startswith("Nats-")}
