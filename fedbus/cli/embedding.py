@@ -14,6 +14,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from fedbus.bus.embedded import BrokerSecurity, BrokerSettings, EmbeddedBroker
+from fedbus.cli.encrypting import LOOPBACK, Encryption
 from fedbus.errors import ConfigError
 
 LOOK_S = 0.1
@@ -50,7 +51,11 @@ class KeptBroker:
 
 
 def embedded(
-    data_dir: Path, count: int, port: int, security: Callable[[], BrokerSecurity] | None = None
+    data_dir: Path,
+    count: int,
+    port: int,
+    security: Callable[[], BrokerSecurity] | None = None,
+    encryption: Encryption | None = None,
 ) -> dict[str, EmbeddedBroker]:
     """Return one embedded broker, or the nodes of a cluster of them, by name; none is started.
 
@@ -61,7 +66,11 @@ def embedded(
         _check_access(data_dir / name, secured=security is not None)
     if count == 1:
         _check_kept(data_dir / "broker-1", "--brokers 3 (or 5)")
-        return {"broker": EmbeddedBroker(data_dir / "broker", port=port, security=security)}
+        settings = _encrypted(BrokerSettings(), encryption)
+        host = LOOPBACK if encryption is None else encryption.listen
+        return {
+            "broker": EmbeddedBroker(data_dir / "broker", host=host, port=port, settings=settings, security=security)
+        }
     _check_kept(data_dir / "broker", "--brokers 1")
     if count % 2 == 0:
         raise ConfigError(f"--brokers {count}: 1, 3 or 5, for more than half must live")
@@ -70,13 +79,20 @@ def embedded(
         name: EmbeddedBroker(
             data_dir / name,
             port=port and port + index,
-            settings=BrokerSettings(
-                name=name, cluster_name="fedbus", cluster_listen=routes[index], routes=tuple(routes)
+            host=LOOPBACK if encryption is None else encryption.listen,
+            settings=_encrypted(
+                BrokerSettings(name=name, cluster_name="fedbus", cluster_listen=routes[index], routes=tuple(routes)),
+                encryption,
+                index,
             ),
             security=security,
         )
         for index, name in enumerate(f"broker-{index + 1}" for index in range(count))
     }
+
+
+def _encrypted(settings: BrokerSettings, encryption: Encryption | None, index: int = 0) -> BrokerSettings:
+    return settings if encryption is None else encryption.broker(settings, index)
 
 
 def _check_access(store: Path, *, secured: bool) -> None:

@@ -18,8 +18,6 @@ import typer
 
 from fedbus.gateway.listening import Listening
 
-HOST = "127.0.0.1"
-
 AllowHost = Annotated[
     list[str] | None,
     typer.Option("--allow-host", metavar="NAME", help="A name under which it may be asked for; repeatable."),
@@ -66,7 +64,7 @@ class Gateways:
         self._place.mkdir(parents=True, exist_ok=True)
         self.file(name).unlink(missing_ok=True)
         port = urlsplit(self._urls.get(name, "")).port or self._ports[name]
-        return replace(self._like, host=HOST, port=port)
+        return replace(self._like, port=port)
 
     def arguments(self, name: str) -> list[str]:
         """Return the command of a gateway that is about to start, as `begin`."""

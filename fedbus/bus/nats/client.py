@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import ssl
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, cast
@@ -68,16 +67,6 @@ class WireClient(Client):
     """A client of nats-py whose subscriptions are made by `listen`, and by nothing else."""
 
     _was_secure = False
-    _trusted: ssl.SSLContext | None = None
-
-    def trust(self, context: ssl.SSLContext) -> None:
-        """Connect by this wherever there is TLS; it need not be."""
-        self._trusted = context
-
-    @property
-    def ssl_context(self) -> ssl.SSLContext:
-        """How to connect; where nobody has said, by whom the system trusts."""
-        return self._trusted or super().ssl_context
 
     @property
     def _interests(self) -> dict[int, Interest]:

@@ -138,10 +138,7 @@ class Connection:
             identity = await asyncio.to_thread(identify)
             inbox_prefix, self.member, ca = identity.inbox, identity.member, identity.ca
         if tls is None and (ca or any(scheme_of(url) in SECURE_SCHEMES for url in self._urls)):
-            context = await asyncio.to_thread(client_context, files, ca=ca)
-            self._client.trust(context)
-            if any(scheme_of(url) in SECURE_SCHEMES for url in self._urls):
-                tls = context
+            tls = await asyncio.to_thread(client_context, files, ca=ca)  # then nats:// insists on TLS, too
         attempt = asyncio.create_task(self._connect(identify, tls, inbox_prefix))
         refused = asyncio.create_task(self._refused.wait())
         try:

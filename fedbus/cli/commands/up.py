@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from fedbus.cli.environment import Credentials, Keys, LogLevel, Store, Workspace
-from fedbus.cli.gateways import AllowHost, CorsOrigin, JaegerUrl
+from fedbus.cli.gateways import AllowHost, CorsOrigin, HttpsCert, HttpsKey, JaegerUrl
 from fedbus.cli.keeping import PlacementCluster, PlacementTags, Replicas, placement_of
 from fedbus.cli.observing import (
     LogFile,
@@ -29,6 +29,7 @@ HTTP_PORT = 8080
 
 
 def up(
+    ctx: typer.Context,
     *,
     data_dir: Annotated[
         Path, typer.Option("--data-dir", metavar="DIR", help="Journals, models, spools; made when it is not there.")
@@ -82,6 +83,21 @@ def up(
     ] = True,
     workspace: Workspace = "default",
     keys: Keys = None,
+    tls: Annotated[
+        bool, typer.Option("--tls", help="Encrypt: with --tls-cert, else by an authority made in the data directory.")
+    ] = False,
+    tls_cert: HttpsCert = None,
+    tls_key: HttpsKey = None,
+    public_host: Annotated[
+        list[str] | None,
+        typer.Option("--public-host", metavar="NAME", help="Under which others reach this machine; repeatable."),
+    ] = None,
+    listen: Annotated[
+        str, typer.Option("--listen", metavar="HOST", help="Where broker and gateways listen; others than this: --tls.")
+    ] = "127.0.0.1",
+    wss_port: Annotated[
+        int, typer.Option("--wss-port", min=0, max=65535, help="The broker over websockets, as 443; 0: not.")
+    ] = 0,
     open_: Annotated[
         bool, typer.Option("--open", help="Nobody is asked who he is: whoever reaches the broker may do everything.")
     ] = False,
@@ -95,6 +111,7 @@ def up(
     metrics_listen: MetricsListen = "127.0.0.1",
 ) -> None:
     """Run broker, coordinator, combiners and a gateway with its page until Ctrl-C."""
+    from fedbus.cli.encrypting import encryption
     from fedbus.cli.roles import Place
     from fedbus.cli.up import Up
     from fedbus.coordinator.rounds import Sampling
@@ -103,6 +120,10 @@ def up(
     observing = observe(
         "up", "up", workspace, log_level, log_format, log_file, spans, spans_file, metrics_port, metrics_listen
     )
+    if nats is not None and (tls or tls_cert is not None or wss_port):
+        raise typer.BadParameter("--tls and --wss-port are of an embedded broker; one of --nats has what it has")
+    if open_ and listen != "127.0.0.1":
+        raise typer.BadParameter("--open lets everybody do everything, --listen lets others reach it: not both")
     if open_ and keys is not None:
         raise typer.BadParameter("--open has no keys, --keys is not open")
     if not open_ and keys is None and nats is None:
@@ -113,6 +134,16 @@ def up(
         place,
         data_dir,
         keys=keys,
+        encryption=encryption(
+            data_dir,
+            tls=tls,
+            certificate=tls_cert,
+            key=tls_key,
+            ca=(ctx.find_root().obj or [None])[0],
+            hosts=public_host or (),
+            listen=listen,
+            wss_port=wss_port,
+        ),
         combiners=combiners,
         coordinators=coordinators,
         port=nats_port,
