@@ -183,14 +183,15 @@ class Oidc:
             "redirect_uri": redirect,
             "code_verifier": self._of(begun, "verifier"),
         }
-        auth = None
+        basic = ""
         if self.settings.client_secret and provider.takes_basic:
-            auth = aiohttp.BasicAuth(_quoted(self.settings.client_id), _quoted(self.settings.client_secret))
+            pair = f"{_quoted(self.settings.client_id)}:{_quoted(self.settings.client_secret)}"
+            basic = base64.b64encode(pair.encode()).decode()
         else:
             form["client_id"] = self.settings.client_id
             if self.settings.client_secret:
                 form["client_secret"] = self.settings.client_secret
-        return await _asked("POST", provider.token, data=form, auth=auth)
+        return await _asked("POST", provider.token, data=form, basic=basic)
 
     async def _claims(self, token: str, provider: _Provider, expected: Expected) -> Mapping[str, Any]:
         keys, at = await self._known_keys(provider)
@@ -292,18 +293,16 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-async def _asked(
-    method: str, url: str, *, data: Mapping[str, str] | None = None, auth: aiohttp.BasicAuth | None = None
-) -> Mapping[str, Any]:
+async def _asked(method: str, url: str, *, data: Mapping[str, str] | None = None, basic: str = "") -> Mapping[str, Any]:
     """Return what a provider answers as JSON; redirects are not followed. `SignInRefused` where it does not answer."""
     timeout = aiohttp.ClientTimeout(total=ANSWER_S)
-    headers = {"Accept": "application/json"}
+    headers = {"Accept": "application/json", **({"Authorization": f"Basic {basic}"} if basic else {})}
     try:
         async with (
             aiohttp.ClientSession(
                 timeout=timeout, auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar()
             ) as session,
-            session.request(method, url, data=data, auth=auth, headers=headers, allow_redirects=False) as answer,
+            session.request(method, url, data=data, headers=headers, allow_redirects=False) as answer,
         ):
             body = await answer.content.read(ANSWER_BYTES_MAX + 1)
             while len(body) <= ANSWER_BYTES_MAX and not answer.content.at_eof():

@@ -1,0 +1,408 @@
+"""Signing in with a provider: what it is asked, what of its answers counts, and who somebody is then."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+
+import pytest
+from asker import ask
+from joserfc import jwk, jwt
+from people import secured_in
+from whole_house import House
+from yarl import URL
+
+from fedbus.errors import ConfigError
+from fedbus.gateway import oidc as module
+from fedbus.gateway.oidc import BEGUN_S, OidcSettings, SignInRefused, groups_in
+from fedbus.gateway.operations import API
+from fedbus.testing.loop import run_virtual
+
+ISSUER = "https://login.example"
+SETTINGS = OidcSettings(ISSUER, "fedbus", "geheim")
+MAPPED = OidcSettings(ISSUER, "fedbus", "geheim", "groups", {"lab": "viewer", "ops": "admin"}, "the lab")
+ME = f"{API}/me"
+LOGIN = f"{API}/login/oidc"
+CALLBACK = f"{LOGIN}/callback"
+
+
+class Provider:
+    """A provider in memory, that checks what it is asked; ``claims``: what it says of who signs in."""
+
+    def __init__(self, clock, **document):
+        self.clock = clock
+        self.key = jwk.RSAKey.generate_key(2048, {"kid": "k1"})
+        self.claims = {"sub": "u-1", "preferred_username": "ana"}
+        self.asked = []
+        self.codes = {}
+        self.document = {
+            "issuer": ISSUER,
+            "authorization_endpoint": f"{ISSUER}/authorize",
+            "token_endpoint": f"{ISSUER}/token",
+            "jwks_uri": f"{ISSUER}/keys",
+        } | document
+
+    async def answer(self, method, url, *, data=None, basic=""):
+        """Stand in for HTTP."""
+        self.asked.append((method, url))
+        match URL(url).path:
+            case "/.well-known/openid-configuration":
+                return self.document
+            case "/keys":
+                return {"keys": [self.key.as_dict(private=False)]}
+            case "/token":
+                return self.token(data, basic)
+        raise AssertionError(url)
+
+    def authorize(self, address, **claims):
+        """Let somebody sign in there; returns what the browser brings back."""
+        url = URL(address)
+        assert str(url.with_query(None)) == f"{ISSUER}/authorize"
+        assert url.query["response_type"] == "code" and url.query["code_challenge_method"] == "S256"
+        code = f"code-{len(self.codes)}"
+        self.codes[code] = (dict(url.query), self.claims | claims)
+        return {"code": code, "state": url.query["state"]}
+
+    def token(self, form, basic):
+        """Give an ID token for a code, once, to whoever has begun and can prove it."""
+        if form["code"] not in self.codes:
+            raise SignInRefused("failed", "400: invalid_grant")
+        query, claims = self.codes.pop(form["code"])
+        assert form["redirect_uri"] == query["redirect_uri"] and base64.b64decode(basic) == b"fedbus:geheim"
+        challenge = base64.urlsafe_b64encode(hashlib.sha256(form["code_verifier"].encode()).digest()).rstrip(b"=")
+        if challenge.decode() != query["code_challenge"]:
+            raise SignInRefused("failed", "400: invalid_grant")
+        now = int(self.clock.now())
+        told = {"iss": ISSUER, "aud": "fedbus", "nonce": query["nonce"], "iat": now, "exp": now + 60} | claims
+        return {"id_token": jwt.encode({"alg": "RS256", "kid": self.key.kid}, told, self.key)}
+
+
+def at_provider(monkeypatch, scene, settings=SETTINGS, **document):
+    """Run a scene in a gateway with a provider; it gets both."""
+
+    async def run():
+        house = House()
+        provider = Provider(house.clock, **document)
+        monkeypatch.setattr(module, "_asked", provider.answer)
+        async with secured_in(house, oidc=settings) as found:
+            return await scene(found, provider)
+
+    return run_virtual(run())
+
+
+async def begin(house):
+    """Begin to sign in; returns where the browser goes, and its cookie."""
+    answer = await ask(house.gateway, "GET", LOGIN)
+    assert answer.status == 303, answer.body
+    return answer.headers["Location"], answer.headers["Set-Cookie"].partition(";")[0]
+
+
+async def come_back(house, told, cookie):
+    """Come back from the provider."""
+    headers = {"Cookie": cookie} if cookie else {}
+    return await ask(house.gateway, "GET", str(URL(CALLBACK).with_query(told)), headers=headers)
+
+
+async def sign_in(house, provider, **claims):
+    """All of it."""
+    address, cookie = await begin(house)
+    return await come_back(house, provider.authorize(address, **claims), cookie)
+
+
+def session_of(answer):
+    """The cookie of somebody who is signed in."""
+    (cookie,) = (one for one in answer.headers.getall("Set-Cookie") if one.startswith("fedbus_session="))
+    return {"Cookie": cookie.partition(";")[0]}
+
+
+def word_of(answer):
+    """Why somebody is not signed in, as the page is told."""
+    assert answer.status == 303 and not any("session=1" in one for one in answer.headers.getall("Set-Cookie"))
+    return answer.headers["Location"].partition("refused=")[2]
+
+
+def test_somebody_who_is_known_signs_in(monkeypatch):
+    """By the provider's id of her; the page is shown, the cookie of the way there is gone, her roles are ours."""
+
+    async def scene(house, provider):
+        await house.members.people.add("ana", ["engineer"], by="test", subjects=[f"{ISSUER}#u-1"])
+        answer = await sign_in(house, provider, preferred_username="admin-person")
+        return answer, await ask(house.gateway, "GET", ME, headers=session_of(answer))
+
+    answer, me = at_provider(monkeypatch, scene)
+    assert answer.status == 303 and answer.headers["Location"] == "/"
+    assert any(one.startswith("fedbus_session-begun=;") for one in answer.headers.getall("Set-Cookie"))
+    assert me.json["name"] == "ana" and me.json["roles"] == ["engineer"] and me.json["csrf"]
+
+
+def test_what_is_asked_of_the_provider_is_bound_to_the_browser(monkeypatch):
+    """State, nonce and challenge are new each time, and none of them is in the cookie."""
+
+    async def scene(house, provider):
+        return await begin(house), await begin(house)
+
+    (first, cookie), (second, other) = at_provider(monkeypatch, scene)
+    one, two = URL(first).query, URL(second).query
+    assert one["redirect_uri"] == f"http://localhost:8080{CALLBACK}" and one["scope"] == "openid profile email"
+    for name in ("state", "nonce", "code_challenge"):
+        assert one[name] != two[name] and len(one[name]) == 43 and one[name] not in cookie
+    assert cookie != other
+
+
+@pytest.mark.parametrize("what", ["no cookie", "another's cookie", "forged cookie", "another's state", "no state"])
+def test_an_answer_to_what_this_browser_has_not_asked_is_refused(monkeypatch, what):
+    """Nobody is signed in as somebody else by following a link."""
+
+    async def scene(house, provider):
+        await house.members.people.add("ana", ["admin"], by="test", subjects=[f"{ISSUER}#u-1"])
+        address, cookie = await begin(house)
+        _, other = await begin(house)
+        told = provider.authorize(address)
+        match what:
+            case "no cookie":
+                cookie = ""
+            case "another's cookie":
+                cookie = other
+            case "forged cookie":
+                cookie = cookie[:-3] + "AAA"
+            case "another's state":
+                told["state"] = "A" * 43
+            case "no state":
+                del told["state"]
+        return word_of(await come_back(house, told, cookie))
+
+    assert at_provider(monkeypatch, scene) == ("expired" if what == "no cookie" else "failed")
+
+
+def test_a_code_that_was_given_to_another_browser_is_refused(monkeypatch):
+    """Whoever puts her own code into somebody's answer fails by the verifier; with that left out, by the nonce."""
+
+    async def scene(house, provider):
+        await house.members.people.add("ana", ["admin"], by="test", subjects=[f"{ISSUER}#u-1"])
+        words = []
+        for without_pkce in (False, True):
+            address, cookie = await begin(house)
+            other, _ = await begin(house)
+            told = provider.authorize(address)
+            injected = provider.authorize(other)
+            if without_pkce:
+                query, _ = provider.codes[injected["code"]]
+                query["code_challenge"] = URL(address).query["code_challenge"]
+            words.append(word_of(await come_back(house, told | {"code": injected["code"]}, cookie)))
+        return words
+
+    assert at_provider(monkeypatch, scene) == ["failed", "failed"]
+
+
+def test_an_answer_counts_once_and_for_ten_minutes(monkeypatch):
+    """A code is spent at the provider; the way there ends."""
+
+    async def scene(house, provider):
+        await house.members.people.add("ana", ["admin"], by="test", subjects=[f"{ISSUER}#u-1"])
+        address, cookie = await begin(house)
+        told = provider.authorize(address)
+        first = await come_back(house, told, cookie)
+        again = word_of(await come_back(house, told, cookie))
+        address, cookie = await begin(house)
+        told = provider.authorize(address)
+        await asyncio.sleep(BEGUN_S + 1)
+        return first.headers["Location"], again, word_of(await come_back(house, told, cookie))
+
+    assert at_provider(monkeypatch, scene) == ("/", "failed", "expired")
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [
+        {"iss": "https://evil.example"},
+        {"aud": "another"},
+        {"nonce": "of another"},
+        {"exp": 1},
+        {"azp": "another"},
+    ],
+    ids=str,
+)
+def test_an_id_token_that_is_not_for_this_sign_in_is_refused(monkeypatch, claims):
+    """Also where the provider itself has signed it."""
+
+    async def scene(house, provider):
+        await house.members.people.add("ana", ["admin"], by="test", subjects=[f"{ISSUER}#u-1"])
+        return word_of(await sign_in(house, provider, **claims))
+
+    assert at_provider(monkeypatch, scene) == "failed"
+
+
+def test_an_answer_of_another_issuer_is_refused(monkeypatch):
+    """`iss` of RFC 9207: where it comes, and where the provider says that it always does, also where it is missing."""
+
+    async def scene(house, provider):
+        await house.members.people.add("ana", ["admin"], by="test", subjects=[f"{ISSUER}#u-1"])
+        words = []
+        for more in ({"iss": "https://evil.example"}, {}, {"iss": ISSUER}):
+            address, cookie = await begin(house)
+            answer = await come_back(house, provider.authorize(address) | more, cookie)
+            words.append(answer.headers["Location"])
+        return words
+
+    refused = "/#/login?refused=failed"
+    always = {"authorization_response_iss_parameter_supported": True}
+    assert at_provider(monkeypatch, scene, **always) == [refused, refused, "/"]
+    assert at_provider(monkeypatch, scene) == [refused, "/", "/"]
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"issuer": "https://evil.example"},
+        {"issuer": ISSUER + "/"},
+        {"token_endpoint": "http://login.example/token"},
+        {"jwks_uri": "file:///etc/passwd"},
+        {"jwks_uri": "https://user:pass@login.example/keys"},
+        {"authorization_endpoint": None},
+    ],
+    ids=str,
+)
+def test_a_document_of_another_or_that_leads_to_plain_http_is_refused(monkeypatch, document):
+    """Nobody is sent anywhere then."""
+
+    async def scene(house, provider):
+        return word_of(await ask(house.gateway, "GET", LOGIN))
+
+    assert at_provider(monkeypatch, scene, **document) == "failed"
+
+
+def test_new_keys_are_taken_as_the_provider_tells_them(monkeypatch):
+    """Asked for when a token is signed by an unknown one, and not again within half a minute, whoever sends such."""
+
+    async def scene(house, provider):
+        await house.members.people.add("ana", ["admin"], by="test", subjects=[f"{ISSUER}#u-1"])
+        places = [(await sign_in(house, provider)).headers["Location"]]
+        provider.key = jwk.RSAKey.generate_key(2048, {"kid": "k2"})
+        places.append((await sign_in(house, provider)).headers["Location"])
+        await asyncio.sleep(31)
+        places.append((await sign_in(house, provider)).headers["Location"])
+        return places, [url for _, url in provider.asked].count(f"{ISSUER}/keys")
+
+    places, asked = at_provider(monkeypatch, scene)
+    assert places == ["/", "/#/login?refused=failed", "/"] and asked == 2
+
+
+def test_what_the_provider_refuses_is_told_in_a_word(monkeypatch):
+    """Nothing of what stands in the address gets onto the page; the audit has it."""
+
+    async def scene(house, provider):
+        words = []
+        for error in ("access_denied", "<script>"):
+            address, cookie = await begin(house)
+            told = {"error": error, "error_description": "<b>", "state": URL(address).query["state"]}
+            words.append(word_of(await come_back(house, told, cookie)))
+        await asyncio.sleep(3)
+        deeds = [one.entry async for one in house.gateway.audit.read(newest_first=False)]
+        return words, deeds
+
+    words, deeds = at_provider(monkeypatch, scene)
+    assert words == ["cancelled", "failed"]
+    assert [(one.action, one.by, one.result) for one in deeds] == [("login", "anonymous", "refused")]
+    assert "access_denied" in deeds[0].reason
+
+
+def test_whoever_is_not_known_here_is_refused(monkeypatch):
+    """Her name and address say nothing: they may be somebody else's tomorrow."""
+
+    async def scene(house, provider):
+        words = [word_of(await sign_in(house, provider, preferred_username="admin-person"))]
+        await house.members.people.add("ana", ["admin"], by="test", subjects=[f"{ISSUER}#u-1", "https://other#u-2"])
+        words.append(word_of(await sign_in(house, provider, sub="u-2")))
+        await house.members.people.change("ana", by="test", state="suspended")
+        return [*words, word_of(await sign_in(house, provider))]
+
+    assert at_provider(monkeypatch, scene) == ["unknown", "unknown", "suspended"]
+
+
+def test_groups_decide_where_they_are_mapped(monkeypatch):
+    """Who is in one is added, has the roles of today's groups, and nothing without; never under another's name."""
+
+    async def scene(house, provider):
+        first = await sign_in(house, provider, groups=["lab", "other"], preferred_username="viewer-person")
+        me = await ask(house.gateway, "GET", ME, headers=session_of(first))
+        more = await sign_in(house, provider, groups=["lab", "ops"])
+        again = await ask(house.gateway, "GET", ME, headers=session_of(more))
+        old = await ask(house.gateway, "GET", ME, headers=session_of(first))
+        none = word_of(await sign_in(house, provider, groups=["other"]))
+        stranger = word_of(await sign_in(house, provider, sub="u-9", groups="other"))
+        return me.json, again.json, old.json, none, stranger, house.members.people.by_subject(f"{ISSUER}#u-1")
+
+    me, again, old, none, stranger, person = at_provider(monkeypatch, scene, MAPPED)
+    assert me["name"].startswith("viewer-person.") and me["roles"] == ["viewer"]
+    assert again["name"] == me["name"] and again["roles"] == old["roles"] == ["admin", "viewer"]
+    assert (none, stranger) == ("unknown", "unknown") and person.by == "oidc"
+
+
+@pytest.mark.parametrize(
+    ("claims", "expected"),
+    [
+        ({"groups": ["a", "b"]}, ("a", "b")),
+        ({"groups": "a"}, ("a",)),
+        ({"groups": ["a", 1, None, ["b"]]}, ("a",)),
+        ({"groups": {"a": 1}}, ()),
+        ({}, ()),
+    ],
+)
+def test_groups_are_read_as_providers_tell_them(claims, expected):
+    """A list, one text; anything else is none. A claim in a claim is named by a path."""
+    assert groups_in(claims, "groups") == expected
+    assert groups_in({"realm": {"access": claims}}, "realm.access.groups") == expected
+    assert groups_in({"https://x/groups": ["a"]}, "https://x/groups") == ("a",)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"issuer": "http://login.example"},
+        {"issuer": "login.example"},
+        {"issuer": ""},
+        {"client_id": ""},
+        {"roles_claim": "groups"},
+        {"role_map": {"a": "admin"}},
+    ],
+    ids=str,
+)
+def test_settings_that_cannot_be_are_refused(wrong):
+    """Before a gateway starts."""
+    with pytest.raises(ConfigError):
+        OidcSettings(**({"issuer": ISSUER, "client_id": "fedbus"} | wrong))
+
+
+def test_a_client_secret_is_shown_nowhere():
+    """Neither where settings are printed, nor in a document of the gateway."""
+    assert "geheim" not in repr(SETTINGS)
+
+
+def test_the_button_has_a_name_and_without_a_provider_there_is_none(monkeypatch):
+    """What the page asks before anybody has signed in."""
+
+    async def scene(house, provider):
+        return (await ask(house.gateway, "GET", f"{API}/login")).json
+
+    assert at_provider(monkeypatch, scene) == {"open": False, "oidc": "login.example"}
+    assert at_provider(monkeypatch, scene, MAPPED) == {"open": False, "oidc": "the lab"}
+
+    async def without():
+        async with secured_in(House()) as house:
+            return (await ask(house.gateway, "GET", LOGIN)).status, (await ask(house.gateway, "GET", CALLBACK)).status
+
+    assert run_virtual(without()) == (404, 404)
+
+
+def test_a_provider_that_does_not_answer_is_a_word_too(monkeypatch):
+    """And not an error of the gateway."""
+
+    async def scene(house, provider):
+        async def silent(*_, **__):
+            raise SignInRefused("failed", "it does not answer")
+
+        monkeypatch.setattr(module, "_asked", silent)
+        return word_of(await ask(house.gateway, "GET", LOGIN))
+
+    assert at_provider(monkeypatch, scene) == "failed"
