@@ -70,9 +70,9 @@ class Boards:
 
     # --- in memory ---
 
-    async def follow(self) -> None:
-        """Keep what is in memory as the stream has it; runs until cancelled."""
-        pattern = self.subjects.access()
+    async def follow(self, pattern: str = "") -> None:
+        """Keep what is in memory as the stream has it, or only what is of a pattern; runs until cancelled."""
+        pattern = pattern or self.subjects.access()
         subscription = await patiently(self.bus, lambda: self.bus.follow(self._stream, pattern), tries_max=None)
         try:
             if not await patiently(self.bus, lambda: self.bus.pending(self._stream, pattern), tries_max=None):

@@ -56,6 +56,10 @@ class Members:
         """Keep what is in memory up to date; runs until cancelled."""
         await self.boards.follow()
 
+    async def follow_bounds(self) -> None:
+        """Keep the bounds alone up to date; runs until cancelled."""
+        await self.boards.follow(self.boards.subjects.access_bounds())
+
     async def load(self) -> None:
         """Read what stands there now, once."""
         await self.boards.load()

@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from fedbus.access.signing import ModelSigner
@@ -30,6 +30,7 @@ from fedbus.coordinator.events import (
     Catalogue,
     Discard,
     Effect,
+    Event,
     Expire,
     NotPosted,
     PostOrder,
@@ -85,7 +86,7 @@ class Deciding:
     """The leader's work.
 
     ``settled_at``: until then (by the loop's clock) nobody's absence is believed. ``restore``: called when a journal
-    has lost what is known of it here.
+    has lost what is known of it here. ``sessions_max``: how many may run at once, 0: any number.
     """
 
     def __init__(
@@ -106,9 +107,11 @@ class Deciding:
         key_of: Callable[[str], bytes],
         signer: ModelSigner | None = None,
         deeds: Deeds,
+        sessions_max: Callable[[], int] = lambda: 0,
     ) -> None:
         self.settled_at = 0.0
         self._restore = restore
+        self._sessions_max = sessions_max
         self._station = station
         self._subjects = station.subjects
         self._sessions = sessions
@@ -200,7 +203,8 @@ class Deciding:
                 if self._is_for_machine(one):
                     assert one.event is not None
                     touched.add(one.session)
-                    await self._act(one.session, self._machines[one.session].handle(one.event, now))
+                    event = self._bounded(one.session, one.event)
+                    await self._act(one.session, self._machines[one.session].handle(event, now))
             if asyncio.get_running_loop().time() >= self.settled_at:
                 await self._settle(touched, again=ticked)
 
@@ -220,6 +224,16 @@ class Deciding:
             self._strays.add(name, (event.sender, event.id), ended=name in self._sessions.ended)
         self._forget_commands(name)
         return False
+
+    def _bounded(self, name: str, event: Event) -> Event:
+        """Return what a machine is told: the start of a session more than may run at once is told as refused."""
+        most = self._sessions_max()
+        if not most or not isinstance(event, StartAsked) or event.refusal:
+            return event
+        others = [machine for other, machine in self._machines.items() if other != name and not machine.is_refused]
+        if len(others) < most:
+            return event
+        return replace(event, refusal=f"{len(others)} sessions run, and the workspace's bound is {most} at once")
 
     async def _settle(self, touched: set[str], *, again: bool) -> None:
         """Let every touched session decide until nothing more becomes true. ``again``: time has passed."""

@@ -114,6 +114,12 @@ class Machine:
         """Forget all but what the journal says: what was told to a former leader may be of no use to the next."""
         self.known, self.said, self.boards = Known(), Acknowledgements(), Boards()
 
+    @property
+    def is_refused(self) -> bool:
+        """Whether its start was asked for, and will be refused."""
+        start = self.known.start
+        return start is not None and bool(start.refusal) and self.state.phase is Phase.NEW
+
     def waits(self, now: float = 0.0) -> list[Wait]:
         """Return what this session waits for: on whom, since when, until when, and what happens then.
 

@@ -23,6 +23,7 @@ from contextlib import suppress
 from math import inf
 
 from fedbus.access.audit import Audit
+from fedbus.access.members import Members
 from fedbus.access.signing import OPEN, Signing
 from fedbus.bus.base import Bus, Message, Placement, Subscription
 from fedbus.bus.patience import patiently
@@ -117,6 +118,8 @@ class Coordinator:
         self._inbox = Inbox()
         audit = None if signing.signer is None else Audit(bus, self._subjects, me, clock)
         self._deeds = Deeds(audit, name)
+        self._bounds = Members(bus, self._subjects, clock)
+        self._is_bounded = signing.signer is not None
         self._hearing = Hearing(
             self._station,
             self._roster,
@@ -144,6 +147,7 @@ class Coordinator:
             key_of=self._models.key_of,
             signer=signing.model_signer,
             deeds=self._deeds,
+            sessions_max=lambda: self._bounds.bounds.sessions_max,
         )
         self._reigns = False
         self._restoring = asyncio.Lock()
@@ -185,6 +189,8 @@ class Coordinator:
                     self._lead(),
                 ):
                     group.create_task(work)
+                if self._is_bounded:
+                    group.create_task(self._bounds.follow_bounds())
         finally:
             with suppress(FedbusError):
                 await self._leading.leave()
