@@ -14,6 +14,7 @@ from fedbus.gateway.operations import API, Call, Operation, Reply
 from fedbus.gateway.paging import Paged, cursor_of, parts_of
 from fedbus.gateway.shapes import client_detail, client_view
 from fedbus.gateway.views import ClientDetail, ClientView, Page
+from fedbus.messages.ids import Peer
 from fedbus.messages.queries import Seen
 
 Pair = Annotated[str, Field(pattern=r"^[^:]{1,200}:.{0,200}$")]
@@ -72,9 +73,16 @@ def _is_meant(query: ClientsAsked, name: str, seen: Seen | None) -> bool:
 
 
 async def _there(call: Call) -> Mapping[str, Seen]:
-    """Return who is there, as the coordinator said it last."""
+    """Return who is there, as the coordinator said it last; but nobody who was shut out since."""
     known = await call.gateway.presence.look()
-    return {seen.name: seen for seen in known.clients}
+    return {seen.name: seen for seen in known.clients if not _is_out(call, seen)}
+
+
+def _is_out(call: Call, seen: Seen) -> bool:
+    """Whether the broker has cut it off: the coordinator misses it only after some heartbeats."""
+    member = Peer("crowd", seen.crowd) if seen.crowd else Peer("client", seen.name)
+    known = call.gateway.members.get(member) if call.gateway.members is not None else None
+    return known is not None and known.state != "active"
 
 
 async def get_client(call: Call) -> Reply:

@@ -10,6 +10,7 @@ from pydantic import Field
 from fedbus.access.actions import Action
 from fedbus.access.members import Members
 from fedbus.errors import NotFound
+from fedbus.gateway.deeds import WHY
 from fedbus.gateway.operations import API, Call, Operation, Reply
 from fedbus.gateway.paging import Paged, page_of
 from fedbus.gateway.problems import Refused
@@ -82,8 +83,9 @@ async def expel(call: Call) -> Reply:
 
 
 async def _decided(call: Call, deed: Callable[..., Awaitable[Member]]) -> MemberView:
-    members = await members_of(call)
-    found = await deed(members, _peer(call), by=author_of(call), reason=call.given(Decision).reason)
+    members, reason = await members_of(call), call.given(Decision).reason
+    call.request[WHY] = reason
+    found = await deed(members, _peer(call), by=author_of(call), reason=reason)
     return member_view(found, await _there(call))
 
 

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from fedbus.access.actions import ROLES, Action
 from fedbus.access.people import People
 from fedbus.access.tokens import NewToken, Tokens, state_word
+from fedbus.gateway.deeds import WHY
 from fedbus.gateway.operations import API, Call, Operation, Reply
 from fedbus.gateway.paging import Paged
 from fedbus.gateway.problems import Refused
@@ -121,7 +122,7 @@ def _wrong(field: str, problem: str, got: str) -> Refused:
 async def revoke_token(call: Call) -> Reply:
     """Let nobody in by a token any more; who is in stays. The answer is how it stands."""
     members = await members_of(call)
-    reason = call.asked(Why).reason
+    call.request[WHY] = reason = call.asked(Why).reason
     state = await members.tokens.revoke(call.path["token"], by=author_of(call), reason=reason)
     return token_view(state, members.people, call.gateway.clock.now())
 

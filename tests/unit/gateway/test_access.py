@@ -14,6 +14,7 @@ from whole_house import House
 from fedbus.access.actions import PERMITTED, Action
 from fedbus.access.chain import verify_lines
 from fedbus.access.tokens import JoinToken, read_api_token
+from fedbus.client.app import ClientApp, Update
 from fedbus.gateway.table import OPERATIONS
 from fedbus.messages.ids import Peer
 from fedbus.testing.loop import run_virtual
@@ -32,6 +33,13 @@ def in_secured(test):
 
     run.__name__, run.__doc__ = test.__name__, test.__doc__
     return run
+
+
+def app():
+    """What a client does that is only looked at."""
+    found = ClientApp()
+    found.train(lambda model, task: Update(model, weight=1))
+    return found
 
 
 @pytest.mark.parametrize("target", ["tokens", "members", "members/client/a", "people", "people/ana", "workspace"])
@@ -169,6 +177,21 @@ async def test_who_is_there_is_shown(place, house):
 
 
 @in_secured
+async def test_a_client_that_was_shut_out_is_there_no_more(place, house):
+    """At once: a coordinator misses it only after some heartbeats, who suspends it looks at once."""
+    house.coordinator()
+    house.client("site-1", app())
+    await place.join("site-1", state="active")
+    await asyncio.sleep(5)
+    assert (await place.ask("GET", "/clients/site-1")).json["online"]
+    await place.ask("POST", "/members/client/site-1/suspend")
+    assert (await place.ask("GET", "/clients?online=true")).json["items"] == []
+    assert (await place.ask("GET", "/clients/site-1")).status == 404
+    await place.ask("POST", "/members/client/site-1/resume")
+    assert (await place.ask("GET", "/clients/site-1")).json["online"]
+
+
+@in_secured
 async def test_people_are_added_changed_and_removed(place, house):
     """Roles in their order, a conflict for a name twice, nothing left out of a change is changed, gone is gone."""
     wanted = {"person": "ana@hospital.example", "roles": ["auditor", "engineer"], "subjects": ["https://id.example#7"]}
@@ -218,7 +241,8 @@ async def test_the_audit_is_read_filtered_exported_and_verified(place, house):
         ("member.suspend", "refused"), ("member.suspend", "done"),
     ]  # fmt: skip
     assert all("site-1" in one["target"] and one["origin"] == "127.0.0.1" for one in done)
-    refused = (await place.ask("GET", "/audit?result=refused&action=workspace")).json["items"]
+    assert done[1]["reason"] == "noisy" and "suspended" in done[0]["reason"]
+    refused = (await place.ask("GET", "/audit?result=refused&by=viewer")).json["items"]
     assert [one["action"] for one in refused] == ["workspace.set"]
     assert (await place.ask("GET", "/audit?action=member.approve")).json["items"] == []
     seen, cursor = [], ""
