@@ -1,5 +1,6 @@
 """The page in a real browser, over a real federation: broker, coordinator, combiner, gateway and a few quick clients.
 
+`place` is open, so that nobody has to log in; `secured` asks who one is, and knows a person of each role.
 `open_page` gives a page that fails its test for every error in its console, and for every breach of its policy. Without
 Chromium these tests are skipped, except where CI=true: there it has to be installed.
 """
@@ -12,8 +13,8 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,8 @@ NOT_OURS = "net::ERR_NETWORK_CHANGED"
 """What Chromium says when an interface of the machine comes or goes, as with every container that is started."""
 
 READY_S_MAX = 60.0
+UP = ("-m", "fedbus", "up", "--in-process", "--nats-port", "0", "--http-port", "0", "--data-dir", "data",
+      "--ready-file", "ready.json")  # fmt: skip
 
 PEOPLE = """
 import asyncio, sys
@@ -84,18 +87,44 @@ asyncio.run(main(sys.argv[1]))
 """
 
 
+PERSONS = """
+import asyncio, json, sys
+from fedbus.access.members import Members
+from fedbus.bus.nats import connect
+from fedbus.clock import SystemClock
+from fedbus.messages.access import PERSON_ROLES
+from fedbus.messages.subjects import Subjects
+
+async def main(url, credentials):
+    async with await connect(url, name="persons", credentials=credentials) as bus:
+        members = Members(bus, Subjects("default"), SystemClock())
+        tokens = {}
+        for role in PERSON_ROLES:
+            await members.people.add(f"ms-{role}", (role,), by="test")
+            made = await members.tokens.create_api(role, by="test", person=f"ms-{role}")
+            tokens[role] = made.api_text
+    print(json.dumps(tokens))
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A federation that runs: where its page is, its broker, and the directory of its files."""
+    """A federation that runs: where its page is, its broker, the directory of its files.
+
+    ``tokens``: by role, of a person ``ms-<role>`` who has it, where people are asked who they are.
+    """
 
     http_url: str
     nats_url: str
     directory: Path
+    tokens: Mapping[str, str] = field(default_factory=dict)
 
 
-def _start(directory: Path, name: str, *arguments: str) -> subprocess.Popen[bytes]:
+def _start(directory: Path, name: str, *arguments: str, home: str = "home") -> subprocess.Popen[bytes]:
     env = {key: value for key, value in os.environ.items() if not key.startswith(("FEDBUS_", "OTEL_"))}
-    env["FEDBUS_HOME"] = str(directory / "home")
+    env["FEDBUS_HOME"] = str(directory / home)
     with (directory / f"{name}.log").open("wb") as log:
         return subprocess.Popen(
             [sys.executable, *arguments],
@@ -126,8 +155,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     directory = tmp_path_factory.mktemp("page")
     for name, text in (("people.py", PEOPLE), ("seed.py", SEED)):
         (directory / name).write_text(text)
-    arguments = ("--nats-port", "0", "--http-port", "0", "--data-dir", "data", "--ready-file", "ready.json")
-    started = [_start(directory, "up", "-m", "fedbus", "up", "--in-process", *arguments)]
+    started = [_start(directory, "up", *UP, "--open")]
     try:
         told = _ready(directory, started[0])
         started.append(_start(directory, "people", "people.py", told["nats_url"]))
@@ -136,15 +164,56 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
         assert seed.wait(READY_S_MAX) == 0, (directory / "seed.log").read_text()
         yield Place(told["http_url"], told["nats_url"], directory)
     finally:
-        for process in reversed(started):
-            if process.poll() is None:
-                process.terminate()
-        for process in reversed(started):
-            try:
-                process.wait(15)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+        _end(started)
+
+
+@pytest.fixture(scope="session")
+def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    """A federation that asks who one is, with a person of each role and a token of hers."""
+    _chromium()
+    directory = tmp_path_factory.mktemp("secured")
+    (directory / "persons.py").write_text(PERSONS)
+    started = [_start(directory, "up", *UP)]
+    try:
+        told = _ready(directory, started[0])
+        persons = _start(directory, "persons", "persons.py", told["nats_url"], told["credentials"])
+        started.append(persons)
+        assert persons.wait(READY_S_MAX) == 0, (directory / "persons.log").read_text()
+        tokens = json.loads((directory / "persons.log").read_text())
+        yield Place(told["http_url"], told["nats_url"], directory, tokens)
+    finally:
+        _end(started)
+
+
+Run = Callable[..., "subprocess.Popen[bytes]"]
+
+
+@pytest.fixture(scope="session")
+def run_at(secured: Place) -> Iterator[Run]:
+    """Start a process of another machine: ``run_at("site", "-m", "fedbus", ...)``; it knows nothing of the operator's.
+
+    What it prints is in ``<name>.log`` of the secured federation's directory, what it knows in its ``home``.
+    """
+    started: list[subprocess.Popen[bytes]] = []
+
+    def run(name: str, *arguments: str, home: str) -> subprocess.Popen[bytes]:
+        started.append(_start(secured.directory, name, *arguments, home=home))
+        return started[-1]
+
+    yield run
+    _end(started)
+
+
+def _end(started: list[subprocess.Popen[bytes]]) -> None:
+    for process in reversed(started):
+        if process.poll() is None:
+            process.terminate()
+    for process in reversed(started):
+        try:
+            process.wait(15)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 def _chromium() -> str:
@@ -169,11 +238,11 @@ OpenPage = Callable[..., Page]
 
 
 @pytest.fixture
-def open_page(browser: Browser, place: Place) -> Iterator[OpenPage]:
+def open_page(browser: Browser, request: pytest.FixtureRequest) -> Iterator[OpenPage]:
     """Open an address of the page: ``open_page("#/sessions", width=375, theme="dark")``.
 
     ``expected``: parts of lines in the console that the test brings about, such as a refused request's status.
-    ``base``: of another way to the gateway.
+    ``base``: of another way to the gateway, or of another one; ``token``: whose it is, is logged in there.
     """
     noticed: list[str] = []
     pages: list[Page] = []
@@ -185,12 +254,15 @@ def open_page(browser: Browser, place: Place) -> Iterator[OpenPage]:
         theme: str = "light",
         expected: tuple[str, ...] = (),
         base: str = "",
+        token: str = "",
     ) -> Page:
         context = browser.new_context(
             viewport={"width": width, "height": 900}, color_scheme=theme, reduced_motion="reduce", accept_downloads=True
         )
         page = context.new_page()
         pages.append(page)
+        if token:
+            assert context.request.post(f"{base}/api/v1/login", data={"token": token}).ok
 
         def hear(message: ConsoleMessage) -> None:
             ours = NOT_OURS not in message.text and not any(part in message.text for part in expected)
@@ -199,7 +271,7 @@ def open_page(browser: Browser, place: Place) -> Iterator[OpenPage]:
 
         page.on("console", hear)
         page.on("pageerror", lambda error: noticed.append(f"{address}: {error}"))
-        page.goto(f"{base or place.http_url}/{address}")
+        page.goto(f"{base or request.getfixturevalue('place').http_url}/{address}")
         if not page.locator("main h1").first.is_visible():
             expect(page.locator("main h1").first).to_be_visible(timeout=15_000)
         return page
