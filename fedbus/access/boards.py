@@ -22,7 +22,7 @@ from fedbus.bus.base import Bus, Message
 from fedbus.bus.patience import patiently
 from fedbus.bus.stored import until_now
 from fedbus.clock import Clock
-from fedbus.errors import BadMessage, BusUnavailable, Conflict
+from fedbus.errors import BadMessage, BusFull, BusUnavailable, Conflict
 from fedbus.messages.access import Member, Person, TokenState, WorkspaceBounds
 from fedbus.messages.envelope import Body, Envelope, decode, encode
 from fedbus.messages.ids import Peer
@@ -41,6 +41,9 @@ PAUSE_S_MAX = 0.05
 
 LOOK_S = 0.05
 """Between looks at a token that a registrar is about to sign: it takes milliseconds."""
+
+FORGOTTEN_MAX = 64
+"""Revisions that make room at once: some 30 KB, for as many decisions."""
 
 BOARDS_MAX = 200_000
 """Of one workspace, kept in memory: some 2 KB each. What is beyond it is not shown, and `change` still works."""
@@ -176,10 +179,12 @@ class Boards:
         id_ = f"access-{secrets.token_hex(8)}"
         data = encode(Envelope(id_, self.subjects.workspace, str(getattr(board, "by", ""))[:200], board))
         try:
-            sequence = await patiently(
-                self.bus,
-                lambda: self.bus.append(self._stream, subject, data, expected_last=behind, message_id=id_),
-            )
+            sequence = await self._appended(subject, data, behind, id_)
+        except BusFull:
+            if not await self._make_room():
+                raise
+            log.warning("the broker's store is full: the history of who takes part made room for a decision")
+            return await self._written(subject, board, behind)
         except Conflict:
             # the bus may have been away when ours was stored
             message = await self._asked(subject)
@@ -189,6 +194,25 @@ class Boards:
         assert isinstance(board, Board)
         self._take(subject, sequence, board)
         return True
+
+    async def _appended(self, subject: str, data: bytes, behind: int, id_: str) -> int:
+        return await patiently(
+            self.bus, lambda: self.bus.append(self._stream, subject, data, expected_last=behind, message_id=id_)
+        )
+
+    async def _make_room(self) -> bool:
+        """Remove what boards said before; whether there was anything. Who is to be shut out of a full store has to be."""
+        newest: dict[str, int] = {}
+        old: list[int] = []
+        async with aclosing(until_now(await self.bus.follow(self._stream, self.subjects.access()))) as stored:
+            async for message in stored:
+                before = newest.get(message.subject)
+                if before is not None and len(old) < FORGOTTEN_MAX:
+                    old.append(before)
+                newest[message.subject] = message.sequence
+        for sequence in old:
+            await self.bus.delete(self._stream, sequence)
+        return bool(old)
 
     async def _last(self, subject: str, kind: type[BoardT]) -> tuple[BoardT | None, int]:
         message = await self._asked(subject)

@@ -39,6 +39,10 @@ TO: dict[str, State] = {"approve": "active", "suspend": "suspended", "resume": "
 """Which state it leads to."""
 
 
+RESERVED = 12
+"""How often a bound of bytes is written once more: when they are used up, these make room for other decisions."""
+
+
 class Members:
     """Who takes part in a workspace. `follow` keeps it up to date; `load` reads it once; all deeds work without both.
 
@@ -154,7 +158,11 @@ class Members:
             fields = told | {"at": self.boards.clock.now(), "by": by}
             return (known or WorkspaceBounds()).model_copy(update=fields)
 
-        return await self.boards.change(self.boards.subjects.access_bounds(), WorkspaceBounds, decide)
+        subject = self.boards.subjects.access_bounds()
+        written = await self.boards.change(subject, WorkspaceBounds, decide)
+        for _ in range(RESERVED if bytes_max else 0):
+            written = await self.boards.change(subject, WorkspaceBounds, decide)
+        return written
 
     async def read_bounds(self) -> WorkspaceBounds:
         """Return what the workspace may use as it stands now, asked of the broker."""

@@ -261,7 +261,7 @@ def _engineer(at: _Place) -> Permissions:
 def _gateway(at: _Place) -> Permissions:
     engineer, subjects = _engineer(at), at.subjects
     return Permissions(
-        (*engineer.publish, "_INBOX.>", subjects.access(), *at.read("access", "audit")),
+        (*engineer.publish, "_INBOX.>", subjects.access(), *at.read("access", "audit"), *at.remove("access")),
         (*engineer.subscribe, subjects.join(), subjects.renew()),
     )
 

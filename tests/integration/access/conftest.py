@@ -39,13 +39,13 @@ class Ward:
         self.workspace = workspace
         self.subjects = Subjects(workspace)
         self.place = place
-        self._stack = stack
+        self.stack = stack
         self._running = []
 
     async def bus(self, role, name):
         """A connection of a role of the operator's, with credentials that the authority issues."""
         issued = self.authority.issue(self.workspace, role, name)
-        return await self._stack.enter_async_context(
+        return await self.stack.enter_async_context(
             await connect(self.url, name=name, credentials=Identity(issued.jwt, issued.seed))
         )
 

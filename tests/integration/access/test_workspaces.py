@@ -1,0 +1,142 @@
+"""Workspaces at one broker: nobody of one sees, writes or even names anything of another; each has its bounds."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from fedbus.access.authority import Authority
+from fedbus.access.claims import account_user_jwt
+from fedbus.access.joining import join
+from fedbus.access.keys import Key
+from fedbus.access.permissions import ROLES
+from fedbus.bus.nats import Identity, connect
+from fedbus.bus.nats.connection import Connection
+from fedbus.bus.nats.identity import identify_by
+from fedbus.errors import BusDenied, BusFull, BusUnavailable
+from fedbus.messages.ids import Peer
+from fedbus.store.streams import ensure_streams
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+STREAMS = ("journal", "command", "board", "blob", "model", "registry", "access", "audit", "span")
+
+
+class Ear:
+    """Hears what is refused."""
+
+    def __init__(self):
+        self.denied = set()
+
+    def on_reconnected(self): ...
+
+    def on_closed(self, reason): ...
+
+    def on_denied(self, action, subject, reason):
+        del reason
+        self.denied.add(subject)
+
+
+@pytest.mark.parametrize("role", [role for role in ROLES if role not in ("joiner", "probe")])
+async def test_nobody_of_one_workspace_reaches_another(wards, role):
+    """Every subject of the other, its streams and JetStream's API for them: denied to each role of this one."""
+    ward, lab = wards["ward"], wards["lab"]
+    await lab.admin.append(lab.subjects.stream("registry"), lab.subjects.registry_state(), b"theirs")
+    issued = ward.authority.issue("ward", role, "spy")
+    connection, ear = Connection(ward.url, "spy"), Ear()
+    await connection.open(
+        identify=identify_by(Identity(issued.jwt, issued.seed)), tls=None, inbox_prefix="_INBOX", deadline_s=10
+    )
+    connection.listeners.append(ear)
+    theirs = lab.subjects
+    said = [theirs.journal("s"), theirs.registry_state(), theirs.join("t"), theirs.access_bounds(), theirs.lead()]
+    said += [theirs.presence(Peer(role, "spy")), theirs.report(Peer(role, "spy")), theirs.renew(Peer(role, "spy"))]
+    said += [theirs.command(Peer(role, "spy")), theirs.audit(Peer(role, "spy")), theirs.blob("b", 0)]
+    for name in STREAMS:
+        stream = theirs.stream(name)
+        said += [f"$JS.API.STREAM.{call}.{stream}" for call in ("INFO", "CREATE", "PURGE", "MSG.GET", "DELETE")]
+        said += [f"$JS.API.DIRECT.GET.{stream}", f"$JS.API.CONSUMER.CREATE.{stream}.c"]
+    heard = [theirs.journal(), theirs.task(), theirs.presence(), theirs.access(), "fb.lab.>", ">"]
+    try:
+        for pattern in heard:
+            await connection.ignore(await connection.receive((pattern,), lambda message: None))
+        for subject in said:
+            await connection.send(subject, b"{}")
+        await connection.flush(10)
+    finally:
+        await connection.close()
+    assert ear.denied == {subject.lower() for subject in (*said, *heard)}
+
+
+async def test_even_who_may_name_anothers_streams_finds_nothing(wards):
+    """Accounts keep streams apart, not names: under the very names of the other there is nothing of it."""
+    ward, lab = wards["ward"], wards["lab"]
+    await lab.admin.append(lab.subjects.stream("registry"), lab.subjects.registry_state(), b"theirs")
+    # as if the permissions of one workspace had been written for the other: a key of its account, unbounded
+    issued = _unbounded(ward.authority, "ward")
+    async with await connect(ward.url, name="spy", credentials=issued) as bus:
+        assert await bus.usage(lab.subjects.stream("registry")) is None
+        heard = await bus.subscribe("fb.lab.>")
+        await lab.admin.publish(lab.subjects.presence(Peer("admin", "eve")), b"here")
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(anext(aiter(heard)), 0.2)
+        with pytest.raises(BusUnavailable):
+            await bus.request(lab.subjects.join("t"), b"x", deadline_s=0.2)
+    kept = await lab.admin.last(lab.subjects.stream("registry"), lab.subjects.registry_state())
+    assert bytes(kept.data) == b"theirs"
+
+
+def _unbounded(authority: Authority, workspace: str) -> Identity:
+    """An identity of a workspace's account that its owner's key has signed: it may do all in the account."""
+    key = Key.new()
+    account = Key.of((authority.directory / "workspaces" / workspace / "account.nk").read_text())
+    return Identity(account_user_jwt(account, "spy", key.public, 1.0), key.seed)
+
+
+async def test_credentials_of_one_workspace_are_none_in_another(wards):
+    """A member's JWT says its account: with another's key it is refused, whatever else it says."""
+    ward, lab = wards["ward"], wards["lab"]
+    ours = await join(ward.request(await ward.token(), "ours"))
+    theirs = await join(lab.request(await lab.token(), "theirs"))
+    for jwt, seed in ((ours.jwt, theirs.seed), (theirs.jwt, ours.seed)):
+        with pytest.raises(BusDenied):
+            await connect(ward.url, name="mixed", credentials=Identity(jwt, seed))
+
+
+async def test_a_new_workspace_is_there_at_a_broker_that_runs(wards):
+    """Its account is told to the broker; streams, a registrar and a member follow, and no restart."""
+    ward = wards["ward"]
+    ward.authority.create_workspace("late")
+    await ward.authority.push("late", ward.url)
+    late = await type(ward)(ward.url, ward.authority, "late", ward.place, ward.stack).open()
+    await late.register()
+    assert (await join(late.request(await late.token(), "first"))).trust.workspace == "late"
+    await late.stop()
+
+
+async def test_what_does_not_fit_into_a_workspaces_bytes_is_refused(wards):
+    """At the bound an append says that the store is full; nothing old goes, and a higher bound makes room."""
+    lab = wards["lab"]
+    coordinator = await lab.bus("coordinator", "writer")
+    await ensure_streams(coordinator, lab.subjects)
+    combiner = await lab.bus("combiner", "writer")
+    stream, blob = lab.subjects.stream("blob"), lab.subjects.blob
+    await combiner.append(stream, blob("old", 0), b"x" * 1000)
+    await lab.members.set_bounds(by="eve", bytes_max=300_000)
+    with pytest.raises(BusFull):
+        async with asyncio.timeout(20):
+            for index in range(1000):
+                await combiner.append(stream, blob("new", index), b"x" * 50_000)
+    assert bytes((await combiner.last(stream, blob("old", 0))).data) == b"x" * 1000
+    for index in range(5):  # whoever is to be shut out of a full store has to be: history makes room
+        await lab.members.people.add(f"anna-{index}", ["viewer"], by="eve")
+    await lab.members.set_bounds(by="eve", bytes_max=0)
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                await combiner.append(stream, blob("more", 0), b"x" * 50_000)
+            except BusFull:
+                await asyncio.sleep(0.02)
+            else:
+                break
