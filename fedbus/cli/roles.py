@@ -7,7 +7,7 @@ import logging
 import os
 import secrets
 import tempfile
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -38,7 +38,9 @@ from fedbus.telemetry import Tracing, metrics
 from fedbus.workers import Threads
 
 if TYPE_CHECKING:
+    from fedbus.client.cards import OnCard
     from fedbus.gateway.listening import Listening
+    from fedbus.gateway.oidc import OidcSettings
 
 log = logging.getLogger("fedbus.cli")
 
@@ -148,8 +150,17 @@ async def combine(
                 ).run()
 
 
-async def serve(place: Place, name: str, listening: Listening, ready_file: Path | None = None) -> None:
-    """Run a gateway until cancelled; then it drains. ``ready_file``: is there while it takes requests."""
+async def serve(
+    place: Place,
+    name: str,
+    listening: Listening,
+    ready_file: Path | None = None,
+    oidc: Callable[[], OidcSettings | None] = lambda: None,
+) -> None:
+    """Run a gateway until cancelled; then it drains. ``ready_file``: is there while it takes requests.
+
+    ``oidc``: gives the provider that people may sign in with, where there is one.
+    """
     try:
         from fedbus.gateway.service import Gateway  # here: a client's machine need not have aiohttp
     except ModuleNotFoundError as error:
@@ -167,6 +178,9 @@ async def serve(place: Place, name: str, listening: Listening, ready_file: Path 
             authority = None if place.keys is None else await asyncio.to_thread(Authority.open, place.keys)
             if authority is not None and credentials is None:
                 raise ConfigError("a gateway with --keys has credentials of its workspace: --credentials FILE")
+            provider = await asyncio.to_thread(oidc)
+            if provider is not None and credentials is None:
+                raise ConfigError("--oidc-issuer: without credentials nobody is asked to sign in: --credentials FILE")
             push = None
             if authority is not None and credentials is not None:
                 push = partial(authority.push, place.workspace, place.url, ca=credentials.trust.ca)
@@ -186,6 +200,7 @@ async def serve(place: Place, name: str, listening: Listening, ready_file: Path 
                     credentials=credentials,
                     authority=authority,
                     push=push,
+                    oidc=provider,
                 ).run()
 
 
@@ -215,8 +230,14 @@ async def take_part(
     count: int | None = None,
     first: int = 0,
     state_dir: Path | None = None,
+    policy: Path | None = None,
+    on_card: OnCard | None = None,
+    outgoing_log: Path | None = None,
 ) -> None:
-    """Run a client until cancelled; with ``count`` a crowd of so many, from number ``first`` of a series on."""
+    """Run a client until cancelled; with ``count`` a crowd of so many, from number ``first`` of a series on.
+
+    ``policy``, ``on_card``, ``outgoing_log``: of the owner of its data (`fedbus.Client`).
+    """
     async with _traced("client", name, place) as tracing:
         party = fedbus.Client if count is None else partial(fedbus.Crowd, count=count, first=first)
         client = party(
@@ -228,6 +249,9 @@ async def take_part(
             workspace=place.workspace,
             traces=tracing.telemetry,
             state_dir=state_dir,
+            policy=policy,
+            on_card=on_card,
+            outgoing_log=outgoing_log,
             crash=crashing(environ().get("FEDBUS_CRASH", "")),
         )
         async with client:

@@ -167,7 +167,8 @@ class Deeds:
         caller = request.get(CALLER)
         if caller is not None and caller.how == "open":
             return self._own
-        return caller.name if caller is not None and caller.name else request.get(CLAIMED, "anonymous")
+        claimed: str = request.get(CLAIMED, "anonymous")
+        return caller.name if caller is not None and caller.name else claimed
 
     def _again(self, kind: tuple[str, ...]) -> int | None:
         """Return how many of a kind were left out before this one; None where this is one of them."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -20,6 +21,16 @@ from fedbus.cli.observing import (
     TraceClients,
     TraceRounds,
     observe,
+)
+from fedbus.cli.providers import (
+    OidcClientId,
+    OidcClientSecretFile,
+    OidcIssuer,
+    OidcRoleMap,
+    OidcRolesClaim,
+    OidcTitle,
+    PublicUrl,
+    oidc_of,
 )
 from fedbus.cli.running import run
 from fedbus.cli.sizes import size_of
@@ -127,7 +138,9 @@ def gateway(
     ] = None,
     listen: Annotated[
         str,
-        typer.Option("--listen", metavar="HOST", help="Where it listens: there is no login, so mind who can reach it."),
+        typer.Option(
+            "--listen", metavar="HOST", help="Where it listens; without credentials it asks nobody to sign in."
+        ),
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0 takes a free one.")] = 8080,
     allow_host: AllowHost = None,
@@ -135,6 +148,13 @@ def gateway(
     jaeger_url: JaegerUrl = "",
     tls_cert: HttpsCert = None,
     tls_key: HttpsKey = None,
+    public_url: PublicUrl = "",
+    oidc_issuer: OidcIssuer = "",
+    oidc_client_id: OidcClientId = "",
+    oidc_client_secret_file: OidcClientSecretFile = None,
+    oidc_roles_claim: OidcRolesClaim = "",
+    oidc_role_map: OidcRoleMap = None,
+    oidc_title: OidcTitle = "",
     body_max: Annotated[
         int,
         typer.Option(
@@ -177,9 +197,19 @@ def gateway(
         jaeger_url=jaeger_url,
         tls_certificate=tls_cert,
         tls_key=tls_key,
+        public_url=public_url,
         body_bytes_max=body_max,
         rate_per_s=rate,
         burst=burst,
     )
     place = Place(nats, workspace, credentials, store, observing, keys)
-    run(serve(place, name, listening, ready_file), terminated=DONE)
+    oidc = partial(
+        oidc_of,
+        oidc_issuer,
+        oidc_client_id,
+        oidc_client_secret_file,
+        oidc_roles_claim,
+        oidc_role_map or (),
+        oidc_title,
+    )
+    run(serve(place, name, listening, ready_file, oidc), terminated=DONE)
