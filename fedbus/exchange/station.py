@@ -23,7 +23,7 @@ from fedbus.bus.base import Bus, Message, Payload, Subscription
 from fedbus.bus.patience import patiently
 from fedbus.bus.patterns import matcher
 from fedbus.clock import Clock
-from fedbus.errors import BadMessage, BusFull, BusUnavailable, NameTaken
+from fedbus.errors import BadMessage, BusDenied, BusFull, BusUnavailable, NameTaken
 from fedbus.messages.access import BoardAsked, BoardFound
 from fedbus.messages.envelope import Body, Envelope, decode, encode
 from fedbus.messages.ids import Peer
@@ -211,7 +211,8 @@ class Station:
             try:
                 for at in range(0, len(patterns), BOARD_PATTERNS_MAX):
                     await self._read_board(patterns[at : at + BOARD_PATTERNS_MAX], take)
-            except (BusUnavailable, BusFull) as error:
+            except (BusUnavailable, BusFull, BusDenied) as error:
+                # denied: who was shut out may be let in again, and goes on then
                 log.debug("%s: the board was not read: %s", self.peer.name, error)
                 pause_s = RECONNECT_POLL_S
             await self._rest(pause_s, seen)
