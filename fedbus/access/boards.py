@@ -201,7 +201,7 @@ class Boards:
         )
 
     async def _make_room(self) -> bool:
-        """Remove what boards said before; whether there was anything. Who is to be shut out of a full store has to be."""
+        """Remove what boards said before; whether there was anything. A full store must not keep anybody in."""
         newest: dict[str, int] = {}
         old: list[int] = []
         async with aclosing(until_now(await self.bus.follow(self._stream, self.subjects.access()))) as stored:

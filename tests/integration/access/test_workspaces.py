@@ -125,9 +125,7 @@ async def test_what_does_not_fit_into_a_workspaces_bytes_is_refused(wards):
     await combiner.append(stream, blob("old", 0), b"x" * 1000)
     await lab.members.set_bounds(by="eve", bytes_max=300_000)
     with pytest.raises(BusFull):
-        async with asyncio.timeout(20):
-            for index in range(1000):
-                await combiner.append(stream, blob("new", index), b"x" * 50_000)
+        await _fill(combiner, stream, blob)
     assert bytes((await combiner.last(stream, blob("old", 0))).data) == b"x" * 1000
     for index in range(5):  # whoever is to be shut out of a full store has to be: history makes room
         await lab.members.people.add(f"anna-{index}", ["viewer"], by="eve")
@@ -140,3 +138,10 @@ async def test_what_does_not_fit_into_a_workspaces_bytes_is_refused(wards):
                 await asyncio.sleep(0.02)
             else:
                 break
+
+
+async def _fill(bus, stream, blob):
+    """Append until nothing more fits."""
+    async with asyncio.timeout(20):
+        for index in range(1000):
+            await bus.append(stream, blob("new", index), b"x" * 50_000)
