@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+import fedbus
 from fedbus.access.joining import Refused, join
 from fedbus.access.keys import Key
 from fedbus.access.renewal import keep_renewed, renew
@@ -161,3 +162,25 @@ async def test_a_running_client_outlives_its_jwt(wards):
         keeping.cancel()
         await asyncio.gather(keeping, return_exceptions=True)
     assert not await let_in(lab, lab.write(credentials))
+
+
+async def test_a_client_that_runs_waits_to_be_let_in_again(ward, monkeypatch):
+    """Being shut out ends no client, however often it asks what there is to do meanwhile: it goes on when it may."""
+    monkeypatch.setattr("fedbus.client.service.REFRESH_S", 0.05)
+    monkeypatch.setattr("fedbus.exchange.station.BOARD_S_MAX", 0.1)
+    monkeypatch.setattr("fedbus.exchange.station.RECONNECT_POLL_S", 0.05)
+    _, path = await joined(ward, "patient")
+    app = fedbus.ClientApp()
+    app.train(lambda model, task: fedbus.Update(dict(model), weight=1.0))
+    async with fedbus.Client(ward.url, app, name="patient", workspace=ward.workspace, credentials=str(path)) as client:
+        running = asyncio.create_task(client.run())
+        await asyncio.sleep(0.3)
+        await ward.members.suspend(Peer("client", "patient"), by="eve")
+        await until(lambda: not client._bus.connected, "shut out")
+        await asyncio.sleep(1.0)
+        assert not running.done()
+        await ward.members.resume(Peer("client", "patient"), by="eve")
+        await until(lambda: client._bus.connected, "let in")
+        assert not running.done()
+        running.cancel()
+        await asyncio.wait([running])
