@@ -206,7 +206,8 @@ def write_secret(path: str | Path, text: str) -> None:
     target = Path(path)
     part = target.with_name(f".{target.name}.{system_secrets.token_hex(4)}")
     try:
-        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for directory in reversed([target.parent, *target.parent.parents]):  # mkdir's own `parents` are for everybody
+            directory.mkdir(mode=0o700, exist_ok=True)
         with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             file.write(text)
             file.flush()
