@@ -10,10 +10,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from fedbus.access import known
 from fedbus.access.seals import seal_of
 from fedbus.access.signing import credentials_at
 from fedbus.bus.nats import NatsBus, connect
-from fedbus.cli.output import names_text, print_json, size
+from fedbus.cli.output import line_of, names_text, print_json, size
 from fedbus.cli.roles import Place
 from fedbus.errors import BusError, ConfigError, NotFound
 from fedbus.messages.subjects import Subjects
@@ -44,8 +45,10 @@ def seconds(text: str) -> float:
 async def _connected(place: Place) -> AsyncIterator[tuple[NatsBus, Subjects, Threads, Seal | None]]:
     workers = Threads(2, "fedbus-backup")
     try:
-        async with await connect(place.url, name="fedbus-backup", credentials=place.credentials) as bus:
-            seal = seal_of(await asyncio.to_thread(credentials_at, place.credentials))
+        path: str | Path | None = place.credentials
+        path = path or await asyncio.to_thread(known.find, place.url, place.workspace)
+        async with await connect(place.url, name="fedbus-backup", credentials=path) as bus:
+            seal = seal_of(await asyncio.to_thread(credentials_at, path))
             yield bus, Subjects(place.workspace), workers, seal
     finally:
         workers.close()
@@ -115,6 +118,7 @@ def _tell_restored(done: Restored, *, json: bool) -> None:
                 "versions": done.versions,
                 "nbytes": done.nbytes,
                 "behind": done.behind,
+                "deeds": done.deeds,
                 "skipped": done.contents.skipped,
             }
         )
@@ -127,6 +131,10 @@ def _tell_restored(done: Restored, *, json: bool) -> None:
     going_on = [one.session for one in done.contents.journals if not one.ended and one.session in done.sessions]
     if going_on:
         print(f"go on as soon as a coordinator is there: {names_text(going_on)}")
+    if done.deeds:
+        print(f"the audit goes on behind {done.deeds} deeds")
+    if done.deeds_lacking:
+        print(f"the audit is not brought back: {line_of(done.deeds_lacking)}", file=sys.stderr)
     if done.behind:
         print(
             "the journal was not empty: restart the clients and combiners of these sessions that lived through the "

@@ -83,7 +83,8 @@ async def verify_model(place: Place, model: str, signature: str, *, json: bool) 
     """Look whether a version, or a downloaded file, is what its workspace has signed; returns whether it is."""
     path = Path(model)
     if path.suffix == ".safetensors" or await asyncio.to_thread(path.is_file):
-        where = place.credentials or await asyncio.to_thread(known.find, place.url, place.workspace)
+        where: str | Path | None = place.credentials
+        where = where or await asyncio.to_thread(known.find, place.url, place.workspace)
         credentials = await asyncio.to_thread(credentials_at, where)
         trust = credentials.trust if credentials is not None and credentials.trust.model_key else None
         found = await asyncio.to_thread(

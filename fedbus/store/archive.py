@@ -5,6 +5,7 @@
     DIR/blobs/<blob>.blob                the messages of a blob, as they were stored: chunks, then the manifest
     DIR/catalogue.<n>                    the catalogue's entries, as they were stored
     DIR/registry.<n>                     the registry's revisions and notes, as they were stored
+    DIR/audit.<n>                        the deeds of the audit, as they were stored
 
 All but ``backup.json`` are frames, one for a message:
 
@@ -44,10 +45,11 @@ JournalName = Annotated[str, Field(pattern=r"^journals/[A-Za-z0-9_-]{1,64}\.[0-9
 BlobName = Annotated[str, Field(pattern=r"^blobs/[A-Za-z0-9_-]{1,64}\.blob$")]
 CatalogueName = Annotated[str, Field(pattern=r"^(catalogue\.[0-9]{1,9})?$")]
 RegistryName = Annotated[str, Field(pattern=r"^(registry\.[0-9]{1,9})?$")]
+AuditName = Annotated[str, Field(pattern=r"^audit\.[0-9]{1,9}$")]
 
 
 class Frame(NamedTuple):
-    """A message of a stream: ``part`` is the last token of its subject, of a note of the registry the last two."""
+    """A message of a stream: ``part`` is the last token of its subject, of registry notes and deeds the last two."""
 
     sequence: int
     part: str
@@ -103,6 +105,16 @@ class BlobFile(_Part):
     digest: Digest | Literal[""] = ""
 
 
+class AuditFile(_Part):
+    """The audit: ``count`` deeds in the first ``nbytes`` of ``file``, the last, ``sequence``, from ``last_at`` on."""
+
+    file: AuditName
+    nbytes: Count = 0
+    last_at: Count = 0
+    count: Count = 0
+    sequence: Count = 0
+
+
 class Skipped(_Part):
     """What the backup does not hold, and why."""
 
@@ -123,6 +135,7 @@ class Contents(_Part):
     catalogue_count: Count = 0
     registry: RegistryName = ""
     registry_count: Count = 0
+    audit: AuditFile | None = None
     skipped: tuple[Skipped, ...] = ()
 
     @property
@@ -187,8 +200,8 @@ class Archive:
         finally:
             os.close(descriptor)
         named = {journal.file for journal in contents.journals} | {blob.file for blob in contents.blobs}
-        named |= {contents.catalogue, contents.registry}
-        for pattern in ("journals/*", "blobs/*", "catalogue.*", "registry.*"):
+        named |= {contents.catalogue, contents.registry, contents.audit.file if contents.audit else ""}
+        for pattern in ("journals/*", "blobs/*", "catalogue.*", "registry.*", "audit.*"):
             for path in self.directory.glob(pattern):
                 if path.relative_to(self.directory).as_posix() not in named:
                     path.unlink()

@@ -31,6 +31,7 @@ from fedbus.messages.records import ModelPublished
 from fedbus.messages.registry import IMPORTED, RegistryState
 from fedbus.messages.subjects import Subjects
 from fedbus.store.archive import Archive, BlobFile, Contents, Frame, JournalFile, Skipped, Version
+from fedbus.store.deeds import DeedsBackup
 from fedbus.store.journal import entry_of, mark_of
 from fedbus.store.models import ModelStore
 from fedbus.store.registry import RESERVE
@@ -130,6 +131,7 @@ class Backup:
         self._subjects = subjects
         self._workers = workers
         self._archive = archive
+        self._deeds = DeedsBackup(bus, subjects, workers, archive)
         self._models = ModelStore(bus, subjects, workers, seal)
 
     async def take(self, at: float) -> Taken:
@@ -158,6 +160,7 @@ class Backup:
             await self._workers.run(self._archive.sync, journal.file.file)
         catalogue, count = await self._catalogue(former)
         registry = await self._registry(former, named)
+        audit, lacking = await self._deeds.take(former.audit)
         wanted = {blob for journal in journals.values() for blob in _blobs_of(journal.file)} - named.removed
         wanted |= {version.blob for version in named.wanted}
         taken.contents = Contents(
@@ -170,7 +173,12 @@ class Backup:
             catalogue_count=count,
             registry=registry,
             registry_count=len(named.frames),
-            skipped=(*skipped, *(one for name, one in gone.items() if name in wanted)),
+            audit=audit,
+            skipped=(
+                *skipped,
+                *(one for name, one in gone.items() if name in wanted),
+                *((lacking,) if lacking is not None else ()),
+            ),
         )
         await self._workers.run(self._archive.commit, taken.contents)
         return taken

@@ -27,6 +27,7 @@ from fedbus.messages.records import RESTORED, RESTORING, ModelPublished
 from fedbus.messages.registry import RegistryState, VersionNote
 from fedbus.messages.subjects import Subjects
 from fedbus.store.archive import Archive, BlobFile, Contents, Frame, JournalFile
+from fedbus.store.deeds import DeedsBackup
 from fedbus.store.journal import Journal, at_of, mark_of
 from fedbus.store.models import CHUNK_DEADLINE_S, ModelStore
 from fedbus.store.registry import RegistryStore
@@ -52,6 +53,7 @@ class Restored:
     """What a restore did: names of what it brought back, of what was there already, and of what cannot go on.
 
     ``registry``: whether stages and retention are the backup's; a broker that has some of its own keeps them.
+    ``deeds``: how many of the audit it brought back; ``deeds_lacking``: why it brought none back that the broker lacks.
     """
 
     contents: Contents
@@ -63,6 +65,8 @@ class Restored:
     nbytes: int = 0
     versions: int = 0
     registry: bool = False
+    deeds: int = 0
+    deeds_lacking: str = ""
     behind: bool = False
 
 
@@ -77,6 +81,7 @@ class Restore:
         self._subjects = subjects
         self._workers = workers
         self._archive = archive
+        self._deeds = DeedsBackup(bus, subjects, workers, archive)
         self._journal = Journal(bus, subjects)
         self._models = ModelStore(bus, subjects, workers, seal)
         self._registry = RegistryStore(bus, subjects, "restore")
@@ -102,6 +107,7 @@ class Restore:
             await self._put_blob(blob, done)
         await self._enter(contents, done)
         await self._register(contents, done)
+        done.deeds, done.deeds_lacking = await self._deeds.bring_back(contents.audit)
         await self._advance(contents, done)
         await self._append(left, done)
         return done
