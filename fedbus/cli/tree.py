@@ -32,6 +32,7 @@ from fedbus.cli.commands import (
     join,
     member,
     model,
+    owner,
     person,
     plan,
     retention,
@@ -100,6 +101,7 @@ app.add_typer(person.app, name="person")
 app.add_typer(audit.app, name="audit")
 app.add_typer(broker.app, name="broker")
 app.add_typer(certs.app, name="certs")
+owner.add_to(client.app)
 app.add_typer(client.app, name="client")
 session.app.command("track")(track.track)
 app.add_typer(session.app, name="session")

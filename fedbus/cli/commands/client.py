@@ -50,6 +50,23 @@ def run_client(
             "--state-dir", help="Keep updates there until their rounds are closed: they survive this process."
         ),
     ] = None,
+    policy: Annotated[
+        Path | None,
+        typer.Option("--policy", metavar="FILE", help="What the owner of the data allows (TOML).", show_default=False),
+    ] = None,
+    consent: Annotated[
+        str,
+        typer.Option("--consent", metavar="HOW", help="Before a session is joined: by the policy, or ask here."),
+    ] = "policy",
+    outgoing_log: Annotated[
+        Path | None,
+        typer.Option(
+            "--outgoing-log",
+            metavar="FILE",
+            help="Write down all that leaves. Default: in the --state-dir.",
+            show_default=False,
+        ),
+    ] = None,
     nats: Nats = URL,
     attribute: Annotated[
         list[str] | None,
@@ -67,6 +84,7 @@ def run_client(
 ) -> None:
     """Take part: train when asked, where the data is."""
     from fedbus.cli.loading import load_app, pairs
+    from fedbus.cli.owning import Terminal
     from fedbus.cli.roles import Place, take_part
 
     name = name or host_name()
@@ -75,10 +93,23 @@ def run_client(
     )
     if first and count is None:
         raise typer.BadParameter("--first goes with --count")
+    if consent not in ("ask", "policy"):
+        raise typer.BadParameter(f"--consent: expected ask or policy, got {consent!r}")
     attributes = pairs("--attribute", attribute or [])
     client_app = load_app(target)
     place = Place(nats, workspace, credentials, observing=observing)
-    taking_part = take_part(place, client_app, name, attributes, count=count, first=first, state_dir=state_dir)
+    taking_part = take_part(
+        place,
+        client_app,
+        name,
+        attributes,
+        count=count,
+        first=first,
+        state_dir=state_dir,
+        policy=policy,
+        on_card=Terminal() if consent == "ask" else None,
+        outgoing_log=outgoing_log,
+    )
     run(taking_part, terminated=DONE)
 
 

@@ -12,6 +12,9 @@ import fedbus
 from fedbus.cli import roles
 from fedbus.cli.commands import client as command
 
+UNSAID = {"policy": None, "on_card": None, "outgoing_log": None}
+"""Of an owner who has said nothing."""
+
 
 @pytest.fixture(name="asked")
 def fixture_asked(monkeypatch):
@@ -36,7 +39,7 @@ def test_one_client_is_the_rule(asked):
     """Without --count it is a client of that name."""
     code, _ = invoke("m:app", "--name", "site-1", "--nats", "nats://h:1", "--attribute", "gpu=yes")
     assert code == 0
-    how = {"count": None, "first": 0, "state_dir": None}
+    how = {"count": None, "first": 0, "state_dir": None} | UNSAID
     assert asked == [("nats://h:1", "default", "the app m:app", "site-1", {"gpu": "yes"}, how)]
 
 
@@ -86,8 +89,8 @@ def test_what_makes_no_sense_is_a_usage_error(asked, options, said):
 @pytest.mark.parametrize(
     ("how", "kind", "fields"),
     [
-        ({}, "Client", {"state_dir": None}),
-        ({"count": 3, "first": 7, "state_dir": "s"}, "Crowd", {"count": 3, "first": 7, "state_dir": "s"}),
+        ({}, "Client", {"state_dir": None} | UNSAID),
+        ({"count": 3, "first": 7, "state_dir": "s"}, "Crowd", {"count": 3, "first": 7, "state_dir": "s"} | UNSAID),
     ],
 )
 def test_who_takes_part_is_a_client_or_a_crowd(monkeypatch, caplog, how, kind, fields):
@@ -117,3 +120,14 @@ def test_who_takes_part_is_a_client_or_a_crowd(monkeypatch, caplog, how, kind, f
     common = {"name": "m", "credentials": "me.creds", "attributes": {"gpu": "yes"}, "workspace": "lab"}
     assert story == [("nats://h:1", "app", common | fields), "enters", "runs", "leaves"]
     assert ("m-7 .. m-9" in caplog.text) == (kind == "Crowd")
+
+
+def test_what_an_owner_wants_is_handed_on(asked, tmp_path):
+    """Policy and log by their files; `--consent ask` needs a terminal, anything else is refused."""
+    code, _ = invoke("m:app", "--policy", str(tmp_path / "p.toml"), "--outgoing-log", "out.jsonl")
+    assert code == 0
+    wanted = {"policy": tmp_path / "p.toml", "on_card": None, "outgoing_log": Path("out.jsonl")}
+    assert {name: asked[0][-1][name] for name in UNSAID} == wanted
+    code, said = invoke("m:app", "--consent", "maybe")
+    assert code == 2 and "expected ask or policy" in said
+    assert invoke("m:app", "--consent", "ask")[0] != 0 and len(asked) == 1
