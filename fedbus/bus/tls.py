@@ -147,7 +147,8 @@ def tls_problem(error: BaseException | None, names: Sequence[str]) -> str:
 
 
 def _of_protocol(error: ssl.SSLError) -> str:
-    reason = (error.reason or str(error)).lower().replace(" ", "_")
+    said = getattr(error, "reason", "") or str(error)  # one that is made by Python has no reason
+    reason = said.lower().replace(" ", "_")
     if any(word in reason for word in _NO_TLS):
         return "expected TLS, came something else: is this the port for TLS? one without is asked by nats:// or ws://"
     if "certificate_required" in reason or "handshake_failure" in reason:
@@ -156,7 +157,7 @@ def _of_protocol(error: ssl.SSLError) -> str:
         return f"the broker does not take our certificate ({reason}): expected one that its CA has signed for clients"
     if "protocol_version" in reason:
         return "the broker speaks no TLS of 1.2 or newer, and nothing older is safe: update it"
-    return f"TLS failed: {error.reason or error}"
+    return f"TLS failed: {said}"
 
 
 def _of_certificate(error: ssl.SSLCertVerificationError, names: str) -> str:

@@ -150,7 +150,7 @@ class Up:
         told, ca = self._reached()
         self._issued = await identities.issue(told or url, self._peers.values(), ca)
         self.place = replace(self.place, credentials=str(self._issued[Peer("admin", identities.admin)]))
-        await identities.remember(url, self._issued)
+        await identities.remember(",".join(filter(None, (url, told))), self._issued)
         try:
             yield
         finally:

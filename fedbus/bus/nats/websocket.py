@@ -51,6 +51,7 @@ class WebLink(Link):
     def __init__(self, on_message: OnMessage) -> None:
         super().__init__(on_message)
         self._opened = False
+        self._key = base64.b64encode(secrets.token_bytes(16))
         self._head = memoryview(bytearray(HEAD_BYTES))
         self._have = 0
         self._left = 0
@@ -62,25 +63,34 @@ class WebLink(Link):
     async def open(self, uri: ParseResult) -> None:
         """Ask for a websocket; raises `WebsocketRefused`."""
         assert self.transport is not None
-        key = base64.b64encode(secrets.token_bytes(16))
         host = uri.netloc.rpartition("@")[2]
         path = uri.path or "/"
         self.transport.write(
             f"GET {path} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            f"Sec-WebSocket-Key: {key.decode()}\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
+            f"Sec-WebSocket-Key: {self._key.decode()}\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
         )
-        while (end := bytes(self._head[: self._have]).find(b"\r\n\r\n")) < 0:
-            if self._have == len(self._head) or self.ended or self._is_other():
-                raise self.error or WebsocketRefused(_refusal(bytes(self._head[: self._have])))
+        while not self._opened:
+            if self.error is not None:
+                raise self.error
+            if self.ended:
+                raise WebsocketRefused(_refusal(bytes(self._head[: self._have])))
             await self._wait()
-        _check_answer(bytes(self._head[:end]), key)
+
+    def _answer(self) -> None:
+        """Look whether the answer is here; done as it comes, for NATS' own first words may come with it."""
+        came = bytes(self._head[: self._have])
+        end = came.find(b"\r\n\r\n")
+        if end < 0 and len(came) < len(self._head) and b"HTTP/1.".startswith(came[:7]):
+            return
+        try:
+            _check_answer(came[: max(end, 0)] or came, self._key)
+        except WebsocketRefused as error:  # or it is clear already that it is none: a NATS port says INFO, and waits
+            self._break(error)
+            return
         self._opened = True
         self._keep_from(end + 4)
+        self._wake()
         self._parse()
-
-    def _is_other(self) -> bool:
-        """Whether it is clear already that this is no answer in HTTP: a NATS port says INFO, and waits."""
-        return not b"HTTP/1.".startswith(bytes(self._head[: min(7, self._have)]))
 
     # ---- in
 
@@ -99,10 +109,10 @@ class WebLink(Link):
             super().buffer_updated(nbytes)
             return
         self._have += nbytes
-        if not self._opened:
-            self._wake()
-            return
-        self._parse()
+        if self._opened:
+            self._parse()
+        else:
+            self._answer()
 
     def begin(self) -> None:
         """Read frames of NATS from now on; what is behind the last line of the handshake is here already."""

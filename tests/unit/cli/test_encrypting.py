@@ -1,0 +1,96 @@
+"""How `fedbus up` is reached from other machines: encrypted, or not at all."""
+
+from __future__ import annotations
+
+import pytest
+
+from fedbus.access.certs import Certs
+from fedbus.bus.embedded import BrokerSettings
+from fedbus.cli.encrypting import encryption
+from fedbus.cli.tree import run
+from fedbus.errors import ConfigError
+from fedbus.gateway.listening import Listening
+
+NOTHING = {
+    "tls": False,
+    "certificate": None,
+    "key": None,
+    "ca": None,
+    "hosts": (),
+    "listen": "127.0.0.1",
+    "wss_port": 0,
+}
+
+
+def of(data_dir, **how):
+    """Return the encryption of a data directory with these settings."""
+    return encryption(data_dir, **(NOTHING | how))
+
+
+def test_nothing_is_encrypted_that_stays_here(tmp_path):
+    """By default there are no certificates, and none are made."""
+    assert of(tmp_path) is None
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("how", "why"),
+    [
+        ({"listen": "0.0.0.0"}, "need --tls"),
+        ({"wss_port": 443}, "need --tls"),
+        ({"certificate": "broker.pem"}, "go together"),
+        ({"certificate": "broker.pem", "key": "broker-key.pem"}, "needs --public-host"),
+        ({"certificate": "broker.pem", "key": "broker-key.pem", "ca": "none.pem", "hosts": ["x"]}, "cannot be read"),
+    ],
+)
+def test_what_leaves_the_machine_is_encrypted_wholly(tmp_path, how, why):
+    """Listening elsewhere, websockets, or half of a certificate without TLS: `ConfigError` says what is missing."""
+    how = {name: tmp_path / value if str(value).endswith(".pem") else value for name, value in how.items()}
+    with pytest.raises(ConfigError, match=why):
+        of(tmp_path, **how)
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--tls", "--nats", "nats://127.0.0.1:1"], ["--tls", "--open", "--listen", "::"]]
+)
+def test_options_that_contradict_each_other_are_refused(tmp_path, arguments):
+    """Another's broker is not ours to encrypt, and an open one is for nobody else: usage errors, nothing is made."""
+    assert run(["up", *arguments, "--data-dir", str(tmp_path / "data")]) == 2
+    assert not (tmp_path / "data").exists()
+
+
+def test_an_authority_is_made_once_and_stands_in_what_is_handed_out(tmp_path):
+    """The certificate is for this machine and every public host; a second run takes it as it is."""
+    made = of(tmp_path, tls=True, hosts=["broker.lab", "10.0.0.7"], listen="0.0.0.0", wss_port=443)
+    assert made.ca == (tmp_path / "certs" / "ca.pem").read_text()
+    (shown,) = [one for one in Certs(tmp_path / "certs").show() if one.kind == "server and client"]
+    assert {"broker.lab", "10.0.0.7", "127.0.0.1"} <= set(shown.names)
+    assert made.url([4222, 4223]) == "tls://127.0.0.1:4222,tls://127.0.0.1:4223"
+    assert made.told([4222]) == ("wss://broker.lab", "wss://10.0.0.7")
+    assert of(tmp_path, tls=True, hosts=["broker.lab"]).told([4222]) == ("tls://broker.lab:4222",)
+    assert of(tmp_path, tls=True, wss_port=8443).told([1, 2]) == ("wss://127.0.0.1:8443", "wss://127.0.0.1:8444")
+    with pytest.raises(ConfigError, match="is not for other"):
+        of(tmp_path, tls=True, hosts=["other.lab"])
+
+
+def test_broker_and_gateway_get_the_same_certificate(tmp_path):
+    """The broker's websocket has TLS and a port of its own for each node; the gateway answers to the public hosts."""
+    made = of(tmp_path, tls=True, hosts=["fed.lab"], listen="0.0.0.0", wss_port=443)
+    settings = made.broker(BrokerSettings(name="n2"), 1)
+    assert (settings.name, settings.websocket_listen) == ("n2", "0.0.0.0:444")
+    assert settings.tls.certificate == made.certificate and settings.tls.clients_ca is None
+    listening = made.gateway(Listening(port=8443, hosts=("a.lab",)))
+    assert (listening.host, listening.port, listening.hosts) == ("0.0.0.0", 8443, ("a.lab", "fed.lab"))
+    assert (listening.tls_certificate, listening.tls_key) == (made.certificate, made.key)
+
+
+def test_somebody_elses_certificate_is_used_under_its_own_name(tmp_path):
+    """A certificate that names no 127.0.0.1 is not asked for under it, not even by the roles beside the broker."""
+    certs = Certs(tmp_path / "theirs")
+    certs.init()
+    certs.server("x", ["fed.example"], local=False)
+    certificate, key = certs.files("x")
+    made = of(tmp_path, certificate=certificate, key=key, hosts=["fed.example"])
+    assert made.url([4222]) == "tls://fed.example:4222"
+    assert made.ca == ""
+    assert not (tmp_path / "certs").exists()
