@@ -149,9 +149,9 @@ class Authority:
         jwt = self.sign(workspace, role, name, key.public, expires_at)
         return Credentials(jwt, key.seed, self.trust(workspace, urls, ca), kept)
 
-    def joiner(self, workspace: str, token: str) -> str:
+    def joiner(self, workspace: str, token: str, expires_at: float = 0.0) -> str:
         """Return a JWT that lets in whoever shows it, to ask for membership with this token, and for nothing else."""
-        return self.sign(workspace, "joiner", token, Key.new().public)
+        return self.sign(workspace, "joiner", token, Key.new().public, expires_at)
 
     def _issue_time(self, workspace: str, key: str) -> float:
         revoked = float(self._state(workspace)["revoked"].get(key, 0.0))

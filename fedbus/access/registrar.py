@@ -51,6 +51,9 @@ ROTATION_S = 600.0
 REVOKED_MAX = 64
 """Keys of a member that are remembered on its board; older ones stay revoked in the keys directory."""
 
+ASKING_S = 7 * 86400.0
+"""For so long behind a token's end its holder may still ask how it stands: a person may take longer to approve."""
+
 PENDING_BYTES_MAX = 4 * 2**20
 """Of requests that wait: some thousands, of which each takes a few milliseconds; who is not answered asks again."""
 
@@ -104,6 +107,7 @@ class Registrar:
         self._writer = writer
         self._life_s = life_s
         self._attempts = Attempts()
+        self._noted = Attempts()
         self._holders: dict[str, Peer] = {}
         self._dirty: set[Peer] = set()
         self._unsigned: set[str] = set()
@@ -186,7 +190,7 @@ class Registrar:
             if member is not None:
                 return await self._welcome(member)
         if verdict.state == "refused":
-            await self._note("member.join", Peer(asked.role, asked.name), "refused", verdict.reason, token=token)
+            await self._refuse("member.join", token, Peer(asked.role, asked.name), verdict.reason)
         return JoinAnswered(state=verdict.state, reason=verdict.reason)
 
     def _misdirected(self, envelope: Envelope, token: str, asked: JoinAsked) -> Verdict | None:
@@ -245,7 +249,7 @@ class Registrar:
         if verdict.state == "refused" or known is None:
             if verdict.is_attempt:
                 self._attempts.failed(f"{peer.role}.{peer.name}", self._clock.now())
-            await self._note("member.renew", peer, "refused", verdict.reason)
+            await self._refuse("member.renew", f"{peer.role}.{peer.name}", peer, verdict.reason)
             return JoinAnswered(state="refused", reason=verdict.reason)
         if asked.taken:
             return await self._welcome(await self._end_others(peer))
@@ -370,7 +374,8 @@ class Registrar:
         for token in sorted(self._unsigned):
             state = self._members.tokens.get(token)
             if state is not None and not state.jwt and not state.revoked_at:
-                jwt = await asyncio.to_thread(self._authority.joiner, self._workspace, token)
+                ends_at = state.expires_at + ASKING_S if state.expires_at else 0.0
+                jwt = await asyncio.to_thread(self._authority.joiner, self._workspace, token, ends_at)
                 await self._members.tokens.sign(token, jwt)
             self._unsigned.discard(token)
 
@@ -423,6 +428,13 @@ class Registrar:
             why = f"{member.state}: {member.reason}" if member is not None and is_present else "the key was replaced"
             await self._note("member.revoke", peer, "done", why, key=key)
             self._ended.pop(0)
+
+    async def _refuse(self, action: str, who: str, peer: Peer, reason: str) -> None:
+        """Write a refusal down, unless so many of the same were: whoever holds an old token must not fill the audit."""
+        now = self._clock.now()
+        if not self._noted.are_too_many(who, now):
+            self._noted.failed(who, now)
+            await self._note(action, peer, "refused", reason, asked=who)
 
     async def _note(
         self, action: str, peer: Peer, result: Literal["done", "refused"], reason: str = "", **details: str

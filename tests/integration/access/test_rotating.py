@@ -1,4 +1,4 @@
-"""Clients that joined with tokens train; a key that changes, a JWT that ends, a suspension in mid-session lose nothing."""
+"""Clients that joined with tokens train; a new key, a JWT that ends, a suspension in mid-session lose nothing."""
 
 from __future__ import annotations
 

@@ -1,0 +1,197 @@
+"""The registrar makes the broker know what the boards say, whatever fails on the way, and fills no audit."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from fedbus.access.admission import FAILURES_MAX, proof_of_join
+from fedbus.access.audit import Audit
+from fedbus.access.authority import Authority
+from fedbus.access.joining import Refused, Request, ask
+from fedbus.access.keys import Key
+from fedbus.access.members import Members
+from fedbus.access.registrar import ROTATION_S, Registrar
+from fedbus.access.tokens import JoinToken
+from fedbus.bus.memory import MemoryBroker, MemoryBus
+from fedbus.errors import BusUnavailable
+from fedbus.messages.access import JoinAsked, Member
+from fedbus.messages.envelope import Envelope, decode, encode
+from fedbus.messages.ids import Peer
+from fedbus.messages.subjects import Subjects
+from fedbus.store.streams import ensure_streams
+from fedbus.testing.loop import VirtualClock, run_virtual
+from fedbus.together import together
+
+OURS = Subjects("w")
+CLIENT = Peer("client", "c-1")
+
+
+class Place:
+    """A registrar on the memory bus, with real keys. ``pushed``: whom the broker does not let in, at each push."""
+
+    def __init__(self, directory):
+        self.broker = MemoryBroker()
+        self.clock = VirtualClock()
+        self.bus = MemoryBus(self.broker, "g-1")
+        self.members = Members(MemoryBus(self.broker, "eve"), OURS, self.clock)
+        self.audit = Audit(self.bus, OURS, Peer("gateway", "g-1"), self.clock)
+        self.pushed = []
+        self.failures = 0
+        self.authority = Authority.open(directory)
+        self.authority.create_workspace("w")
+
+    async def push(self):
+        """Tell the broker, which does not answer a few times."""
+        if self.failures:
+            self.failures -= 1
+            raise BusUnavailable("it is away")
+        self.pushed.append(set(self.authority.revoked("w")))
+
+    async def run(self):
+        """Run a registrar until cancelled."""
+        await ensure_streams(self.bus, OURS)
+        members = Members(self.bus, OURS, self.clock)
+        registrar = Registrar(
+            self.bus, OURS, members, self.authority, self.audit, self.clock,
+            push=self.push, writer=Peer("gateway", "g-1"),
+        )  # fmt: skip
+        async with together() as group:
+            group.create_task(members.follow())
+            group.create_task(registrar.run())
+
+    async def token(self, **fields):
+        """A join token, signed."""
+        new = await self.members.tokens.create_join("client", by="eve", **fields)
+        return JoinToken.read(await self.members.tokens.join_text(new, ["nats://h"]))
+
+    async def join(self, token, name="c-1"):
+        """Join over the memory bus."""
+        return await ask(MemoryBus(self.broker, name), Request(token, name, Key.new().seed))
+
+    async def deeds(self):
+        """Actions and results that were written down."""
+        return [(one.entry.action, one.entry.result) async for one in self.audit.read()][::-1]
+
+
+@pytest.fixture
+def in_place(tmp_path, monkeypatch):
+    """Run steps in virtual time, with a registrar at work; threads have no virtual time."""
+
+    async def inline(call, *args, **kwargs):
+        return call(*args, **kwargs)
+
+    monkeypatch.setattr(asyncio, "to_thread", inline)
+
+    def run(steps):
+        async def main():
+            place = Place(tmp_path / "keys")
+            running = asyncio.create_task(place.run())
+            await asyncio.sleep(1)
+            await steps(place)
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+
+        run_virtual(main())
+
+    return run
+
+
+def test_a_push_that_fails_is_tried_again_and_told_once_in_the_audit(in_place):
+    """The keys know it at once, the broker as soon as it answers, the audit when the broker does."""
+
+    async def steps(place):
+        key = (await place.join(await place.token())).key.public
+        place.failures = 3
+        await place.members.suspend(CLIENT, by="eve")
+        await asyncio.sleep(0.2)
+        assert key in place.authority.revoked("w") and ("member.revoke", "done") not in await place.deeds()
+        await asyncio.sleep(10)
+        assert place.failures == 0 and key in place.pushed[-1]
+        assert (await place.deeds()).count(("member.revoke", "done")) == 1
+
+    in_place(steps)
+
+
+def test_a_broker_that_came_back_is_told_again(in_place):
+    """After a reconnect it is told what it may have forgotten, also where nothing has changed."""
+
+    async def steps(place):
+        await asyncio.sleep(5)
+        count = len(place.pushed)
+        await asyncio.sleep(60)
+        assert len(place.pushed) == count, "nobody is told what he knows"
+        place.broker.restart()
+        await asyncio.sleep(10)
+        assert len(place.pushed) == count + 1
+
+    in_place(steps)
+
+
+def test_a_key_that_was_replaced_ends_when_its_time_is_over(in_place):
+    """Also where nobody has said that the new one is there."""
+
+    async def steps(place):
+        credentials = await place.join(await place.token())
+        ends_at = place.clock.now() + ROTATION_S
+
+        def rotate(known: Member) -> Member:
+            return known.model_copy(update={"key": Key.new().public, "revoked": {credentials.key.public: ends_at}})
+
+        await place.members.change(CLIENT, rotate)
+        await asyncio.sleep(ROTATION_S - 10)
+        assert credentials.key.public not in place.authority.revoked("w")
+        await asyncio.sleep(20)
+        assert credentials.key.public in place.pushed[-1]
+
+    in_place(steps)
+
+
+def test_boards_that_are_lost_let_nobody_back_in(in_place):
+    """What the keys directory has as revoked stays so, whatever happens to the broker."""
+
+    async def steps(place):
+        key = (await place.join(await place.token())).key.public
+        await place.members.suspend(CLIENT, by="eve")
+        await asyncio.sleep(1)
+        await place.bus.purge(OURS.stream("access"), OURS.access())
+        place.broker.restart()
+        await asyncio.sleep(10)
+        assert key in place.pushed[-1]
+
+    in_place(steps)
+
+
+def test_whoever_holds_an_old_token_fills_no_audit(in_place):
+    """Refusals are answered as long as somebody asks, and written down a few times."""
+
+    async def steps(place):
+        token = await place.token(expires_s=1)
+        await asyncio.sleep(2)
+        for index in range(3 * FAILURES_MAX):
+            with pytest.raises(Refused, match="expired"):
+                await place.join(token, f"c-{index}")
+        assert (await place.deeds()).count(("member.join", "refused")) == FAILURES_MAX
+
+    in_place(steps)
+
+
+def test_what_is_no_request_is_answered_and_ends_nothing(in_place):
+    """Garbage, and words that do not belong there, are refused; the next request is served."""
+
+    async def steps(place):
+        token = await place.token()
+        bus = MemoryBus(place.broker, "x")
+        member = Member(role="client", name="x", key=Key.new().public, state="active", at=1.0, by="x")
+        for data in (b"garbage", encode(Envelope("1", "w", "x", member))):
+            answer = await bus.request(OURS.join(token.id), data, deadline_s=5)
+            assert decode(answer.data, "").body.state == "refused"
+        key = Key.new()
+        asked = JoinAsked(token=token.id, secret=token.secret, role="client", name="x", key=key.public, proof=b"")
+        asked = asked.model_copy(update={"proof": key.sign(proof_of_join("w", asked))})
+        other = await bus.request(OURS.join("other"), encode(Envelope("2", "w", "x", asked)), deadline_s=5)
+        assert "over the connection of token other" in decode(other.data, "").body.reason
+        assert (await place.join(token)).name == "c-1"
+
+    in_place(steps)
