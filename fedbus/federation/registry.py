@@ -14,6 +14,8 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from fedbus.access.actions import Action
+from fedbus.access.audit import Audit
 from fedbus.errors import ConfigError, Conflict, NotFound, StoreError
 from fedbus.federation import importing
 from fedbus.federation.cards import card_of
@@ -54,7 +56,9 @@ LOOKS = 32
 class Registry:
     """The registry of a federation."""
 
-    def __init__(self, federation: Federation, by: str) -> None:
+    def __init__(self, federation: Federation, by: str, audit: Audit | None = None) -> None:
+        """``audit``: where what is changed is written down, behind it; None: nowhere."""
+        self._audit = audit
         self.store = RegistryStore(federation.bus, federation.subjects, by, federation.clock)
         self._federation = federation
         self.removal = Removal(federation.bus, federation.subjects, federation.store, self.store)
@@ -63,6 +67,11 @@ class Registry:
     def by(self) -> str:
         """Who changes it, as it is written down."""
         return self.store.by
+
+    async def _note(self, action: Action, target: str, reason: str = "", **details: object) -> None:
+        """Write down what was done; where that cannot be it waits, and the log says so: what was done is done."""
+        if self._audit is not None:
+            await self._audit.write(action, by=self.by, target=target, origin="bus", reason=reason, details=details)
 
     # --- stages ---
 
@@ -93,6 +102,7 @@ class Registry:
             return self._with_stage(state, stage, (self._promoted(entry, reason), *held))
 
         known = await self.store.change(f"promoted {version} to {stage}", decide)
+        await self._note(Action.MODEL_PROMOTE, stage, reason, version=version)
         return self._stage_in(known.state, stage)
 
     async def rollback(self, stage: str, reason: str = "") -> StageInfo:
@@ -112,7 +122,9 @@ class Registry:
             return self._with_stage(state, stage, (self._promoted(entry, text), *held[2:]))
 
         known = await self.store.change(f"rolled {stage} back", decide)
-        return self._stage_in(known.state, stage)
+        stands = self._stage_in(known.state, stage)
+        await self._note(Action.MODEL_PROMOTE, stage, reason, version=stands.version, rolled_back=True)
+        return stands
 
     async def clear(self, stage: str, reason: str = "") -> StageInfo:
         """Take a stage away; returns what it was. `NotFound` where there is none of this name."""
@@ -126,6 +138,7 @@ class Registry:
             return state.model_copy(update={"stages": left})
 
         await self.store.change(f"cleared {stage}{f': {reason}' if reason else ''}", decide)
+        await self._note(Action.MODEL_PROMOTE, stage, reason, cleared=True)
         return was[0]
 
     async def history(self) -> list[Revision]:
@@ -272,13 +285,16 @@ class Registry:
         await importing.import_model(self._federation, source, version, self.by, key=key, nbytes_max=nbytes_max)
         if note:
             await self.store.annotate(version, note)
-        return await self.find(version)
+        found = await self.find(version)
+        await self._note(Action.MODEL_IMPORT, version, note, digest=found.digest)
+        return found
 
     async def annotate(self, version: str, note: str) -> ModelInfo:
         """Note something beside a version, in place of what was noted before; an empty text takes it away."""
         _check_text("note", note, NOTE_CHARS_MAX)
         await self._federation.models.entry(version)
         await self.store.annotate(version, note)
+        await self._note(Action.MODEL_ANNOTATE, version, note)
         return await self.find(version)
 
     # --- what goes ---
@@ -295,7 +311,9 @@ class Registry:
         async def decide(state: RegistryState) -> RegistryState | None:
             return None if state.keep_last == keep_last else state.model_copy(update={"keep_last": keep_last})
 
-        await self.store.change(f"keeps {'all versions' if keep_last is None else f'the last {keep_last}'}", decide)
+        what = "all versions" if keep_last is None else f"the last {keep_last}"
+        await self.store.change(f"keeps {what}", decide)
+        await self._note(Action.RETENTION_SET, what)
         return keep_last
 
     async def remove(self, version: str, reason: str = "", *, grace_s: float = GRACE_S) -> ModelInfo:
@@ -314,6 +332,7 @@ class Registry:
                 raise Conflict("too many versions are being removed; collect first", state="busy")
             if grace_s <= 0:
                 await self.removal.go_on(Collected())
+            await self._note(Action.MODEL_REMOVE, version, reason)
         return await self.find(version)
 
     async def collect(self, *, dry_run: bool = False, grace_s: float = GRACE_S) -> Collection:
@@ -347,6 +366,8 @@ class Registry:
                 break  # there is room for no more before the grace of others is over
             going = left
         removed = {entry.version for entry in done.removed}
+        if gone := removed | retired.keys():
+            await self._note(Action.MODEL_REMOVE, "", "beyond what is kept", versions=" ".join(sorted(gone)))
         return Collection.of(
             done.removed, tuple(sorted(set(retired) - removed)), {**kept, **done.kept}, tuple(done.imports)
         )

@@ -21,6 +21,7 @@ import numpy as np
 
 from fedbus import aggregation
 from fedbus.access import known
+from fedbus.access.audit import Audit
 from fedbus.access.seals import seal_of
 from fedbus.access.signing import WorkspaceModels, credentials_at
 from fedbus.aggregation.companions import with_companions
@@ -106,6 +107,7 @@ class Federation:
         self._workers = workers
         self._bus: Bus | None = None
         self._said = 0
+        self._audit: Audit | None = None
         self._ahead_s = 0.0
 
     async def __aenter__(self) -> Self:
@@ -128,14 +130,23 @@ class Federation:
         archive = Archive(kept_in, self.subjects.workspace, self._workers) if kept_in is not None else None
         signatures = WorkspaceModels(ours.trust) if ours is not None and ours.trust.model_key else None
         self.models = Models(self.store, self.journal, archive, signatures)
-        self.registry = Registry(self, self._peer.author)
+        self._audit = self._own_audit(self._bus)
+        self.registry = Registry(self, self._peer.author, self._audit)
         return self
+
+    def _own_audit(self, bus: Bus) -> Audit | None:
+        """Return where a person who comes over the bus has it written down what she does; a gateway does so itself."""
+        if bus.member is None or self._peer.role == "gateway":
+            return None
+        return Audit(bus, self.subjects, self._peer, self._clock)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Close the connection and the store, if they are ours."""
         bus, self._bus = self._bus, None
+        if self._audit is not None:
+            await self._audit.finish()
         if self._opened is not None:
             await self._opened.close()
         if self._workers is not None and self._given_workers is None:

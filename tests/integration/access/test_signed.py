@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import fedbus
+from fedbus.access.audit import filter_of
 from fedbus.bus.nats import connect
 from fedbus.cli import auditing, listing
 from fedbus.cli.roles import Place, combine, coordinate
@@ -111,6 +112,10 @@ async def test_a_secured_federation_signs_and_verifies(ward, tmp_path, capsys):
         await until_signed(federation.models, imported.version)
         assert (await federation.models.verify(imported.version)).is_genuine
 
+        await federation.registry.promote(imported.version, "production", "a try")
+        await ward.audit.write("token.create", by="admin/eve")  # what eve's program knows of the chain is old now
+        await federation.registry.promote(result.model_version, "production")
+
         file = tmp_path / "model.safetensors"
         await listing.download(eve, result.model_version, file, json=True)
         assert await listing.verify_model(eve, str(file), "", json=True)
@@ -129,6 +134,13 @@ async def test_a_secured_federation_signs_and_verifies(ward, tmp_path, capsys):
     assert deeds == [
         ("session.end", "coordinator/co-1", "coordinator/co-1"),
         ("session.start", "eve", "coordinator/co-1"),
+    ]
+    await auditing.list_deeds(auditor, filter_of(by="eve", action="model"), last=3, json=True)
+    deeds = [(one["action"], one["target"], one["writer"]) for one in json.loads(capsys.readouterr().out)]
+    assert deeds == [
+        ("model.promote", "production", "engineer/eve"),
+        ("model.promote", "production", "engineer/eve"),
+        ("model.import", "brought-in", "engineer/eve"),
     ]
     await auditing.export(auditor, export)
     assert await auditing.verify(auditor, export, head, json=True)
