@@ -101,8 +101,8 @@ def _check_access(store: Path, *, secured: bool) -> None:
     names = {one.name for one in accounts.iterdir() if (one / "streams").is_dir()} if accounts.is_dir() else set()
     if secured and OPEN_ACCOUNT in names:
         raise ConfigError(
-            f"{store} holds the streams of an open run, which a secured broker does not show: go on with --open; or "
-            "back that up (`fedbus backup DIR`), start with another --data-dir, and `fedbus restore DIR` there"
+            f"{store} holds the streams of an open run, which a secured broker does not show: go on with --open, or "
+            "take another --data-dir and bring models over (`fedbus model download` there, `fedbus model import` here)"
         )
     if not secured and any(re.fullmatch("A[A-Z2-7]{55}", name) for name in names):
         raise ConfigError(
