@@ -84,7 +84,7 @@ async def _answer(reader: asyncio.StreamReader, do: Do) -> dict[str, Any]:
         return {"done": dict(await do(str(asked["do"]), str(asked.get("session", ""))))}
     except FedbusError as error:
         return {"error": str(error)}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         return {"error": f'expected a line as {{"do": "pause"}}: {error}'}
 
 
