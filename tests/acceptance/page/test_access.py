@@ -103,6 +103,24 @@ def test_a_link_logs_in_once_and_leaves_the_address(open_page, secured):
     assert text not in again.url
 
 
+def test_a_provider_is_offered_and_its_refusal_told(open_page, secured):
+    """With a provider there is a way to it that remembers where one was; why it led nowhere is said in words."""
+    page = open_page("#/models", base=secured.http_url, expected=ASKED)
+    told = json.dumps({"open": False, "oidc": "Example ID"})
+    page.route("**/api/v1/login", lambda route: route.fulfill(content_type="application/json", body=told))
+    page.route("**/api/v1/login/oidc", lambda route: route.fulfill(status=302, headers={"Location": secured.http_url}))
+    page.reload()
+    link = page.get_by_role("link", name="Log in with Example ID")
+    expect(link).to_have_attribute("href", f"{secured.http_url}/api/v1/login/oidc")
+    assert page.context.request.post(
+        f"{secured.http_url}/api/v1/login", data={"token": secured.tokens["viewer"]}
+    ).ok  # as the provider's way does, with a cookie
+    link.click()
+    expect(page.get_by_role("heading", level=1, name="Models")).to_be_visible()
+    other = open_page("#/login?refused=unknown", base=secured.http_url, expected=ASKED)
+    expect(other.get_by_role("alert")).to_contain_text("this workspace does not")
+
+
 def test_whoever_is_let_in_no_more_is_asked_and_goes_on_where_she_was(open_page, secured):
     """A suspended person's open page asks who she is by itself; whoever logs in next sees the same address."""
     rest(secured, "POST", "people", {"person": "short", "roles": ["viewer"]})

@@ -2,8 +2,11 @@
 
 const RETRY_MS = 700;
 
-/** What holds for all requests: `headers` of those that change something; `denied()` hears that nobody is logged in (any more). */
-export const guard = { headers: {}, denied: () => {} };
+/**
+ * What holds for all requests: `headers` of those that change something. `denied()` hears that nobody is logged in (any
+ * more), `renew()` that a change was refused to whom it is not about permission: somebody else may have logged in in another tab.
+ */
+export const guard = { headers: {}, denied: () => {}, renew: () => {} };
 const BASE = new URL("api/v1/", document.baseURI);
 
 /** An answer that is no success (RFC 9457): `title`, `detail`, `status`, `errors: [{where, problem, got}]`, `state`. */
@@ -47,7 +50,11 @@ async function ask(method, path, { query, body, headers = {}, signal, raw } = {}
     throw new Problem(0, { title: "The gateway does not answer", detail: "It may be restarting; this page tries again." });
   }
   if (answer.status === 401 && path !== "login") guard.denied();
-  if (!answer.ok) throw new Problem(answer.status, await answer.json().catch(() => ({ title: answer.statusText })));
+  if (!answer.ok) {
+    const told = await answer.json().catch(() => ({ title: answer.statusText }));
+    if (answer.status === 403 && method !== "GET" && !told.permission) guard.renew();
+    throw new Problem(answer.status, told);
+  }
   if (answer.status === 204) return null;
   const type = answer.headers.get("Content-Type") || "";
   return type.includes("json") ? answer.json() : answer.text();

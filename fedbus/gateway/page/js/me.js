@@ -41,6 +41,8 @@ export async function load() {
   }
 }
 
+guard.renew = load;
+
 /** Log in with a token: a new session, in a cookie that no script reads. */
 export async function login(token) {
   become("in", await api.post("login", { token }));

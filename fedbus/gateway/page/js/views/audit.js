@@ -13,10 +13,10 @@ const COLUMNS = (redraw) => [
   { key: "at", label: "When", cell: (row) => h("span", { title: moment(row.at) }, ago(row.at)) },
   { key: "by", label: "Who", class: "nowrap", cell: (row) => h("bdi", row.by) },
   { key: "action", label: "What", head: true, cell: (row) => [row.action, " ", opened.has(row.number) && h("div.detail", facts([["when", moment(row.at)], ["written by", row.writer], ["reason", row.reason], ...Object.entries(row.details), ["digest", digest(row.digest)], ["behind", digest(row.before)]]))] },
-  { key: "target", label: "Of what", cell: (row) => row.target && h("bdi.break", row.target) },
+  { key: "target", label: "Of what", class: "target", cell: (row) => row.target && h("bdi.break", row.target) },
   { key: "result", label: "Result", class: "nowrap", cell: (row) => badge(row.result) },
   { key: "reason", label: "Why", class: "said", narrow: false, cell: (row) => row.reason },
-  { key: "origin", label: "From", narrow: false, cell: (row) => row.origin && h("bdi", row.origin) }];
+  { key: "origin", label: "From", narrow: false, class: "nowrap", cell: (row) => row.origin && h("bdi", row.origin) }];
 
 function verdict({ whole, count: deeds, head, faults, faults_count }) {
   return h("div", { class: whole ? "notice ok" : "problem", role: "status" }, h("p.big", whole ? `The chain holds: ${count(deeds, "deed")}, none missing, changed or out of order` : `The chain does not hold: ${count(faults_count, "fault")}`),
