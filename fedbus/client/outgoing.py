@@ -55,6 +55,7 @@ class OutgoingLog:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._file = self._opened()
             self._number, self._before = self._last()
+            self._size = os.fstat(self._file).st_size
         except OSError as error:
             raise ConfigError(f"log of what leaves {path}: {error.strerror or error}; name another file") from error
 
@@ -77,19 +78,19 @@ class OutgoingLog:
         """Add a line; raises `BusUnavailable` where that is impossible, so that nothing is sent."""
         line = _line({"n": self._number + 1, "at": self._clock.now(), "what": what, **fields, "before": self._before})
         try:
-            size = os.fstat(self._file).st_size
-            if size + len(line) > self._file_bytes_max and size:
+            if self._size and self._size + len(line) > self._file_bytes_max:
                 self._rotate()
-                size = 0
-            self._put(line, size)
+                self._size = 0
+            self._put(line)
         except OSError as error:
             raise BusUnavailable(f"{self.path}: {error.strerror or error}: what is not logged is not sent") from error
         self._number, self._before = self._number + 1, digest_of(line[:-1])
 
-    def _put(self, line: bytes, size: int) -> None:
+    def _put(self, line: bytes) -> None:
         if os.write(self._file, line) != len(line):
-            os.ftruncate(self._file, size)
+            os.ftruncate(self._file, self._size)
             raise OSError(errno.ENOSPC, "no room for a line")
+        self._size += len(line)
 
     def count(self, what: str, nbytes: int) -> None:
         """Take note of something small, which a later line sums up."""
