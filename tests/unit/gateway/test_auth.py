@@ -17,6 +17,8 @@ from fedbus.gateway.caller import Proof
 from fedbus.gateway.cookies import CHARS_MAX, LIFE_S, Cookies
 from fedbus.gateway.operations import API
 from fedbus.gateway.table import OPERATIONS
+from fedbus.messages.access import Member
+from fedbus.messages.ids import Peer
 from fedbus.testing.loop import run_virtual
 
 ME = f"{API}/me"
@@ -78,6 +80,33 @@ def test_every_operation_by_every_role_is_as_the_table_says():
                 assert answer.json["permission"] == operation.needs.value
                 assert answer.json["permitted_to"] == list(permitted_to(operation.needs))
                 assert operation.needs.value in answer.json["detail"] and f"{who}-person" in answer.json["detail"]
+
+
+def test_no_answer_tells_what_only_its_owner_may_know():
+    """Whatever anybody may read: no digest of a secret, no JWT, no secret of the workspace, no id of a session."""
+
+    async def scene(house):
+        member = Member(
+            role="client", name="site-1", key=f"U{'A' * 55}", state="active", at=1.0, by="x", jwt="e30.e30.c2ln"
+        )
+        await house.members.change(Peer("client", "site-1"), lambda _: member)
+        page = await house.sign_in("engineer")
+        await page.ask("POST", f"{API}/logout")
+        digests = [state.digest for state in house.members.tokens.all()]
+        ended = list(house.members.people.get("engineer-person").ended)
+        secrets = [text.rpartition("_")[2] for text in house.tokens.values()]
+        targets = [target_of(operation) for operation in OPERATIONS if operation.method == "GET"]
+        targets += [f"{API}/members/client/site-1", *(f"{API}/people/{role}-person" for role in ROLES)]
+        told = b""
+        for target in targets:
+            for who in (None, *ROLES):
+                answer = await house.ask(who, "GET", target)
+                told += answer.body + repr(dict(answer.headers)).encode()
+        return told.decode(), [SECRET, member.jwt, *digests, *secrets, *ended], len(digests)
+
+    told, hidden, count = in_house(scene)
+    assert count == len(ROLES) and len(hidden) == 3 + 2 * count and "site-1" in told
+    assert not [text for text in hidden if text in told]
 
 
 def test_what_is_open_to_anybody_is_named():
