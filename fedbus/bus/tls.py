@@ -81,6 +81,15 @@ def with_files(url: str, files: TlsFiles) -> str:
     return ",".join(named(part.strip()) for part in url.split(","))
 
 
+def told_to_others(url: str) -> tuple[tuple[str, ...], str]:
+    """Return the addresses of a URL as others may use them, without our files, and the certificates that `ca` names.
+
+    Raises `ConfigError`, as `split_url` and `read_pem`.
+    """
+    addresses, files = split_url(url)
+    return tuple(addresses), read_pem(files.ca) if files.ca is not None else ""
+
+
 def client_context(files: TlsFiles | None = None, *, ca: str = "") -> ssl.SSLContext:
     """Return how to connect: trusts ``files.ca``, else the certificates ``ca`` (PEM), else the system's.
 

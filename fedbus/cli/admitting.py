@@ -22,6 +22,7 @@ from fedbus.access.credentials import Credentials, read_credentials
 from fedbus.access.members import Members
 from fedbus.access.tokens import state_word
 from fedbus.bus.nats import connect
+from fedbus.bus.tls import told_to_others
 from fedbus.cli.output import duration, moment, print_json, print_table, size
 from fedbus.cli.roles import Place
 from fedbus.clock import SystemClock
@@ -100,8 +101,9 @@ async def create_token(place: Place, wanted: Wanted, *, json: bool) -> None:
             owner=wanted.owner,
         )
         trust = office.credentials.trust
-        urls = wanted.urls or trust.urls or tuple(place.url.split(","))
-        text = await tokens.join_text(new, urls, trust.ca)
+        here, ca = await asyncio.to_thread(told_to_others, place.url)
+        urls = wanted.urls or trust.urls or here
+        text = await tokens.join_text(new, urls, trust.ca or ca)
         await office.note(Action.TOKEN_CREATE, new.state.id, what="join", role=wanted.role, name=wanted.name)
     _print_new(new.state, text, f"fedbus join {text}", json=json)
     if not json and all(urlsplit(url if "://" in url else f"nats://{url}").hostname in LOOPBACK for url in urls):

@@ -10,6 +10,7 @@ from fedbus.access.authority import Authority
 from fedbus.access.credentials import Credentials, write_credentials
 from fedbus.access.local import credentials_dir, enlist
 from fedbus.bus.nats import connect
+from fedbus.bus.tls import told_to_others
 from fedbus.cli.identities import user_name
 from fedbus.cli.output import print_json, print_table
 from fedbus.errors import BusError, ConfigError
@@ -42,8 +43,8 @@ async def create_workspace(keys: Path | None, name: str, url: str, *, json: bool
         raise ConfigError(f"workspace {name} is there already: fedbus workspace show --workspace {name}")
     await asyncio.to_thread(authority.create_workspace, name)
     await authority.push(name, url)
-    urls = tuple(part.strip() for part in url.split(","))
-    admin = await asyncio.to_thread(authority.issue, name, "admin", user_name(), urls)
+    urls, ca = await asyncio.to_thread(told_to_others, url)
+    admin = await asyncio.to_thread(authority.issue, name, "admin", user_name(), urls, ca)
     path = credentials_dir(authority.directory, name) / f"admin.{admin.name}.creds"
     await asyncio.to_thread(write_credentials, path, admin)
     await asyncio.to_thread(known.remember, url, name, path, keys=authority.directory)
@@ -80,15 +81,17 @@ async def issue(
         raise ConfigError("credentials are made with the workspace's keys: --keys DIR")
     check_name("name", name)
     authority = await authority_of(keys, "")
-    made = await asyncio.to_thread(authority.issue, workspace, role, name, urls)
+    at = ",".join(urls)
+    urls, ca = await asyncio.to_thread(told_to_others, at)
+    made = await asyncio.to_thread(authority.issue, workspace, role, name, urls, ca)
     await asyncio.to_thread(_write_new, out, made)
     listed = False
     if urls:
-        writer = await asyncio.to_thread(authority.issue, workspace, "admin", user_name(), urls)
+        writer = await asyncio.to_thread(authority.issue, workspace, "admin", user_name(), urls, ca)
         temporary = out.with_name(f".{out.name}.admin")
         await asyncio.to_thread(write_credentials, temporary, writer)
         try:
-            async with await connect(",".join(urls), name="issue", credentials=temporary) as bus:
+            async with await connect(at, name="issue", credentials=temporary) as bus:
                 await enlist(bus, made, by=f"admin/{writer.name}")
             listed = True
         except BusError:

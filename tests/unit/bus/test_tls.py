@@ -9,7 +9,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 
 from fedbus.access.certs import Certs
-from fedbus.bus.tls import TlsFiles, check_context, client_context, split_url, tls_problem, with_files
+from fedbus.bus.tls import TlsFiles, check_context, client_context, split_url, tls_problem, told_to_others, with_files
 from fedbus.errors import ConfigError
 
 
@@ -80,3 +80,12 @@ def test_what_is_no_matter_of_tls_is_none():
     assert tls_problem(ConnectionRefusedError("refused"), ["x"]) == ""
     assert tls_problem(None, []) == ""
     assert tls_problem(ssl.SSLError(1, "[SSL] something"), ["x"]).startswith("TLS failed: ")
+
+
+def test_what_others_are_told_names_no_file_of_ours(tmp_path):
+    """An address that is handed out goes without its options; whom it said to trust goes along as text."""
+    certs = Certs(tmp_path)
+    certs.init()
+    url = with_files("tls://one:4222,wss://two", TlsFiles(certs.ca))
+    assert told_to_others(url) == (("tls://one:4222", "wss://two"), certs.ca.read_text())
+    assert told_to_others("nats://one") == (("nats://one",), "")
