@@ -8,22 +8,22 @@ It keeps nothing that does not follow from the boards and its keys directory, so
 several may run: whatever one of them has done the next finds done. Of a request that is repeated, or reaches several,
 the first board that is written counts, and all of them answer the same.
 
-A board that says suspended, expelled or rotated shuts nobody out: the broker does, when it is told. So it is told at
-once, again until it has taken it, and whenever it has come back. What is revoked stays so in the keys directory, also
-when the boards were lost; only a board that says active takes it back.
+A board that says suspended, expelled or rotated shuts nobody out: the broker does, when it is told
+(`fedbus.access.enforcing`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from fedbus.access.admission import Attempts, Standing, Verdict, judge, judge_renewal
 from fedbus.access.boards import Board
 from fedbus.access.claims import claims_of
+from fedbus.access.enforcing import Enforcing
 from fedbus.access.members import Members
 from fedbus.access.sealed import seal
 from fedbus.bus.base import Bus, Message, Subscription
@@ -51,21 +51,11 @@ ROTATION_S = 600.0
 REVOKED_MAX = 64
 """Keys of a member that are remembered on its board; older ones stay revoked in the keys directory."""
 
-ASKING_S = 7 * 86400.0
-"""For so long behind a token's end its holder may still ask how it stands: a person may take longer to approve."""
-
 PENDING_BYTES_MAX = 4 * 2**20
 """Of requests that wait: some thousands, of which each takes a few milliseconds; who is not answered asks again."""
 
-RETRY_S = 0.5
-RETRY_S_MAX = 10.0
-"""Between tries to tell a broker that does not answer, or refuses: each pause is twice the one before."""
-
 FRESH = 0.9
 """With so much of its life left a JWT is not renewed, however often a member asks."""
-
-LOOK_S = 1.0
-"""Between looks whether the bus came back, or a key's time is over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,19 +93,12 @@ class Registrar:
         self._authority = authority
         self._audit = audit
         self._clock = clock
-        self._push = push
         self._writer = writer
         self._life_s = life_s
         self._attempts = Attempts()
         self._noted = Attempts()
         self._holders: dict[str, Peer] = {}
-        self._dirty: set[Peer] = set()
-        self._unsigned: set[str] = set()
-        self._due: dict[Peer, float] = {}
-        self._ended: list[tuple[Peer, str]] = []
-        self._is_told = False  # at the start: who ended between a revocation and its push has told nobody
-        self._work = asyncio.Event()
-        self._work.set()
+        self._enforcing = Enforcing(bus, self._workspace, members, authority, clock, push=push, note=self._note_ended)
         members.listen(self._hear)
 
     async def run(self) -> None:
@@ -123,8 +106,6 @@ class Registrar:
         await self._members.caught_up()
         for member in self._members.all():
             self._hear(member)
-        for token in self._members.tokens.all():
-            self._hear(token)
         listening = [
             (await self._listen(self._subjects.join()), self._joined),
             (await self._listen(self._subjects.renew()), self._renewed),
@@ -133,11 +114,16 @@ class Registrar:
             async with together() as group:
                 for subscription, answer in listening:
                     group.create_task(self._answer(subscription, answer))
-                group.create_task(self._enforce())
-                group.create_task(self._watch())
+                group.create_task(self._enforcing.run())
         finally:
             for subscription, _ in listening:
                 await subscription.close()
+
+    def _hear(self, board: Board) -> None:
+        """Note whose key is whose."""
+        if isinstance(board, Member):
+            for key in (board.key, *board.revoked):
+                self._holders[key] = Peer(board.role, board.name)
 
     async def _listen(self, pattern: str) -> Subscription:
         return await patiently(
@@ -321,113 +307,10 @@ class Registrar:
         told = claims_of(jwt)
         return _Signed(jwt, told.issued_at, told.expires_at)
 
-    # --- the broker ---
+    # --- what is written down ---
 
-    def _hear(self, board: Board) -> None:
-        """Note what a board that is new asks of us."""
-        if isinstance(board, Member):
-            peer = Peer(board.role, board.name)
-            for key in (board.key, *board.revoked):
-                self._holders[key] = peer
-            self._dirty.add(peer)
-        elif isinstance(board, TokenState) and board.what == "join" and not board.jwt and not board.revoked_at:
-            self._unsigned.add(board.id)
-        self._work.set()
-
-    async def _watch(self) -> None:
-        """Look again at what has become due, and tell a broker that came back; runs until cancelled."""
-        seen = self._bus.reconnects
-        while True:
-            await asyncio.sleep(LOOK_S)
-            now = self._clock.now()
-            due = [peer for peer, at in self._due.items() if at <= now]
-            for peer in due:
-                del self._due[peer]
-            self._dirty.update(due)
-            if self._bus.reconnects != seen:
-                seen, self._is_told = self._bus.reconnects, False
-            if due or not self._is_told:
-                self._work.set()
-
-    async def _enforce(self) -> None:
-        """Make the broker know what the boards say; runs until cancelled. What fails is tried again."""
-        pause_s = RETRY_S
-        while True:
-            await self._work.wait()
-            self._work.clear()
-            try:
-                await self._sign_tokens()
-                if await self._settle() or not self._is_told:
-                    self._is_told = True  # before it is: a broker that comes back meanwhile is told again
-                    await self._push()
-                await self._note_ended()
-                pause_s = RETRY_S
-            except (BusError, ConfigError, OSError) as error:
-                self._is_told = False
-                log.warning("the broker does not know yet who was let in or shut out, trying again: %s", error)
-                await asyncio.sleep(pause_s)
-                pause_s = min(2 * pause_s, RETRY_S_MAX)
-                self._work.set()
-
-    async def _sign_tokens(self) -> None:
-        """Write into new join tokens with which JWT their holders may ask."""
-        for token in sorted(self._unsigned):
-            state = self._members.tokens.get(token)
-            if state is not None and not state.jwt and not state.revoked_at:
-                ends_at = state.expires_at + ASKING_S if state.expires_at else 0.0
-                jwt = await asyncio.to_thread(self._authority.joiner, self._workspace, token, ends_at)
-                await self._members.tokens.sign(token, jwt)
-            self._unsigned.discard(token)
-
-    async def _settle(self) -> bool:
-        """Revoke and restore keys, and bound the workspace, as the boards say; whether the account is another now."""
-        workspace, bounds = self._workspace, self._members.bounds
-        peers, self._dirty = self._dirty, set()
-        try:
-            known = await asyncio.to_thread(self._authority.revoked, workspace)
-            ended, good = self._keys_of(peers, known, self._clock.now())
-            since = {key: at for key, (_, at) in ended.items()}
-            changed = await asyncio.to_thread(self._authority.revoke, workspace, since)
-            changed |= await asyncio.to_thread(self._authority.restore, workspace, good)
-            changed |= await asyncio.to_thread(self._authority.set_bounds, workspace, bytes_max=bounds.bytes_max)
-        except BaseException:
-            self._dirty |= peers
-            raise
-        self._ended += [(peer, key) for key, (peer, _) in ended.items()]
-        return changed
-
-    def _keys_of(
-        self, peers: Iterable[Peer], known: dict[str, float], now: float
-    ) -> tuple[dict[str, tuple[Peer, float]], list[str]]:
-        """Return the keys of members that are to be shut out, since when, and those that are to come back."""
-        ended: dict[str, tuple[Peer, float]] = {}
-        good: list[str] = []
-        for peer in peers:
-            member = self._members.get(peer)
-            if member is None:
-                continue
-            if member.state in ("suspended", "expelled"):
-                # by our own clock: who has decided may have another, and what was signed must not be later
-                if known.get(member.key, -1.0) < member.issued_at:
-                    ended[member.key] = (peer, max(now, member.issued_at))
-            elif member.key in known and member.state == "active" and known[member.key] >= member.issued_at:
-                good.append(member.key)
-            for key, at in member.revoked.items():
-                if at > now:
-                    self._due[peer] = min(self._due.get(peer, at), at)
-                elif key not in known:
-                    ended[key] = (peer, now)
-        return ended, good
-
-    async def _note_ended(self) -> None:
-        """Write down whose keys the broker lets in no longer."""
-        while self._ended:
-            peer, key = self._ended[0]
-            member = self._members.get(peer)
-            is_present = member is not None and member.key == key
-            why = f"{member.state}: {member.reason}" if member is not None and is_present else "the key was replaced"
-            await self._note("member.revoke", peer, "done", why, key=key)
-            self._ended.pop(0)
+    async def _note_ended(self, peer: Peer, why: str, key: str) -> None:
+        await self._note("member.revoke", peer, "done", why, key=key)
 
     async def _refuse(self, action: str, who: str, peer: Peer, reason: str) -> None:
         """Write a refusal down, unless so many of the same were: whoever holds an old token must not fill the audit."""
