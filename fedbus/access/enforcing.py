@@ -168,8 +168,8 @@ class Enforcing:
                     ended[member.key] = (peer, max(now, member.issued_at))
             elif member.key in known and member.state == "active" and known[member.key] >= member.issued_at:
                 good.append(member.key)
-            for key, at in member.revoked.items():
-                if at > now:
+            for key, at in member.revoked.items():  # the time that is left to a key of before ends with its member
+                if at > now and member.state == "active":
                     self._due[peer] = min(self._due.get(peer, at), at)
                 elif key not in known:
                     ended[key] = (peer, now)

@@ -148,6 +148,24 @@ def test_a_key_that_was_replaced_ends_when_its_time_is_over(in_place):
     in_place(steps)
 
 
+def test_a_key_of_before_ends_with_its_member(in_place):
+    """Whoever is suspended a moment after its key was replaced comes in with neither, and is resumed with the new one."""
+
+    async def steps(place):
+        first, second = (await place.join(await place.token())).key.public, Key.new().public
+        ends_at = place.clock.now() + ROTATION_S
+        told = {"key": second, "revoked": {first: ends_at}}
+        await place.members.change(CLIENT, lambda known: known.model_copy(update=told))
+        await place.members.suspend(CLIENT, by="eve")
+        await asyncio.sleep(1)
+        assert {first, second} <= place.pushed[-1]
+        await place.members.resume(CLIENT, by="eve")
+        await asyncio.sleep(1)
+        assert first in place.pushed[-1] and second not in place.pushed[-1]
+
+    in_place(steps)
+
+
 def test_boards_that_are_lost_let_nobody_back_in(in_place):
     """What the keys directory has as revoked stays so, whatever happens to the broker."""
 
