@@ -36,6 +36,7 @@ HTTP_ONLY: Mapping[str, str] = {
 COMMAND_ONLY: Mapping[str, str] = {
     "fedbus client run": "takes part: where the data are, never at a gateway",
     "fedbus model archive": "copies everything once; a gateway with `--store` does so all the time",
+    "fedbus model verify": "checks with the keys of whoever runs it; a gateway's word would be no proof",
     "fedbus session track": "writes where experiments are kept, with the rights of whoever runs it",
 }
 """Commands of sessions, models, stages, clients and events that no operation does, each with the reason."""
