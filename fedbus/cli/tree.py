@@ -30,6 +30,7 @@ from fedbus.cli.commands import (
     evaluate,
     event,
     join,
+    keys,
     member,
     model,
     owner,
@@ -102,6 +103,7 @@ app.add_typer(audit.app, name="audit")
 app.add_typer(broker.app, name="broker")
 app.add_typer(certs.app, name="certs")
 owner.add_to(client.app)
+app.add_typer(keys.app, name="keys")
 app.add_typer(client.app, name="client")
 session.app.command("track")(track.track)
 app.add_typer(session.app, name="session")

@@ -18,6 +18,8 @@ COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES = COMPOSE["services"]
 SHIPPED = ROOT / "examples" / "compose"
 OURS = [name for name, service in SERVICES.items() if service["image"] == "fedbus:local"]
+ONCE = ("init", "invite", "cli")
+"""Services that end by themselves."""
 SIZES = {"k": 2**10, "m": 2**20, "g": 2**30}
 
 
@@ -46,12 +48,12 @@ def test_no_container_may_more_than_it_needs(name):
     assert 0 < service["pids_limit"] <= 256
     assert service["logging"]["options"] == {"max-size": "10m", "max-file": "3"}
     assert all("size=" in mount for mount in service["tmpfs"]), "memory that is written to is bounded"
-    assert service["restart"] == ("no" if name == "cli" else "unless-stopped")
+    assert service["restart"] == ("no" if name in ONCE else "unless-stopped")
 
 
 @pytest.mark.parametrize("name", SERVICES)
 def test_what_is_published_is_published_to_this_machine_alone(name):
-    """Nobody is asked for a password, so no port is open to others, and the broker's is not published at all."""
+    """Jaeger and Prometheus ask nobody, so no port is open to others, and the broker's is not published at all."""
     assert all(port.startswith("127.0.0.1:") for port in SERVICES[name].get("ports", ()))
     assert "ports" not in SERVICES["broker"]
 
@@ -79,11 +81,26 @@ def test_images_are_pinned_or_built_here():
     assert bases and all(re.match(r"\d+\.\d+", base) for base in bases)
 
 
+def typer_knows(words):
+    """Whether these words are a command."""
+    command = typer.main.get_command(tree.app)
+    while words and hasattr(command, "commands"):
+        command = command.commands.get(words.pop(0))
+    return command is not None
+
+
 @pytest.mark.parametrize("name", OURS)
 def test_every_command_is_one_of_ours(name):
     """Each role's arguments are parsed by the command that they name, without a word left over."""
     command, rest = typer.main.get_command(tree.app), list(SERVICES[name]["command"])
     if rest == ["--help"]:
+        return
+    if SERVICES[name].get("entrypoint", ["fedbus"])[0] != "fedbus":
+        script = SHIPPED / Path(SERVICES[name]["entrypoint"][1]).name
+        assert script.name in (SHIPPED / "Dockerfile").read_text()
+        used = re.findall(r"^ *(?:exec )?fedbus (\w+ ?\w*)", script.read_text(), re.MULTILINE)
+        assert all(typer_knows(words.split()) for words in used) and used
+    if not rest:
         return
     while hasattr(command, "commands"):
         command = command.commands[rest.pop(0)]
@@ -91,11 +108,50 @@ def test_every_command_is_one_of_ours(name):
 
 
 def test_roles_wait_for_a_broker_that_is_well():
-    """All of ours begin when the broker answers its health check, and every one of them has a check of its own."""
+    """Who has an identity from the beginning begins when the broker answers its health check, clients when there is a
+    token for them; the broker when it was told who may come in. Every one that stays has a check of its own.
+    """
+    done, healthy = {"condition": "service_completed_successfully"}, {"condition": "service_healthy"}
+    special = {
+        "init": {},
+        "invite": {"gateway": healthy, "coordinator-1": healthy},
+        "client": {"invite": done},
+    }
+    assert SERVICES["broker"]["depends_on"] == {"init": done}
     for name in OURS:
-        assert SERVICES[name]["depends_on"] == {"broker": {"condition": "service_healthy"}}
-        if name != "cli":
+        assert SERVICES[name]["depends_on"] == special.get(name, {"broker": healthy})
+        if name not in ONCE:
             assert SERVICES[name]["healthcheck"]["test"][0] == "CMD"
+
+
+def test_every_service_sees_its_own_secrets_only():
+    """Each has a volume with its credentials, to be read by it alone; the keys are with the gateway only."""
+    mounts = {name: [text.split(":") for text in SERVICES[name].get("volumes", ())] for name in SERVICES}
+    secrets = [volume for volume in COMPOSE["volumes"] if volume.startswith("own-")]
+    for volume in secrets:
+        readers = {name for name in SERVICES if any(mount[0] == volume for mount in mounts[name])} - {"init"}
+        assert readers == ({"cli", "invite"} if volume == "own-cli" else {volume.removeprefix("own-")})
+        assert all([volume, "/etc/fedbus/own", "ro"] in mounts[name] for name in readers)
+    assert {name for name in SERVICES if any(mount[0] == "keys" for mount in mounts[name])} == {"init", "gateway"}
+    made = [arg.partition("=")[2].split("=") for arg in SERVICES["init"]["command"] if arg.startswith("--member=")]
+    named = {
+        service["command"][0] + "/" + service["command"][2]
+        for service in SERVICES.values()
+        if "--name" in service.get("command", ())
+    }
+    assert {who for who, _ in made} == named | {"admin/cli"}
+    places = {mount[1] for mount in mounts["init"]}
+    assert {str(Path(file).parent) for _, file in made} <= places
+    assert len(made) == len(secrets)
+
+
+def test_no_secret_is_in_the_repository():
+    """What is shipped for it holds neither a key nor a token nor credentials."""
+    for path in [ROOT / "docker-compose.yml", *SHIPPED.iterdir()]:
+        if path.is_file():
+            assert not re.search(
+                r"\b(SU|SA|SO)[A-Z2-7]{56}\b|fb[ja]_[A-Za-z0-9_-]{20}|eyJ[A-Za-z0-9_-]{20}", path.read_text()
+            )
 
 
 def test_names_of_the_operators_side_are_told_apart():
@@ -111,7 +167,9 @@ def test_the_brokers_settings_are_those_that_we_write_elsewhere():
     shipped = settings((SHIPPED / "nats.conf").read_text())
     limits = BrokerSettings(name="broker", memory_bytes_max=256 * 2**20, file_bytes_max=10 * 2**30)
     written = settings(standalone_text(limits, Path("/var/lib/nats"), "0.0.0.0", 4222))
+    shipped.remove('include "access/access.conf"')
     assert shipped == [*written, 'http: "127.0.0.1:8222"']
+    assert "broker-access:/etc/nats/access:ro" in SERVICES["broker"]["volumes"]
     assert limits.memory_bytes_max < nbytes(SERVICES["broker"]["mem_limit"])
 
 
@@ -128,11 +186,10 @@ def test_prometheus_asks_who_is_there():
         for config in job.get("dns_sd_configs", ()):
             assert config["type"] == "A", "with an address alone the port has to be given"
             asked |= {name: str(config["port"]) for name in config["names"]}
-    assert set(asked) == set(OURS) - {"cli"}
+    assert set(asked) == set(OURS) - set(ONCE)
     for name, port in asked.items():
-        option = "--port" if name == "gateway" else "--metrics-port"
         command = SERVICES[name]["command"]
-        assert command[command.index(option) + 1] == port
+        assert command[command.index("--metrics-port") + 1] == port
 
 
 def test_what_is_not_needed_is_not_sent_to_the_engine():

@@ -91,8 +91,11 @@ websocket {{
 
 
 def _who(security: BrokerSecurity | None, store: Path) -> str:
-    if security is None:
-        return ""
+    return "" if security is None else access_text(security, store)
+
+
+def access_text(security: BrokerSecurity, store: Path) -> str:
+    """Return the part of a settings file that says who may come in, for one that includes it."""
     accounts = "".join(f"  {key}: {_text(jwt)}\n" for key, jwt in sorted(security.accounts.items()))
     return f"""\
 # Who may come in says the JWT of an account; the newest is kept below the store: revoking somebody sends a newer one.
