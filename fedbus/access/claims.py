@@ -185,13 +185,18 @@ def claims_of(jwt: str) -> UserClaims:
         and is_public(key)
         and isinstance(issuer, str)
         and isinstance(account, str)
-        and isinstance(issued_at, int)
-        and isinstance(expires_at, int)
+        and _is_time(issued_at)
+        and _is_time(expires_at)
     )
     if not fits:
         raise BadMessage("expected the JWT of a member of a workspace: a user's, with name, key, role and workspace")
     times = float(issued_at or 0), float(expires_at or 0)
     return UserClaims(told["workspace"], told["role"], str(name), str(key), str(issuer), str(account), *times)
+
+
+def _is_time(value: object) -> bool:
+    """Whether a number may be seconds of Unix time: JSON has numbers that no clock and no float has."""
+    return type(value) is int and 0 <= value < 2**53
 
 
 def _json(value: object) -> bytes:

@@ -123,7 +123,7 @@ class JoinToken:
             raise BadMessage("its names are none")
         if not told["urls"] or not all(isinstance(url, str) and url.isprintable() for url in told["urls"]):
             raise BadMessage("it names no broker")
-        if not isinstance(told["exp"], int | float):
+        if type(told["exp"]) not in (int, float) or not 0 <= told["exp"] < 2**53:
             raise BadMessage("its fields have other types")
         return cls(workspace, id_, secret, jwt, tuple(told["urls"]), role, name, ca, float(told["exp"]))
 

@@ -108,3 +108,18 @@ def test_the_id_is_that_of_what_it_says():
     claims = json.loads(base64.urlsafe_b64decode(made().split(".")[1] + "=="))
     assert made() == made()
     assert len(claims["jti"]) == 52
+
+
+@pytest.mark.parametrize("time", ["1" + "0" * 400, "-1", "1e400", "true", "NaN", "1.5", '"1"', str(2**53)])
+@pytest.mark.parametrize("field", ["iat", "exp"])
+def test_times_that_no_clock_has_are_refused(time, field):
+    """A number of four hundred digits is JSON and no float: whoever reads an unsigned JWT must not end on it."""
+    signer, key = Key.new("account"), Key.new()
+    middle = (
+        f'{{"iat":1,"exp":2,"iss":"{signer.public}","name":"a","sub":"{key.public}","nats":{{"type":"user",'
+        f'"issuer_account":"x","tags":["role:client","workspace:w"]}},"{field}":{time}}}'
+    )
+    text = f"e30.{base64.urlsafe_b64encode(middle.encode()).decode().rstrip('=')}"
+    signature = base64.urlsafe_b64encode(signer.sign(text.encode())).decode().rstrip("=")
+    with pytest.raises(BadMessage):
+        read_user(f"{text}.{signature}", {"client": signer.public})
