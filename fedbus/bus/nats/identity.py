@@ -18,8 +18,6 @@ import nkeys
 
 from fedbus.errors import ConfigError
 
-_BLOCK = re.compile(r"-----BEGIN (NATS USER JWT|USER NKEY SEED)-----\s*(\S+)\s*-+END")
-_WORKSPACE = re.compile(r"-----BEGIN FEDBUS WORKSPACE-----\s*(.*?)\s*-+END FEDBUS WORKSPACE", re.DOTALL)
 FILE_BYTES_MAX = 256 * 1024
 
 
@@ -84,10 +82,10 @@ def _from_file(path: str | Path) -> Identify:
                 text = file.read(FILE_BYTES_MAX).decode(errors="replace")
         except OSError as error:
             raise ConfigError(f"credentials {str(path)!r} cannot be read: {error.strerror}") from error
-        found = dict(_BLOCK.findall(text))
-        if len(found) != 2:
+        jwt, seed = _block(text, "NATS USER JWT"), _block(text, "USER NKEY SEED")
+        if not jwt or not seed or len(jwt.split()) + len(seed.split()) != 2:
             raise ConfigError(f"credentials {str(path)!r} hold no user JWT with its seed: is it a .creds file?")
-        identity = Identity(found["NATS USER JWT"], found["USER NKEY SEED"], _ca(text))
+        identity = Identity(jwt, seed, _ca(text))
         try:
             identity.sign("try")
         except Exception as error:  # nkeys raises of many kinds, binascii's among them
@@ -99,18 +97,25 @@ def _from_file(path: str | Path) -> Identify:
 
 def _ca(text: str) -> str:
     """Return whom the workspace's block of a file says to trust (`fedbus.access.credentials`); '' where it has none."""
-    block = _WORKSPACE.search(text)
+    block = _block(text, "FEDBUS WORKSPACE")
     try:
-        ca = json.loads(block[1])["trust"]["ca"] if block else ""
+        ca = json.loads(block)["trust"]["ca"] if block else ""
     except (ValueError, KeyError, TypeError, RecursionError):
         return ""
     return ca if isinstance(ca, str) else ""
+
+
+def _block(text: str, name: str) -> str:
+    """Return what stands between a beginning and its end, or nothing; in one pass, whatever stands there."""
+    _, begin, rest = text.partition(f"-----BEGIN {name}-----")
+    held, end, _ = rest.partition(f"-END {name}-")
+    return held.rstrip("-").strip() if begin and end else ""
 
 
 def _claims(jwt: str) -> dict[str, object]:
     try:
         part = jwt.split(".")[1]
         found = json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
-    except (ValueError, IndexError):
+    except (ValueError, IndexError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from fedbus.access.authority import Authority
 from fedbus.access.credentials import (
+    CREDENTIALS_BYTES_MAX,
     Trust,
     format_credentials,
     parse_credentials,
@@ -109,3 +110,14 @@ def test_a_file_that_is_not_there(tmp_path):
     """Its path is named."""
     with pytest.raises(ConfigError, match=r"none\.creds"):
         read_credentials(tmp_path / "none.creds")
+
+
+@pytest.mark.parametrize("filling", [" ", "\n", "-", "-----BEGIN NATS USER JWT-----", "-END"])
+def test_a_file_of_nothing_is_read_in_no_time(filling, tmp_path):
+    """As long as a file may be, made so that whoever looks for the end of a block by a pattern looks for hours."""
+    path = tmp_path / "x.creds"
+    path.write_text("-----BEGIN NATS USER JWT-----" + filling * (CREDENTIALS_BYTES_MAX // len(filling) - 30))
+    with pytest.raises(ConfigError):
+        read_credentials(path)
+    with pytest.raises(ConfigError):
+        identify_by(path)()
