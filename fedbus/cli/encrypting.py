@@ -6,8 +6,10 @@ travels in all credentials and tokens: who has joined needs to name nothing.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from fedbus.bus.embedded import BrokerSettings, BrokerTls
@@ -16,8 +18,13 @@ from fedbus.bus.tls import read_pem
 from fedbus.errors import ConfigError
 from fedbus.gateway.listening import Listening
 
+log = logging.getLogger("fedbus.cli")
+
 LOOPBACK = "127.0.0.1"
 NAME = "server"
+
+RENEW_BEFORE = timedelta(days=60)
+"""A certificate of our own that has less left is made anew at the next start: who runs for months is not cut off."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,12 +101,14 @@ def _made(directory: Path, hosts: Sequence[str]) -> tuple[Path, Path, str]:
     if not certs.ca.exists():
         certs.init(f"fedbus up in {directory.parent.name}"[:64])
     certificate, key = certs.files(NAME)
-    if not certificate.exists():
-        certs.server(NAME, hosts)
-    missing = set(hosts) - set(shown(certificate).names)
-    if missing:
-        text = f"{certificate} is not for {', '.join(sorted(missing))}"
-        raise ConfigError(f"{text}: remove it and {key.name}, and another one is made for all --public-host")
+    if certificate.exists():
+        one = shown(certificate)
+        if set(hosts) <= set(one.names) and one.ends - datetime.now(UTC) > RENEW_BEFORE:
+            return certificate, key, read_pem(certs.ca)
+        log.info("%s is made anew, for %s", certificate, ", ".join((*hosts, LOOPBACK)))
+    for stale in (certificate, key):
+        stale.unlink(missing_ok=True)
+    certs.server(NAME, hosts)
     return certificate, key, read_pem(certs.ca)
 
 

@@ -217,6 +217,9 @@ class Connection:
         if len(self._urls) == 1 and (problem or isinstance(error, (NoTls, WebsocketRefused))):
             self._distrust = self._last_error  # it will be the same a second later
             self._refused.set()
+        if problem and problem not in self._warned and len(self._warned) < 1000:
+            self._warned.add(problem)
+            LOG.warning("%s: %s", self.where, problem)
         for refusal in _REFUSALS:
             if refusal in text:
                 self._refusal = refusal
@@ -311,7 +314,8 @@ class Connection:
         """Return the error of who has waited in vain."""
         if self._refusal and not self.connected:
             return BusDenied(f"{self.where}: {what}: the broker refuses {self.name!r}: {self._refusal}")
-        state = "" if self.connected else ", which is not reachable"
+        why = f" ({self._distrust})" if self._distrust else ""
+        state = "" if self.connected else f", which is not reachable{why}"
         return BusUnavailable(f"{what} from {self.where}{state}")
 
     def check_open(self) -> None:

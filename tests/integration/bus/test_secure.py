@@ -236,6 +236,8 @@ async def test_credentials_say_whom_to_trust(certs, tmp_path):
             bus = await connect(url, name="x", credentials=identity)
             assert bus._connection._client.link.transport.get_extra_info("cipher") is not None
             await bus.close()
+    async with EmbeddedBroker(tmp_path / "plain") as plain:
+        assert "nothing is sent in the clear" in await _why(plain.url, credentials=identity)
 
 
 async def test_a_context_that_trusts_everybody_is_refused():

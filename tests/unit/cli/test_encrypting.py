@@ -60,7 +60,7 @@ def test_options_that_contradict_each_other_are_refused(tmp_path, arguments):
 
 
 def test_an_authority_is_made_once_and_stands_in_what_is_handed_out(tmp_path):
-    """The certificate is for this machine and every public host; a second run takes it as it is."""
+    """The certificate is for this machine and every public host; a second run takes it, another host a new one."""
     made = of(tmp_path, tls=True, hosts=["broker.lab", "10.0.0.7"], listen="0.0.0.0", wss_port=443)
     assert made.ca == (tmp_path / "certs" / "ca.pem").read_text()
     (shown,) = [one for one in Certs(tmp_path / "certs").show() if one.kind == "server and client"]
@@ -69,8 +69,23 @@ def test_an_authority_is_made_once_and_stands_in_what_is_handed_out(tmp_path):
     assert made.told([4222]) == ("wss://broker.lab", "wss://10.0.0.7")
     assert of(tmp_path, tls=True, hosts=["broker.lab"]).told([4222]) == ("tls://broker.lab:4222",)
     assert of(tmp_path, tls=True, wss_port=8443).told([1, 2]) == ("wss://127.0.0.1:8443", "wss://127.0.0.1:8444")
-    with pytest.raises(ConfigError, match="is not for other"):
-        of(tmp_path, tls=True, hosts=["other.lab"])
+    assert of(tmp_path, tls=True, hosts=["other.lab"]).ca == made.ca
+    (anew,) = [one for one in Certs(tmp_path / "certs").show() if one.kind == "server and client"]
+    assert anew.fingerprint != shown.fingerprint and "other.lab" in anew.names
+
+
+def test_a_certificate_that_is_about_to_end_is_made_anew(tmp_path):
+    """At the start two months before its end, and by the same authority: nobody who has joined has to do anything."""
+    made = of(tmp_path, tls=True)
+    certificate, key = made.certificate, made.key
+    certificate.unlink(), key.unlink()
+    short = Certs(tmp_path / "certs").server("server", days=59)
+    before = short.read_bytes()
+    assert of(tmp_path, tls=True).ca == made.ca
+    assert certificate.read_bytes() != before
+    kept = certificate.read_bytes()
+    of(tmp_path, tls=True)
+    assert certificate.read_bytes() == kept
 
 
 def test_broker_and_gateway_get_the_same_certificate(tmp_path):
