@@ -40,6 +40,7 @@ REFUSAL: web.RequestKey[str] = web.RequestKey("refusal", str)
 WHY: web.RequestKey[str] = web.RequestKey("why", str)
 """The reason that somebody has given for what she does."""
 
+TURNED_AWAY = "request"
 LOGIN = "login"
 LOGOUT = "logout"
 
@@ -144,7 +145,7 @@ class Deeds:
         """Return what came of a request as a deed; None where it is none, or was told a moment ago."""
         operation = request.get(OPERATION)
         if operation is None:
-            return None
+            return self._turned_away(request, id_, status, reason)
         changes = request.method not in SAFE or DONE_AS in request
         refusal = request.get(REFUSAL, "")
         status, reason = (HTTPStatus.FORBIDDEN, refusal) if refusal else (status, reason)
@@ -161,6 +162,14 @@ class Deeds:
             details |= {"others": str(again)} if again else {}
         target = request.path.removeprefix(API).strip("/")[:300]
         return Deed(action, by, request.remote or "", target, _result(status), reason, details)
+
+    def _turned_away(self, request: web.Request, id_: str, status: int, reason: str) -> Deed | None:
+        """Return the deed of who was refused before it was known what she wanted: too often, or from a foreign page."""
+        again = self._again((request.remote or "", "", "", str(status))) if status in REFUSED else None
+        if again is None:
+            return None
+        details = {"request": id_, "status": str(int(status))} | ({"others": str(again)} if again else {})
+        return Deed(TURNED_AWAY, "anonymous", request.remote or "", request.path[:300], "refused", reason, details)
 
     def _by(self, request: web.Request) -> str:
         """Return who is written down: who was let in, else whose credentials came, else nobody that is known."""

@@ -64,7 +64,10 @@ HEADERS = {
 }
 """Of every answer: only what the gateway itself serves is run, shown or framed."""
 
-CORS_EXPOSED = "ETag, Location, Retry-After, X-Request-Id, Repr-Digest, Fedbus-Digest, Content-Range, Accept-Ranges"
+CORS_EXPOSED = (
+    "ETag, Location, Retry-After, X-Request-Id, Repr-Digest, Fedbus-Digest, Content-Range, Accept-Ranges, "
+    "WWW-Authenticate"
+)
 CORS_ASKED = "Authorization, Content-Type, Idempotency-Key, If-None-Match, Last-Event-ID, Range, X-Request-Id"
 CORS_METHODS = "GET, HEAD, POST, PUT, PATCH, DELETE"
 

@@ -43,6 +43,9 @@ KEPT_S = 3600.0
 AGAIN_S = 30.0
 """Not before this are keys asked for again because of a token by an unknown key: anybody could make one."""
 
+FAILED_S = 5.0
+"""After a provider did not answer, for how long nobody asks again: whoever wants to sign in is told at once."""
+
 ANSWER_S = 10.0
 ANSWER_BYTES_MAX = 2**20
 CODE_CHARS_MAX = 2048
@@ -123,6 +126,7 @@ class Oidc:
         self._asking = asyncio.Lock()
         self._provider: tuple[_Provider, float] | None = None
         self._keys: tuple[jwk.KeySet, float] | None = None
+        self._failed: tuple[SignInRefused, float] | None = None
 
     # --- to the provider ---
 
@@ -218,14 +222,19 @@ class Oidc:
 
     async def _known(self) -> _Provider:
         async with self._asking:
-            known = self._provider
-            if known is None or not 0 <= self._clock.now() - known[1] < KEPT_S:
-                url = f"{self.settings.issuer.rstrip('/')}/.well-known/openid-configuration"
-                known = self._provider = (
-                    _provider_of(await _asked("GET", url), self.settings.issuer),
-                    self._clock.now(),
-                )
-            return known[0]
+            known, now = self._provider, self._clock.now()
+            if known is not None and 0 <= now - known[1] < KEPT_S:
+                return known[0]
+            if self._failed is not None and 0 <= now - self._failed[1] < FAILED_S:
+                raise SignInRefused(self._failed[0].word, str(self._failed[0]))
+            url = f"{self.settings.issuer.rstrip('/')}/.well-known/openid-configuration"
+            try:
+                found = _provider_of(await _asked("GET", url), self.settings.issuer)
+            except SignInRefused as error:
+                self._failed = (error, self._clock.now())
+                raise
+            self._provider = (found, self._clock.now())
+            return found
 
     async def _known_keys(self, provider: _Provider, *, anew: bool = False) -> tuple[jwk.KeySet, float]:
         async with self._asking:

@@ -114,7 +114,7 @@ class Rest:
         assert self.gateway.poll() is None
         said = self.shell.said()
         assert "Traceback" not in said
-        assert not [role for role, token in self.tokens.items() if token.rpartition("_")[2] in said]
+        assert not [role for role, token in self.tokens.items() if token.split("_", 2)[2] in said]
         assert get(f"{self.url}/readyz")["status"] == "ok"
         assert self.shell.end(self.gateway) == 0
 
@@ -123,12 +123,13 @@ class Rest:
 def test_every_operation_is_as_its_document_says(shell: Any, tmp_path: Path) -> None:
     """All checks, examples by schema and against it, and sequences by links: no 5xx, no answer that is not declared.
 
-    And the gateway still lives, and knows the sessions as they were.
+    And the gateway still lives, and knows the sessions as they were. That nobody is let in without a token is tried of
+    each operation elsewhere: here whoever brings many wrong ones is soon told to wait (429).
     """
     rest = Rest(shell, tmp_path)
     admin = rest.tokens["admin"]
     before = get(f"{rest.free}/api/v1/sessions/s1", admin)
-    said = rest.try_all("--checks", "all", "--max-examples", str(EXAMPLES), token=admin, without=CUTS_OFF)
+    said = rest.try_all("--checks", "all", "--exclude-checks", "ignored_auth", "--max-examples", str(EXAMPLES), token=admin, without=CUTS_OFF)
     tested = re.search(r"Tested: (\d+)\n", said)
     count = sum(len(methods) for methods in get(f"{rest.free}/openapi.json")["paths"].values())
     left_out = len(CUTS_OFF) + len(LEFT_OUT)

@@ -12,11 +12,15 @@ from whole_house import House
 from fedbus.access.actions import PERMITTED, ROLES, Action, may, permitted_to
 from fedbus.access.names import id_of
 from fedbus.access.signin import login_link
+from fedbus.client.app import ClientApp
 from fedbus.errors import ConfigError, Conflict
 from fedbus.gateway.caller import Proof
 from fedbus.gateway.cookies import CHARS_MAX, LIFE_S, Cookies
+from fedbus.gateway.events import frame
+from fedbus.gateway.hiding import frame_without_clients, without_clients
 from fedbus.gateway.operations import API
 from fedbus.gateway.table import OPERATIONS
+from fedbus.gateway.views import HealthView, Page, WaitView
 from fedbus.messages.access import Member
 from fedbus.messages.ids import Peer
 from fedbus.testing.loop import run_virtual
@@ -94,7 +98,7 @@ def test_no_answer_tells_what_only_its_owner_may_know():
         await page.ask("POST", f"{API}/logout")
         digests = [state.digest for state in house.members.tokens.all()]
         ended = list(house.members.people.get("engineer-person").ended)
-        secrets = [text.rpartition("_")[2] for text in house.tokens.values()]
+        secrets = [text.split("_", 2)[2] for text in house.tokens.values()]
         targets = [target_of(operation) for operation in OPERATIONS if operation.method == "GET"]
         targets += [f"{API}/members/client/site-1", *(f"{API}/people/{role}-person" for role in ROLES)]
         told = b""
@@ -137,7 +141,7 @@ def test_an_unknown_token_and_a_wrong_secret_look_the_same():
     async def scene(house):
         good = house.tokens["admin"]
         wrong = good[:-4] + ("AAAA" if not good.endswith("AAAA") else "BBBB")
-        unknown = f"fba_ffffffffffffffff_{good.rpartition('_')[2]}"
+        unknown = f"fba_ffffffffffffffff_{good.split('_', 2)[2]}"
         found = []
         for text in (wrong, unknown, "fba_", "nonsense", "fbj_abc"):
             answer = await ask(house.gateway, "GET", ME, headers={"Authorization": f"Bearer {text}"})
@@ -157,6 +161,26 @@ def test_other_ways_to_say_who_one_is_are_refused(header):
         return await page.ask("GET", ME, headers={"Authorization": header})
 
     assert in_house(scene).status == 401
+
+
+def test_whoever_guesses_waits_and_the_owner_does_not():
+    """After five wrong secrets 429, with when to come again; from where the token was right it is asked as ever."""
+
+    async def scene(house):
+        await house.ask("admin", "GET", ME, remote="192.0.2.1")
+        wrong = {"Authorization": f"Bearer {house.tokens['admin'][:-4]}AAAA"}
+        found = [(await ask(house.gateway, "GET", ME, headers=wrong, remote="192.0.2.66")) for _ in range(8)]
+        locked = await house.ask("admin", "GET", ME, remote="192.0.2.66")
+        login = {"token": house.tokens["admin"]}
+        page = await house.ask(None, "POST", f"{API}/login", json=login, remote="192.0.2.66")
+        owner = await house.ask("admin", "GET", ME, remote="192.0.2.1")
+        other = await house.ask("viewer", "GET", ME, remote="192.0.2.67")
+        await asyncio.sleep(int(found[-1].headers["Retry-After"]))
+        return found, locked, page, owner, other, await house.ask("admin", "GET", ME, remote="192.0.2.66")
+
+    found, locked, page, owner, other, later = in_house(scene)
+    assert [one.status for one in found] == [401] * 6 + [429] * 2 and found[-1].headers["Retry-After"] == "2"
+    assert (locked.status, page.status, owner.status, other.status, later.status) == (429, 429, 200, 200, 200)
 
 
 def test_a_revoked_or_expired_token_is_good_for_nothing_from_the_next_request_on():
@@ -501,6 +525,54 @@ def test_names_of_others_clients_are_left_out_of_what_a_data_owner_gets():
     owner, viewer = in_house(scene)
     assert owner.status == 403 and owner.json["permission"] == "session.inspect"
     assert viewer.status == 200
+
+
+def test_a_data_owner_sees_her_own_clients_and_no_others():
+    """In the list, by name, with their number; whoever may see all sees all."""
+
+    async def scene():
+        house = House()
+        house.coordinator()
+        app = ClientApp()
+        app.train(lambda model, task: None)
+        for name in ("hers", "others"):
+            house.client(name, app)
+        async with secured_in(house) as found:
+            for name, owner in (("hers", "data-owner-person"), ("others", "ana")):
+                fields = {"key": f"U{'A' * 55}", "state": "active", "at": 1.0, "by": "x", "owner": owner}
+                member = Member(role="client", name=name, **fields)
+                await found.members.change(Peer("client", name), lambda _, member=member: member)
+            await asyncio.sleep(10)
+            lists = [(await found.ask(who, "GET", f"{API}/clients")).json for who in ("data-owner", "viewer")]
+            one = [(await found.ask("data-owner", "GET", f"{API}/clients/{name}")) for name in ("hers", "others", "no")]
+            return lists, one
+
+    (hers, all_), one = run_virtual(scene())
+    assert [client["client"] for client in hers["items"]] == ["hers"] and hers["total"] == 1
+    assert [client["client"] for client in all_["items"]] == ["hers", "others"]
+    assert [answer.status for answer in one] == [200, 404, 404]
+    assert one[1].json["detail"].replace("others", "no") == one[2].json["detail"]
+
+
+def test_names_in_waits_and_versions_are_left_out_and_nothing_else_is():
+    """However deep they stand; what has none of them is handed on as it is, also live."""
+    wait = WaitView(
+        session="s", round=1, what="updates", on=("a", "b"), missing=2, since_at=1.0, until_at=2.0, then="goes on",
+        doing={"a": "training"}, away={"b": 3.0}, away_count=1,
+    )  # fmt: skip
+    page = Page[WaitView](items=(wait,), next=None, total=1)
+    bare = without_clients((page, {"X": "1"}))[0].items[0]
+    assert (bare.on, bare.doing, bare.away) == ((), {}, {}) and (bare.missing, bare.away_count) == (2, 1)
+    health = HealthView(status="ok", version="1")
+    assert without_clients(health) is health
+    told = frame(b'{"at":1,"waits":[%s]}' % wait.model_dump_json().encode(), event="overview")
+    assert (
+        b"training" in told
+        and b'"a"' not in frame_without_clients(told)
+        and b'"missing":2' in frame_without_clients(told)
+    )
+    for other in (b": beat\n\n", frame(b"{}", event="reset", id_="0.0"), b"retry: 1000\nid: 0.0\n\n"):
+        assert frame_without_clients(other) == other
 
 
 def test_ids_of_people_are_those_of_their_tokens():

@@ -96,7 +96,7 @@ def test_no_secret_and_no_cookie_stands_in_the_audit():
         await house.ask(None, "POST", f"{API}/login", json={"token": token})
         await house.ask(None, "POST", f"{API}/login", json={"token": f"{token}x"})
         await page.ask("DELETE", STAGE)
-        secrets = [text.rpartition("_")[2] for text in (*house.tokens.values(), token)]
+        secrets = [text.split("_", 2)[2] for text in (*house.tokens.values(), token)]
         return [*secrets, page.cookie.partition("=")[2], page.csrf], await audited(house.gateway)
 
     secrets, deeds = in_house(scene)
@@ -120,6 +120,18 @@ def test_whoever_repeats_a_refusal_does_not_fill_the_audit():
     deeds = in_house(scene)
     assert [one.by for one in deeds] == ["anonymous"] * 2 + ["engineer-person"] * 3
     assert "others" not in deeds[0].details and deeds[1].details["others"] == "99"
+
+
+def test_whoever_is_turned_away_at_the_door_is_written_down():
+    """A page of another origin: it is not looked at what it wants, and it stands in the audit all the same."""
+
+    async def scene(house):
+        for _ in range(3):
+            await house.ask("admin", "DELETE", STAGE, headers={"Origin": "https://evil.example"}, remote="192.0.2.5")
+        return await audited(house.gateway)
+
+    (deed,) = in_house(scene)
+    assert told(deed) == ("request", "anonymous", "192.0.2.5", STAGE, "refused") and "evil.example" in deed.reason
 
 
 def test_whoever_goes_away_in_the_middle_of_a_change_is_written_down():

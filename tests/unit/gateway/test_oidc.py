@@ -396,13 +396,21 @@ def test_the_button_has_a_name_and_without_a_provider_there_is_none(monkeypatch)
 
 
 def test_a_provider_that_does_not_answer_is_a_word_too(monkeypatch):
-    """And not an error of the gateway."""
+    """And not an error of the gateway; however many want to sign in, it is asked once, and again a little later."""
 
     async def scene(house, provider):
+        asked = []
+
         async def silent(*_, **__):
+            asked.append(1)
             raise SignInRefused("failed", "it does not answer")
 
         monkeypatch.setattr(module, "_asked", silent)
-        return word_of(await ask(house.gateway, "GET", LOGIN))
+        words = [word_of(await ask(house.gateway, "GET", LOGIN)) for _ in range(20)]
+        many = len(asked)
+        monkeypatch.setattr(module, "_asked", provider.answer)
+        await asyncio.sleep(6)
+        return words, many, (await ask(house.gateway, "GET", LOGIN)).headers["Location"]
 
-    assert at_provider(monkeypatch, scene) == "failed"
+    words, asked, place = at_provider(monkeypatch, scene)
+    assert set(words) == {"failed"} and asked == 1 and place.startswith(f"{ISSUER}/authorize?")
