@@ -22,7 +22,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from fedbus.access import claims
 from fedbus.access.claims import user_jwt
@@ -106,7 +106,7 @@ class Authority:
 
     def trust(self, workspace: str, urls: tuple[str, ...] = (), ca: str = "") -> Trust:
         """Return what everybody in a workspace knows of it."""
-        signers = {role: self._signer(workspace, role).public for role in ROLES if role not in ("joiner", "probe")}
+        signers = {role: ",".join(self.signers(workspace, role)) for role in ROLES if role not in ("joiner", "probe")}
         model_key = self._key("model.nk", workspace).public
         return Trust(workspace, self._account(workspace).public, signers, model_key, urls, ca)
 
@@ -203,8 +203,8 @@ class Authority:
         scopes = []
         for role in ROLES:
             allowed = template(role, workspace)
-            key = self._signer(workspace, role).public
-            scopes.append(claims.scope(key, role, allowed.publish, allowed.subscribe))
+            keys = self.signers(workspace, role)
+            scopes += [claims.scope(key, role, allowed.publish, allowed.subscribe) for key in keys]
         return claims.account_jwt(
             self._operator,
             self._account(workspace).public,
@@ -216,6 +216,35 @@ class Authority:
             jetstream_bytes=(-1, most),
             connections_max=int(state["bounds"].get("connections_max", 0)) or -1,
         )
+
+    # ---- signing keys, one after the other
+
+    def signers(self, workspace: str, role: str) -> list[str]:
+        """Return the public keys whose signatures count for a role: first the one that signs."""
+        place = self._place(workspace)
+        others = [f"{role}.{which}.nk" for which in ("next", "old") if (place / f"{role}.{which}.nk").exists()]
+        return [self._signer(workspace, role).public, *(self._key(name, workspace).public for name in others)]
+
+    def replace_signers(self, workspace: str, step: Literal["begin", "switch", "retire"]) -> None:
+        """Replace the keys that sign members, in three steps, each of which may be repeated. See `push`.
+
+        ``begin``: new keys are known beside those that sign. ``switch``: they sign, and those before still count.
+        ``retire``: those before count no more. `ConfigError` where the step before is missing.
+        """
+        place = self._place(workspace)
+        with self._guarded():
+            state = self._state(workspace)
+            if step == "switch" and not any(
+                (place / f"{role}.{which}.nk").exists() for role in ROLES for which in ("next", "old")
+            ):
+                raise ConfigError(f"workspace {workspace}: there are no new signing keys yet: begin first")
+            if step == "retire" and any((place / f"{role}.next.nk").exists() for role in ROLES):
+                raise ConfigError(f"workspace {workspace}: the new keys do not sign yet: switch first")
+            if step == "begin" and any((place / f"{role}.old.nk").exists() for role in ROLES):
+                raise ConfigError(f"workspace {workspace}: keys of before still count: retire them first")
+            for role in ROLES:
+                _replace_signer(place, role, step)
+            self._write_state(workspace, state)
 
     # ---- the broker
 
@@ -303,6 +332,18 @@ class Authority:
 
     def _guarded(self) -> AbstractContextManager[None]:
         return _locked(self.directory)
+
+
+def _replace_signer(place: Path, role: str, step: str) -> None:
+    """Do a step for one role; what was done of it before a crash is found done."""
+    current, coming, old = (place / f"{role}{which}.nk" for which in ("", ".next", ".old"))
+    if step == "begin" and not coming.exists():
+        write_secret(coming, Key.new("account").seed)
+    elif step == "switch" and coming.exists():
+        write_secret(old, current.read_text().strip())
+        coming.replace(current)
+    elif step == "retire":
+        old.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -138,6 +138,11 @@ class Registrar:
         """Answer requests in the order in which they come: what one decides the next sees."""
         async for message in subscription:
             try:
+                self._subjects.check_inbox(message.reply, self._asker(message.subject))
+            except BadMessage as error:  # or it would be we who write where whoever asks may not
+                log.warning("%s: not answered: %s", message.subject[:200], error)
+                continue
+            try:
                 told = await answer(message)
             except BadMessage as error:
                 log.warning("%s: %s", message.subject, error)
@@ -146,6 +151,11 @@ class Registrar:
                 log.warning("%s: not answered, who asks will ask again: %s", message.subject, error)
                 continue
             await self._say(message.reply, told)
+
+    def _asker(self, subject: str) -> Peer:
+        """Return whose inbox an answer goes to."""
+        tokens = subject.split(".")[2:]
+        return Peer("joiner", tokens[-1]) if tokens[0] == "join" else Peer(tokens[-2], tokens[-1])
 
     async def _say(self, reply: str, body: Body) -> None:
         if not reply:
@@ -281,9 +291,11 @@ class Registrar:
         """Sign for a member, unless what it has is good for long yet, and tell it all that it needs."""
         workspace = self._workspace
         revoked = (await asyncio.to_thread(self._authority.revoked, workspace)).get(member.key, -1.0)
+        signers = await asyncio.to_thread(self._authority.signers, workspace, member.role)
         rest_s = member.expires_at - self._clock.now()
         enough_s = self._life_s * (FRESH if renew else 1 / 3)
-        if not member.jwt or member.issued_at <= revoked or rest_s < enough_s:
+        is_good = bool(member.jwt) and member.issued_at > revoked and claims_of(member.jwt).issuer == signers[0]
+        if not is_good or rest_s < enough_s:
             signed = await self._sign(member)
 
             def decide(known: Member | None) -> Member | None:

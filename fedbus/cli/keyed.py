@@ -7,13 +7,17 @@ from pathlib import Path
 
 from fedbus.access import known
 from fedbus.access.authority import Authority
+from fedbus.access.claims import claims_of
 from fedbus.access.credentials import Credentials, write_credentials
 from fedbus.access.local import credentials_dir, enlist
-from fedbus.bus.nats import connect
+from fedbus.access.members import Members
+from fedbus.bus.nats import Identity, connect
 from fedbus.bus.tls import told_to_others
 from fedbus.cli.identities import user_name
 from fedbus.cli.output import print_json, print_table
+from fedbus.clock import SystemClock
 from fedbus.errors import BusError, ConfigError
+from fedbus.messages.access import Member
 from fedbus.messages.ids import check_name
 from fedbus.messages.subjects import Subjects
 from fedbus.store.streams import ensure_streams
@@ -71,6 +75,44 @@ async def list_workspaces(keys: Path | None, url: str, *, json: bool) -> None:
         return
     rows = [(name, authority.trust(name).account) for name in names]
     print_table(("workspace", "account"), rows, empty="no workspaces yet; fedbus workspace create NAME makes one")
+
+
+NEXT = {
+    "begin": "restart the operator's roles, so that they know the new keys; then: switch",
+    "switch": "members get JWTs by the new keys when they renew; restart the operator's roles; when all have: retire",
+    "retire": "what the keys of before have signed lets in nobody any more",
+}
+"""What is to be done behind each step."""
+
+
+async def rotate_keys(keys: Path | None, name: str, url: str, step: str, *, force: bool, json: bool) -> None:
+    """Do one step of replacing a workspace's signing keys, and tell the broker."""
+    if step not in ("begin", "switch", "retire"):
+        raise ConfigError(f"expected a step, begin, switch or retire, got {step!r}")
+    authority = await authority_of(keys, url)
+    left = await _signed_before(authority, name, url) if step == "retire" else []
+    if left and not force:
+        shown = ", ".join(f"{member.role} {member.name}" for member in left[:5])
+        raise ConfigError(
+            f"{len(left)} members have nothing newer yet ({shown}): wait until they have renewed; "
+            "with --force they have to join again"
+        )
+    await asyncio.to_thread(authority.replace_signers, name, step)  # type: ignore[arg-type]  # looked at above
+    await authority.push(name, url)
+    if json:
+        print_json({"workspace": name, "step": step, "left": [[member.role, member.name] for member in left]})
+    else:
+        print(f"workspace {name}: {step} is done; next: {NEXT[step]}")
+
+
+async def _signed_before(authority: Authority, workspace: str, url: str) -> list[Member]:
+    """Return active members whose JWT another key than the present one has signed."""
+    made = await asyncio.to_thread(authority.issue, workspace, "admin", user_name())
+    async with await connect(url, name="rotation", credentials=Identity(made.jwt, made.seed)) as bus:
+        members = Members(bus, Subjects(workspace), SystemClock())
+        await members.load()
+    found = [member for member in members.all(state="active") if member.jwt]
+    return [one for one in found if claims_of(one.jwt).issuer != authority.signers(workspace, one.role)[0]]
 
 
 async def issue(

@@ -91,3 +91,23 @@ def set_bounds(
         "approval": approval,
     }
     run(admitting.set_bounds(Place(nats, workspace, credentials), told, json=json))
+
+
+@app.command("rotate-keys")
+def rotate_keys(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The workspace.")],
+    step: Annotated[
+        str, typer.Argument(metavar="STEP", help="begin, then switch, then retire; see the page on joining.")
+    ],
+    *,
+    force: Annotated[
+        bool, typer.Option("--force", help="Retire also while members have nothing newer: they join again.")
+    ] = False,
+    nats: Nats = URL,
+    keys: Keys = None,
+    json: Json = False,
+) -> None:
+    """Replace the keys that sign a workspace's members, in three steps, so that nobody is shut out by it."""
+    from fedbus.cli import keyed
+
+    run(keyed.rotate_keys(keys, name, nats, step, force=force, json=json))

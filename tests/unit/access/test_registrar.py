@@ -149,7 +149,7 @@ def test_a_key_that_was_replaced_ends_when_its_time_is_over(in_place):
 
 
 def test_a_key_of_before_ends_with_its_member(in_place):
-    """Whoever is suspended a moment after its key was replaced comes in with neither, and is resumed with the new one."""
+    """Whoever is suspended just after its key was replaced comes in with neither, and is resumed with the new one."""
 
     async def steps(place):
         first, second = (await place.join(await place.token())).key.public, Key.new().public
