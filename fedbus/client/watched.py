@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
 from fedbus.bus.base import Bus, Message, Payload
 from fedbus.client.outgoing import OutgoingLog
 from fedbus.client.owner import Owner
+from fedbus.errors import BusUnavailable
 from fedbus.messages import reports
 from fedbus.messages.envelope import Envelope, decode
 from fedbus.messages.presence import Hello
@@ -94,10 +95,20 @@ class WatchedBus:
     async def request(
         self, subject: str, data: Payload, *, deadline_s: float, headers: Mapping[str, str] | None = None
     ) -> Message:
-        """Ask; questions have no data of the owner in them."""
+        """Ask, unless it is shut (`BusUnavailable`); questions have no data of the owner in them."""
+        self._check_open()
         if self.outgoing is not None:
             self.outgoing.count("request", len(data))
         return await self._bus.request(subject, data, deadline_s=deadline_s, headers=headers)
+
+    async def newest(self, stream: str, pattern: str | Sequence[str], **more: Any) -> list[Message]:  # noqa: ANN401
+        """Read what stands on the board, unless it is shut (`BusUnavailable`): to read is to ask."""
+        self._check_open()
+        return await self._bus.newest(stream, pattern, **more)
+
+    def _check_open(self) -> None:
+        if self._only is not None:
+            raise BusUnavailable("its owner has paused it: nothing is asked")
 
     async def append(self, stream: str, subject: str, data: Payload, **more: Any) -> int:  # noqa: ANN401 - as the bus
         """Append to a stream; no client does, and if one did it would be written down."""

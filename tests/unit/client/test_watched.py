@@ -116,6 +116,9 @@ def test_a_shut_door_lets_a_withdrawal_through_and_nothing_else():
         await watched.publish(OURS.report(ME), said(FAILED))
         await watched.publish(OURS.report(ME), said(WITHDRAWN))
         assert [family for _, family, _ in line.sent] == ["chunk", "presence", "report"]
+        for asking in (watched.request(OURS.board(ME), b"x", deadline_s=1.0), watched.newest("board", "x")):
+            with pytest.raises(BusUnavailable, match="paused"):
+                await asking
         watched.unshut()
         await watched.publish(OURS.report(ME), said(FAILED))
         assert len(line.sent) == 4
