@@ -33,6 +33,10 @@ SUBJECT_CHARS_MAX = 255
 """Longest `sub` (Core, 2)."""
 
 
+_DAMAGED = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
+"""What reading raises of JSON that is another than a key or a token is."""
+
+
 class IdTokenRefused(FedbusError):
     """An ID token that does not count; the text says why."""
 
@@ -62,7 +66,7 @@ def keys_of(document: Any) -> jwk.KeySet:  # noqa: ANN401 - JSON of a provider
             continue
         try:
             found.append(jwk.import_key(one))
-        except (JoseError, ValueError, TypeError):
+        except (JoseError, *_DAMAGED):
             continue
     if not found:
         raise IdTokenRefused("the provider tells no key that signs")
@@ -78,7 +82,7 @@ def claims_of(text: str, keys: jwk.KeySet, expected: Expected, now: float) -> Ma
         found = jwt.decode(text, keys, algorithms=list(ALGORITHMS), registry=registry)
     except InvalidKeyIdError as error:
         raise KeyUnknown(f"the ID token is signed by a key that the provider does not tell: {error}") from error
-    except (JoseError, ValueError, TypeError) as error:
+    except (JoseError, *_DAMAGED) as error:
         raise IdTokenRefused(f"the ID token is not signed as it has to be: {error}") from error
     claims = found.claims
     _check(claims, expected, now)
@@ -98,12 +102,14 @@ def _check(claims: Mapping[str, Any], expected: Expected, now: float) -> None:
     )
     try:
         registry.validate(dict(claims))
-    except JoseError as error:
+    except (JoseError, *_DAMAGED) as error:
         raise IdTokenRefused(f"the ID token is not for us, or not any more: {error}") from error
     if not isinstance(claims["nonce"], str):
         raise IdTokenRefused("the ID token's nonce is no text")
     many = isinstance(claims["aud"], list) and len(claims["aud"]) > 1
     if (many or "azp" in claims) and claims.get("azp") != expected.client_id:
         raise IdTokenRefused("the ID token was given to somebody else (azp)")
+    if not isinstance(claims["sub"], str):
+        raise IdTokenRefused("the ID token's subject is no text")
     if len(claims["sub"]) > SUBJECT_CHARS_MAX or not claims["sub"].isprintable():
         raise IdTokenRefused("the ID token's subject is none")
