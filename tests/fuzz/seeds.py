@@ -20,7 +20,7 @@ import numpy as np
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "unit" / "messages")]
 
 import message_samples  # noqa: E402
-from targets import BASE, BASE_ARRAYS, CODINGS, DOWNS, KINDS, LAYOUT, SEAL  # noqa: E402
+from targets import BASE, BASE_ARRAYS, CODINGS, DOWNS, KINDS, LAYOUT, PROVIDER, SEAL  # noqa: E402
 
 from fedbus.access.chain import line_of, recorded  # noqa: E402
 from fedbus.access.claims import user_jwt  # noqa: E402
@@ -165,6 +165,12 @@ def _access() -> Iterator[tuple[str, str, bytes]]:
     packed = token.removeprefix(JOIN)
     yield "join_token", "text", token.encode()
     yield "join_token", "packed", decompress(base64.urlsafe_b64decode(packed + "=" * (-len(packed) % 4)))
+    hands = b"HTTP/1.1 101 Switching\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: x\r\n\r\n"
+    yield "broker_websocket", "answer", hands
+    yield "broker_websocket", "frame", b"\x82\x7e\x01\x00abc"
+    claims = {"iss": "https://issuer.example", "aud": "client", "sub": "a", "nonce": "nonce", "iat": 990, "exp": 2000}
+    yield "id_token", "claims", json.dumps(claims).encode()
+    yield "id_token", "keys", json.dumps({"keys": [PROVIDER.as_dict(private=False)]}).encode()
     yield "cookie", "proof", json.dumps(["id", "p", "", ["viewer"], 0, 9e9]).encode()
     entry = envelope.encode(envelope.Envelope("1", "ws", "gateway/g1", SAMPLES["AuditEntry"]))
     found = recorded(Subjects("ws"), "fb.ws.audit.gateway.g1", 1, entry)

@@ -28,6 +28,7 @@ from zlib import compress, crc32
 
 import msgpack
 import numpy as np
+from joserfc import jwk, jws
 from multidict import CIMultiDict
 from nats.errors import ProtocolError
 from pydantic import ValidationError
@@ -43,6 +44,7 @@ from fedbus.access.credentials import Trust, parse_credentials
 from fedbus.access.keys import Key, verify
 from fedbus.access.tokens import JOIN, JoinToken
 from fedbus.algorithms import trees
+from fedbus.bus.nats import websocket
 from fedbus.bus.nats.client import _info
 from fedbus.bus.nats.frames import Frames, headers_from
 from fedbus.bus.nats.jetstream import _message_of_leader
@@ -55,7 +57,7 @@ from fedbus.config.session import SessionConfig
 from fedbus.errors import BadMessage, FedbusError
 from fedbus.exchange import packing
 from fedbus.federation.cards import escaped
-from fedbus.gateway import asking, content
+from fedbus.gateway import asking, content, idtoken
 from fedbus.gateway.answers import is_known
 from fedbus.gateway.cookies import Cookies
 from fedbus.gateway.events import position_of
@@ -129,7 +131,7 @@ def subject(data: bytes) -> None:
         lambda: SUBJECTS.address(text),
         lambda: SUBJECTS.sender(text, "report", 2, 0),
         lambda: SUBJECTS.tokens(text, "down", 3),
-        lambda: SUBJECTS.check_foreign(text),
+        lambda: SUBJECTS.check_inbox(text),
         lambda: check_name("name", text),
         lambda: check_key(text),
         lambda: name_and_shape(text, len(text)),
@@ -492,6 +494,13 @@ def broker_frames(data: bytes) -> None:
             frames.received(len(some))
 
 
+def broker_websocket(data: bytes) -> None:
+    """What a broker says over a websocket: its answer to our question, and heads of frames."""
+    for read in (lambda: websocket._check_answer(data, b"key"), lambda: websocket._head_of(memoryview(data))):
+        with suppress(ProtocolError, websocket.WebsocketRefused):
+            read()
+
+
 def broker_message(data: bytes) -> None:
     """A stored message as a broker's plain API tells it."""
     try:
@@ -500,6 +509,28 @@ def broker_message(data: bytes) -> None:
         return
     if isinstance(told, dict):
         _message_of_leader(told)
+
+
+# --- an OIDC provider ---
+
+PROVIDER = jwk.OKPKey.generate_key("Ed25519", {"kid": "1"})
+EXPECTED = idtoken.Expected("https://issuer.example", "client", "nonce")
+
+
+def id_token(data: bytes) -> None:
+    """An ID token: as it comes; with the input as its claims, signed by the provider; and the input as its keys."""
+    keys = idtoken.keys_of({"keys": [PROVIDER.as_dict(private=False)]})
+    with suppress(FedbusError):
+        idtoken.claims_of(data.decode("utf-8", "replace"), keys, EXPECTED, 1000.0)
+        raise AssertionError("a token that nobody has signed was taken")
+    with suppress(FedbusError):
+        signed = jws.serialize_compact({"alg": "Ed25519", "kid": "1"}, data, PROVIDER, algorithms=["Ed25519"])
+        idtoken.claims_of(signed, keys, EXPECTED, 1000.0)
+    try:
+        document = json.loads(data)
+    except (ValueError, RecursionError):
+        return
+    idtoken.keys_of(document)
 
 
 # --- REST ---
@@ -624,6 +655,8 @@ TARGETS: Mapping[str, Target] = {
     "sealed_chunk": sealed_chunk,
     "broker_frames": broker_frames,
     "broker_message": broker_message,
+    "broker_websocket": broker_websocket,
+    "id_token": id_token,
     "rest_body": rest_body,
     "rest_query": rest_query,
     "rest_headers": rest_headers,
