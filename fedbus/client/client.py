@@ -152,12 +152,13 @@ class Client(_Party):
     ``url``: of the broker, or a connected `Bus`, which stays open when the client is left. ``name``: who it is, 1 to 64
     of ``A-Z a-z 0-9 _ -``, one client a name. ``credentials``: path of its credentials file; None takes what is
     known of that broker on this machine (`fedbus join`, `fedbus up`), '' none; beside a connected `Bus` they are what
-    its updates are signed with. ``attributes``: texts that engineers can filter by. ``state_dir``: a directory in which an update is kept from the end of training until
-    its round is closed, so that it survives this process; clients of several names may share one. ``policy``: what
-    its owner allows (`fedbus.config.policy`), or the file that says so. ``on_card``: asked with the `Card` of a session
-    before it takes part (also ``@app.consent``). ``outgoing_log``: where all that leaves is written down, with a
-    ``state_dir`` by default ``outgoing.jsonl`` in it. Raises `ConfigError` for a policy, a name or an app that cannot
-    be, `BusUnavailable` when it is entered and no broker answers at ``url``.
+    its updates are signed with. ``attributes``: texts that engineers can filter by. ``state_dir``: a directory in which
+    an update is kept from the end of training until its round is closed, so that it survives this process; clients of
+    several names may share one. ``policy``: what its owner allows (`fedbus.config.policy`), or the file that says so.
+    ``on_card``: asked with the `Card` of a session before it takes part (also ``@app.consent``). ``outgoing_log``:
+    where all that leaves is written down, with a ``state_dir`` by default ``outgoing.jsonl`` in it. Raises
+    `ConfigError` for a policy, a name or an app that cannot be, `BusUnavailable` when it is entered and no broker
+    answers at ``url``.
     """
 
     def __init__(
