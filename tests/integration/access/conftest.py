@@ -6,6 +6,7 @@ import asyncio
 import secrets
 from contextlib import AsyncExitStack
 
+import pytest
 import pytest_asyncio
 
 from fedbus.access.audit import Audit
@@ -33,20 +34,21 @@ class Ward:
     ``members``: those of the admin, read from the broker at each deed.
     """
 
-    def __init__(self, url, authority, workspace, place, stack):
+    def __init__(self, url, authority, workspace, place, stack, ca=""):
         self.url = url
         self.authority = authority
         self.workspace = workspace
         self.subjects = Subjects(workspace)
         self.place = place
         self.stack = stack
+        self.ca = ca
         self._running = []
 
     async def bus(self, role, name):
         """A connection of a role of the operator's, with credentials that the authority issues."""
         issued = self.authority.issue(self.workspace, role, name)
         return await self.stack.enter_async_context(
-            await connect(self.url, name=name, credentials=Identity(issued.jwt, issued.seed))
+            await connect(self.url, name=name, credentials=Identity(issued.jwt, issued.seed, self.ca))
         )
 
     async def open(self):
@@ -69,7 +71,7 @@ class Ward:
             self.authority,
             Audit(bus, self.subjects, writer, CLOCK),
             CLOCK,
-            push=lambda: self.authority.push(self.workspace, self.url),
+            push=lambda: self.authority.push(self.workspace, self.url, ca=self.ca),
             writer=writer,
             **settings,
         )
@@ -86,7 +88,7 @@ class Ward:
     async def token(self, role="client", **fields):
         """A join token, as it is handed out."""
         new = await self.members.tokens.create_join(role, by="eve", **fields)
-        return JoinToken.read(await self.members.tokens.join_text(new, [self.url]))
+        return JoinToken.read(await self.members.tokens.join_text(new, [self.url], self.ca))
 
     def request(self, token, name="c-1", **fields):
         """What a machine asks with a token, with a new key."""
@@ -135,3 +137,9 @@ async def wards(tmp_path_factory):
         yield made
         for one in made.values():
             await one.stop()
+
+
+@pytest.fixture
+def make_ward():
+    """``make_ward(url, authority, workspace, place, stack, ca)``: a workspace at a broker of one's own."""
+    return Ward
