@@ -171,7 +171,8 @@ class Limits(_Table):
     """Rounds that are begun in a day, of all sessions together."""
 
     bytes_up_per_day: Annotated[int, Field(ge=0, lt=BYTES_MAX)] = 0
-    """Bytes sent in a day; a task whose update would go beyond is declined until the next."""
+    """Bytes sent in a day; a task whose update would go beyond is declined until the next. A round that is begun goes
+    on."""
 
     bytes_down_per_day: Annotated[int, Field(ge=0, lt=BYTES_MAX)] = 0
     """Bytes of models fetched in a day."""
@@ -385,7 +386,7 @@ def _beyond_limits(policy: Policy, asked: Asked, now: float, spent: Spent) -> De
     used = spent if spent.day == today else Spent(today)
     begun = (asked.session, asked.round) in used.rounds
     per_day = [
-        (limits.bytes_up_per_day, used.bytes_up, asked.nbytes_up, "bytes sent"),
+        (limits.bytes_up_per_day, used.bytes_up, 0 if begun else asked.nbytes_up, "bytes sent"),
         (limits.bytes_down_per_day, used.bytes_down, 0 if begun else asked.nbytes_down, "bytes fetched"),
     ]
     if asked.what == "train" and not begun:

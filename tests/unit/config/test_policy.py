@@ -208,6 +208,8 @@ MIDNIGHT = at("2026-03-05 00:00")
         ("rounds_per_day = 2", TRAIN, Spent(TODAY - timedelta(1), rounds={("a", 1), ("b", 1)}), True),
         ("bytes_up_per_day = 100", replace(TRAIN, nbytes_up=60), Spent(TODAY, bytes_up=40), True),
         ("bytes_up_per_day = 100", replace(TRAIN, nbytes_up=60), Spent(TODAY, bytes_up=41), False),
+        ("bytes_up_per_day = 100", replace(TRAIN, nbytes_up=60), Spent(TODAY, bytes_up=45, rounds={("s-1", 1)}), True),
+        ("bytes_up_per_day = 100", TRAIN, Spent(TODAY, bytes_up=101, rounds={("s-1", 1)}), False),  # sent too often
         ("bytes_down_per_day = 100", replace(TRAIN, nbytes_down=101), Spent(TODAY), False),
         ("bytes_down_per_day = 100", replace(TRAIN, nbytes_down=99), Spent(TODAY, bytes_down=1), True),
     ],
