@@ -35,6 +35,21 @@ async def evaluate(model: fedbus.Model, task: fedbus.EvaluateTask) -> fedbus.Eva
     return fedbus.Evaluation(weight=10, metrics={"accuracy": len(model) / task.round})
 
 
+@app.consent
+async def consent(card: fedbus.Card) -> bool | str:
+    """The owner of the data is shown what a session is, and says yes, or why not."""
+    return card.updates_min >= 5 or f"a model of {card.updates_min} updates is too few"
+
+
+async def decide(client: fedbus.Client) -> tuple[int, ...]:
+    """An owner's word is a coroutine."""
+    await client.pause()
+    await client.resume("s-1")
+    await client.leave("s-2")
+    assert all(card.purpose for card in client.cards.values())
+    return await client.withdraw("s-1")
+
+
 @app.initial
 def initial(seed: int) -> dict[str, np.ndarray[Any, Any]]:
     """A first model is made from a seed."""
