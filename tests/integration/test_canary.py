@@ -136,3 +136,16 @@ def test_every_form_is_searched_for():
     for text in (row.astype("<f8"), row.astype(">f4"), row.astype("<f2")):
         assert canary.found_in(b"..." + text.tobytes() + b"...")
     assert canary.found_in(str(row.tolist()).encode())
+
+
+async def test_an_owner_keeps_the_texts_of_errors(house, broker, tmp_path):
+    """An error that quotes a row stays with its owner, where the policy says so; that there was one is told."""
+    policy = tmp_path / "policy.toml"
+    policy.write_text("[outgoing]\nerrors = false\n")
+    async with recorded(house, broker, app_of("error"), policy=policy, state_dir=tmp_path / "state") as (up, down):
+        with contextlib.suppress(SessionFailed):
+            await session(house, rounds=1)
+    assert b"TaskFailed" in up
+    assert canary.found_in(up) == canary.found_in(down) == []
+    await broker.stop()
+    assert canary.found_in(on_disk(tmp_path)) == []
