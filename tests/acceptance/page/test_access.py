@@ -228,7 +228,7 @@ def test_the_audit_is_verified_and_exported(open_page, secured):
 
 
 def test_bounds_are_changed_and_shown(open_page, secured):
-    """What is set in the form stands there with how full it is."""
+    """What is set in the form stands there with how full it is; letters after g lead to the views of access."""
     page = open_page("#/workspace", base=secured.http_url, token=secured.tokens["admin"])
     page.get_by_role("button", name="Change", exact=True).click()
     page.get_by_label("Active clients, at most").fill("9")
@@ -239,6 +239,10 @@ def test_bounds_are_changed_and_shown(open_page, secured):
     page.get_by_label("Active clients, at most").fill("0")
     page.get_by_role("button", name="Save").click()
     expect(page.get_by_role("row").filter(has_text="active clients")).to_contain_text("no bound")
+    for letter, heading in (("k", "Tokens"), ("b", "Members"), ("r", "Roles")):
+        page.keyboard.press("g")
+        page.keyboard.press(letter)
+        expect(page.get_by_role("heading", level=1, name=heading)).to_be_focused()
 
 
 MENU = {

@@ -3,6 +3,7 @@
 import { h } from "../dom.js";
 import { ago, bytes, number } from "../format.js";
 import { below, filters, find, pick, press, upto } from "../lists.js";
+import { me } from "../me.js";
 import { clientLink } from "../parts.js";
 import { href } from "../router.js";
 import { badge, empty, heading, meter, table } from "../ui.js";
@@ -38,7 +39,7 @@ export default async function clients(view) {
         attribute.length > 0 && h("div.by.wide", { key: "attribute" }, h("span.label", "Attributes"), h("span.chips", attribute.map((each) => press([h("bdi", each), " \u00d7"], () => view.ask({ attribute: attribute.filter((other) => other !== each) }), { class: "chip", "aria-label": `Without ${each}` }))))),
       found.items.length ? h("div.card", table({ caption: "Clients", columns: COLUMNS, rows: found.items, id: (row) => row.client, mark: (row) => !row.online && "faded" }))
         : filtered ? empty("No client fits", "", h("a.button", { href: "#/clients" }, "Show all"))
-          : empty("No client yet", h("span", "A client connects from where its data is: ", h("code", "fedbus client run MODULE:APP"), ".")),
+          : empty("No client yet", h("span", "A client connects from where its data is: ", h("code", "fedbus client run MODULE:APP"), me.open ? "." : ", once its machine has joined."), !me.open && me.may("member.read") && h("a.button", { href: "#/members" }, "Members")),
       below(found, () => { count += 200; more(); }),
     );
   }, { kind: ["RoundClosed", "SessionStarted", "SessionEnded"], overview: true, pause_ms: 2000 });
