@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from pathlib import Path
 
 from fedbus.access import known
 from fedbus.access.authority import Authority
 from fedbus.access.claims import claims_of
-from fedbus.access.credentials import Credentials, write_credentials
+from fedbus.access.credentials import Credentials, read_credentials, write_credentials
 from fedbus.access.local import credentials_dir, enlist
 from fedbus.access.members import Members
 from fedbus.bus.nats import Identity, connect
@@ -39,6 +40,18 @@ def _authority(keys: Path | None, url: str) -> Authority:
     return Authority.open(found)
 
 
+def reached(url: str) -> tuple[tuple[str, ...], str]:
+    """Return the addresses in a broker's URL, without files of this machine, and the certificates that sign its own.
+
+    Those that the URL names, else those that credentials say which are remembered of that broker; '' for the system's.
+    """
+    addresses, ca = told_to_others(url)
+    for entry in known.known_at(url, None):
+        with suppress(ConfigError):
+            ca = ca or read_credentials(entry.credentials).trust.ca
+    return addresses, ca
+
+
 async def create_workspace(keys: Path | None, name: str, url: str, *, json: bool) -> None:
     """Make a workspace, tell the broker, make its streams, and credentials of an admin for whoever runs this."""
     check_name("workspace", name)
@@ -47,7 +60,7 @@ async def create_workspace(keys: Path | None, name: str, url: str, *, json: bool
         raise ConfigError(f"workspace {name} is there already: fedbus workspace show --workspace {name}")
     await asyncio.to_thread(authority.create_workspace, name)
     await authority.push(name, url)
-    urls, ca = await asyncio.to_thread(told_to_others, url)
+    urls, ca = await asyncio.to_thread(reached, url)
     admin = await asyncio.to_thread(authority.issue, name, "admin", user_name(), urls, ca)
     path = credentials_dir(authority.directory, name) / f"admin.{admin.name}.creds"
     await asyncio.to_thread(write_credentials, path, admin)
@@ -98,7 +111,7 @@ async def rotate_keys(keys: Path | None, name: str, url: str, step: str, *, forc
             "with --force they have to join again"
         )
     await asyncio.to_thread(authority.replace_signers, name, step)  # type: ignore[arg-type]  # looked at above
-    await authority.push(name, url)
+    await authority.push(name, url, ca=(await asyncio.to_thread(reached, url))[1])
     if json:
         print_json({"workspace": name, "step": step, "left": [[member.role, member.name] for member in left]})
     else:
@@ -108,7 +121,8 @@ async def rotate_keys(keys: Path | None, name: str, url: str, step: str, *, forc
 async def _signed_before(authority: Authority, workspace: str, url: str) -> list[Member]:
     """Return active members whose JWT another key than the present one has signed."""
     made = await asyncio.to_thread(authority.issue, workspace, "admin", user_name())
-    async with await connect(url, name="rotation", credentials=Identity(made.jwt, made.seed)) as bus:
+    ca = (await asyncio.to_thread(reached, url))[1]
+    async with await connect(url, name="rotation", credentials=Identity(made.jwt, made.seed, ca)) as bus:
         members = Members(bus, Subjects(workspace), SystemClock())
         await members.load()
     found = [member for member in members.all(state="active") if member.jwt]
@@ -124,7 +138,7 @@ async def issue(
     check_name("name", name)
     authority = await authority_of(keys, "")
     at = ",".join(urls)
-    urls, ca = await asyncio.to_thread(told_to_others, at)
+    urls, ca = await asyncio.to_thread(reached, at)
     made = await asyncio.to_thread(authority.issue, workspace, role, name, urls, ca)
     await asyncio.to_thread(_write_new, out, made)
     listed = False
