@@ -34,7 +34,13 @@ HTTP_ONLY: Mapping[str, str] = {
 """Operations without a command and a method, each with the reason."""
 
 COMMAND_ONLY: Mapping[str, str] = {
+    "fedbus client card": "what a data owner's policy makes of a session is asked where the policy stands",
+    "fedbus client leave": "decided by a data owner, where the data are: never at a gateway",
+    "fedbus client log": "what has left a machine is written down there, and shown there",
+    "fedbus client pause": "decided by a data owner, where the data are: never at a gateway",
+    "fedbus client resume": "decided by a data owner, where the data are: never at a gateway",
     "fedbus client run": "takes part: where the data are, never at a gateway",
+    "fedbus client withdraw": "decided by a data owner, where the data are: never at a gateway",
     "fedbus model archive": "copies everything once; a gateway with `--store` does so all the time",
     "fedbus model verify": "checks with the keys of whoever runs it; a gateway's word would be no proof",
     "fedbus session track": "writes where experiments are kept, with the rights of whoever runs it",
