@@ -42,7 +42,7 @@ async def _answer(station: Station, message: Message, roster: Roster, waits: All
     answered = encode(station.envelope(_answer_to(what, roster, waits, now())))
     try:
         # The asker names where to answer: never a subject on which it may not publish but we may.
-        station.subjects.check_foreign(message.reply)
+        station.subjects.check_inbox(message.reply)
         await station.send(message.reply, answered)
     except (BadMessage, ConfigError) as error:
         station.refuse(BadMessage(f"{message.subject}: the answer cannot be sent: {error}"))
@@ -58,7 +58,7 @@ async def show_board(station: Station, asked: Subscription) -> None:
             board, pattern = station.subjects.stream("board"), station.subjects.task(asker.name)
             found = await station.bus.newest(board, pattern) if asker.role == "client" else []
             tasks = tuple((one.subject, bytes(one.data), one.sequence) for one in found)
-            station.subjects.check_foreign(message.reply)
+            station.subjects.check_inbox(message.reply, asker)
             await station.send(message.reply, encode(station.envelope(BoardFound(tasks=tasks))))
         except (BadMessage, ConfigError) as error:
             station.refuse(BadMessage(f"{message.subject}: the board cannot be shown: {error}"))

@@ -52,6 +52,9 @@ from fedbus.messages.ids import Peer, check_name, is_name
 _COUNT = re.compile(r"[0-9]{1,16}")
 _XXH3 = re.compile(r"[0-9a-f]{16}")
 
+INBOX = "_INBOX"
+"""What all inboxes begin with."""
+
 ROLES = ("client", "crowd", "combiner", "coordinator", "gateway", "engineer")
 
 
@@ -207,10 +210,16 @@ class Subjects:
         """Where the coordinator answers questions."""
         return self._of("query", what)
 
-    def check_foreign(self, subject: str) -> None:
-        """Raise `BadMessage` where a subject is one of fedbus's own."""
-        if subject.startswith("fb."):
-            raise BadMessage(f"{subject[:200]}: expected a subject outside of fb.>")
+    def check_inbox(self, subject: str, owner: Peer | None = None) -> None:
+        """Raise `BadMessage` unless a subject is an inbox: whoever asks names where we answer, with our permissions.
+
+        ``owner``: whose it has to be, or anybody's at a broker that asks nobody who he is (``_INBOX.<one token>...``).
+        """
+        tokens = subject.split(".")
+        if tokens[0] != INBOX or len(tokens) < 2 or not all(map(is_name, tokens)):
+            raise BadMessage(f"{subject[:200]}: expected an inbox ({INBOX}.>) to answer at")
+        if owner is not None and len(tokens) > 3 and tokens[1:3] != list(owner):
+            raise BadMessage(f"{subject[:200]}: expected an inbox of {owner.role} {owner.name} to answer at")
 
     def tokens(self, subject: str, family: str, count: int) -> list[str]:
         """Return the tokens behind ``family`` of a received subject; `BadMessage` where it has another form."""

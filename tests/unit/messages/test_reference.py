@@ -33,7 +33,7 @@ def test_every_subject_stands_in_the_page():
     ]  # fmt: skip
     families = {pattern.split(".")[2] for pattern in patterns}
     methods = [name for name, value in vars(Subjects).items() if not name.startswith("_") and callable(value)]
-    helpers = {"stream", "tokens", "sender", "address", "check", "check_foreign", "chunk"}
+    helpers = {"stream", "tokens", "sender", "address", "check", "check_inbox", "chunk"}
     helpers |= {"registry_state", "registry_note", "access_token", "access_member", "access_person", "access_bounds"}
     assert {name.rstrip("s") for name in set(methods) - helpers} == {family.rstrip("s") for family in families}
     table = SUBJECTS.split("## The envelope")[0]

@@ -115,3 +115,30 @@ def test_the_table_names_every_subject():
     """The table on top of the module lists each family that can be built."""
     table = inspect.getdoc(inspect.getmodule(Subjects)) or ""
     assert [name for name in FAMILIES if f"\n``{name}" not in table] == []
+
+
+@pytest.mark.parametrize("reply", ["_INBOX.abc.1", "_INBOX.client.c-1.abc.1"])
+def test_an_inbox_is_answered(reply):
+    """That of somebody at an open broker, and a member's own."""
+    OURS.check_inbox(reply, Peer("client", "c-1"))
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "",
+        "_INBOX",
+        "fb.w.report.client.c-1",
+        "fb.w.access.member.client.c-1",
+        "$JS.API.CONSUMER.DELETE.fb-w-journal.x",
+        "_INBOXES.abc.1",
+        "_INBOX.client.c-2.abc.1",
+        "_INBOX.combiner.c-1.abc.1",
+        "_INBOX.client.*.abc.1",
+        "_INBOX.>",
+    ],
+)
+def test_nothing_else_is_answered_at(reply):
+    """Whoever asks names where the answer goes, and it goes there with our permissions, not with his."""
+    with pytest.raises(BadMessage, match="expected an inbox"):
+        OURS.check_inbox(reply, Peer("client", "c-1"))
