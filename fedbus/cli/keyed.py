@@ -56,11 +56,12 @@ async def create_workspace(keys: Path | None, name: str, url: str, *, json: bool
     """Make a workspace, tell the broker, make its streams, and credentials of an admin for whoever runs this."""
     check_name("workspace", name)
     authority = await authority_of(keys, url)
-    if name in authority.workspaces:
+    # one whose making was cut short (the broker was away) is gone on with
+    if name in authority.workspaces and await asyncio.to_thread(known.find, url, name, role="admin") is not None:
         raise ConfigError(f"workspace {name} is there already: fedbus workspace show --workspace {name}")
     await asyncio.to_thread(authority.create_workspace, name)
-    await authority.push(name, url)
     urls, ca = await asyncio.to_thread(reached, url)
+    await authority.push(name, url, ca=ca)
     admin = await asyncio.to_thread(authority.issue, name, "admin", user_name(), urls, ca)
     path = credentials_dir(authority.directory, name) / f"admin.{admin.name}.creds"
     await asyncio.to_thread(write_credentials, path, admin)
