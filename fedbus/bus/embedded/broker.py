@@ -265,6 +265,12 @@ class EmbeddedBroker:
                 await requests.open()
                 jetstream = JetStream(connection, requests)
                 await jetstream.api("INFO", None, deadline_s=deadline_s, what="is JetStream ready?")
+        except BusUnavailable as error:
+            if connection.distrust:  # it will not become better by waiting
+                raise BrokerFailed(
+                    f"the embedded broker is up, but nobody would connect: {connection.distrust}"
+                ) from error
+            raise
         finally:
             await connection.close()
 

@@ -283,6 +283,11 @@ class Connection:
         return self._closing or self._client.is_closed
 
     @property
+    def distrust(self) -> str:
+        """Why the other side is not trusted, or is no NATS; empty as long as it is, and of several addresses."""
+        return self._distrust
+
+    @property
     def payload_max(self) -> int:
         """Most bytes the broker takes in one message, headers included."""
         return self._client.max_payload

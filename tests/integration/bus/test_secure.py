@@ -14,7 +14,7 @@ from fedbus.bus.base import Storage, StreamSpec
 from fedbus.bus.embedded import BrokerSettings, BrokerTls, EmbeddedBroker
 from fedbus.bus.nats import Identity, connect
 from fedbus.bus.tls import TlsFiles, with_files
-from fedbus.errors import BusUnavailable, ConfigError
+from fedbus.errors import BrokerFailed, BusUnavailable, ConfigError
 from fedbus.testing.bus import check_bus
 from fedbus.testing.proxy import Proxy
 
@@ -181,6 +181,9 @@ async def test_an_expired_certificate_is_refused_by_all(certs, tmp_path):
         writer.close()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
+    async with asyncio.timeout(10):
+        with pytest.raises(BrokerFailed, match="its certificate is not valid any more"):
+            await EmbeddedBroker(tmp_path, settings=BrokerSettings(tls=_files(certs, "expired"))).start()
     async with server:
         why = await _why(with_files(f"wss://127.0.0.1:{server.sockets[0].getsockname()[1]}", TlsFiles(certs.ca)))
     assert "its certificate is not valid any more (certificate has expired)" in why
