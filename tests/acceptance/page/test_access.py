@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import time
 import urllib.request
 
+import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
@@ -44,8 +46,11 @@ def rest(place, method, path, body=None, role="admin"):
     request = urllib.request.Request(
         f"{place.http_url}/api/v1/{path}",
         method=method,
-        data=None if body is None else json.dumps(body).encode(),
-        headers={"Authorization": f"Bearer {place.tokens[role]}", "Content-Type": "application/json"},
+        data=body if body is None or isinstance(body, bytes) else json.dumps(body).encode(),
+        headers={
+            "Authorization": f"Bearer {place.tokens[role]}",
+            "Content-Type": "application/octet-stream" if isinstance(body, bytes) else "application/json",
+        },
     )
     with urllib.request.urlopen(request) as answer:
         return json.loads(answer.read())
@@ -268,6 +273,13 @@ BUTTONS = {
         "Retention": Action.RETENTION_SET,
         "Collect": Action.RETENTION_SET,
     },
+    ("#/models/first", Action.MODEL_READ): {
+        "Download": Action.MODEL_DOWNLOAD,
+        "Promote": Action.MODEL_PROMOTE,
+        "Add a note": Action.MODEL_ANNOTATE,
+        "Start a session": Action.SESSION_START,
+        "Remove": Action.MODEL_REMOVE,
+    },
     ("#/members", Action.MEMBER_READ): {
         "Let a machine join": Action.TOKEN_CREATE,
         "Suspend combiner-1": Action.MEMBER_SUSPEND,
@@ -291,9 +303,11 @@ BUTTONS = {
 }  # fmt: skip
 """By view, with what one needs to see it: what can be done there, and what one needs for it."""
 
+LINKS = ("Start a session", "Download")
+
 
 @pytest.mark.parametrize("role", PERMITTED)
-def test_each_role_sees_and_may_do_what_the_table_says(open_page, secured, a_member_of_each_state, role):
+def test_each_role_sees_and_may_do_what_the_table_says(open_page, secured, something_of_each_kind, role):
     """The menu has what one may see; a view that one may not see, and a button, name the permission that is missing."""
     may = PERMITTED[role]
     page = open_page("#/roles", base=secured.http_url, token=secured.tokens[role], expected=REFUSED)
@@ -306,7 +320,7 @@ def test_each_role_sees_and_may_do_what_the_table_says(open_page, secured, a_mem
             continue
         for name, action in buttons.items():
             wanted = re.compile(name.strip("/")) if name.startswith("/") else name
-            by = "link" if name == "Start a session" and action in may else "button"
+            by = "link" if name in LINKS and action in may else "button"
             button = page.locator("main").get_by_role(by, name=wanted, exact=True).first
             expect(button).to_be_visible()
             if action in may:
@@ -317,8 +331,11 @@ def test_each_role_sees_and_may_do_what_the_table_says(open_page, secured, a_mem
 
 
 @pytest.fixture(scope="session")
-def a_member_of_each_state(secured, run_at):
-    """A client that waits, and one that is suspended; neither of them runs."""
+def something_of_each_kind(secured, run_at):
+    """A model, a client that waits, and one that is suspended; neither of them runs."""
+    model = io.BytesIO()
+    np.savez(model, w=np.zeros(3, np.float32))
+    rest(secured, "POST", "models?version=first", model.getvalue())
     for name, approval in (("waits-1", "ask"), ("rests-1", "auto")):
         text = rest(secured, "POST", "tokens", {"name": name, "approval": approval})["text"]
         asking = run_at(name, "-m", "fedbus", "join", text, home=name)
@@ -375,7 +392,7 @@ def test_axe_finds_nothing_on_views_of_access(open_page, secured, theme):
     assert not found, "\n".join(found)
 
 
-def test_nothing_of_access_is_wider_than_the_screen(open_page, secured, a_member_of_each_state):
+def test_nothing_of_access_is_wider_than_the_screen(open_page, secured, something_of_each_kind):
     """From a narrow telephone to a desk none of these views scrolls sideways, nor does the login."""
     page = open_page("#/", base=secured.http_url, width=320, expected=ASKED)
     found = []
