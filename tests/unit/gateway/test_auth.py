@@ -282,6 +282,17 @@ def test_a_sign_in_sets_a_cookie_that_no_script_reads():
     assert set(me.json["actions"]) == {action.value for action in PERMITTED["engineer"]}
 
 
+def test_what_somebody_was_let_see_is_kept_nowhere():
+    """Neither by a browser nor by what lies between: every answer to who is known says so."""
+
+    async def scene(house):
+        page = await house.sign_in("engineer")
+        return await page.ask("GET", f"{API}/sessions"), await house.ask("viewer", "GET", f"{API}/models")
+
+    for answer in in_house(scene):
+        assert answer.headers["Cache-Control"] == "no-store"
+
+
 def test_behind_https_the_cookie_is_of_this_host_alone():
     """`__Host-` and `Secure`, where a proxy ends TLS; a cookie of plain HTTP is not taken there."""
 
