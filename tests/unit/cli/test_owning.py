@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
+import sys
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from fedbus.cli import tree
-from fedbus.cli.owning import place_of, show_cards, show_log
+from fedbus.cli.owning import Terminal, place_of, show_cards, show_log
 from fedbus.client.cards import Card
 from fedbus.client.decisions import Decisions, Shown
 from fedbus.client.outgoing import OutgoingLog
@@ -78,3 +82,30 @@ def test_who_does_not_run_is_named(state, words):
     result = CliRunner().invoke(tree.app, ["client", *words, "--state-dir", str(state), "--name", "a"])
     assert result.exit_code != 0
     assert isinstance(result.exception, ConfigError) and "no client that runs answers there" in str(result.exception)
+
+
+@pytest.mark.parametrize(
+    ("typed", "agreed"), [(b"y\n", True), (b"Yes \n", True), (b"\n", False), (b"yeah no\n", False)]
+)
+def test_a_terminal_asks_and_only_a_yes_is_one(monkeypatch, capsys, typed, agreed):
+    """The card is printed, and a line of the terminal is the answer, without a thread that waits for it."""
+    keyboard, screen = os.openpty()
+    with os.fdopen(screen) as stdin:
+        monkeypatch.setattr(sys, "stdin", stdin)
+
+        async def ask():
+            asking = asyncio.create_task(Terminal()(CARD))
+            os.write(keyboard, typed)
+            return await asyncio.wait_for(asking, 10)
+
+        assert asyncio.run(ask()) is agreed
+    os.close(keyboard)
+    assert "research/sleep" in capsys.readouterr().out
+
+
+def test_without_a_terminal_nobody_can_be_asked(monkeypatch):
+    """The client does not start and wait for ever."""
+    with Path(os.devnull).open() as stdin:
+        monkeypatch.setattr(sys, "stdin", stdin)
+        with pytest.raises(ConfigError, match="needs a terminal"):
+            Terminal()
