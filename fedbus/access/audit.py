@@ -60,6 +60,9 @@ PAUSE_S_MAX = 0.02
 FLUSH_S = 1.0
 """Between tries to write what is kept."""
 
+DENIED_S = 30.0
+"""The same where the broker does not permit it: somebody has to change that first."""
+
 PAGE = 256
 """Deeds read at once, newest first."""
 
@@ -95,6 +98,7 @@ class Audit:
         self._stream = subjects.stream("audit")
         self._kept: deque[Deed] = deque()
         self._lost = 0
+        self._denied = False
         self._head: _Head | None = None
         self._writing = asyncio.Lock()
         self._wake = asyncio.Event()
@@ -128,6 +132,7 @@ class Audit:
         await self._flush(WRITE_S)
         if deed in self._kept:
             log.warning("audit: %s by %s is kept until the bus takes it (%d wait)", action, by, len(self._kept))
+            return deed.entry.model_copy(update={"number": 0, "before": ""})  # its place may yet be another
         return deed.entry
 
     def note(
@@ -170,7 +175,7 @@ class Audit:
             await self._flush(WRITE_S)
             if self._kept:
                 self._wake.set()
-                await asyncio.sleep(FLUSH_S)
+                await asyncio.sleep(DENIED_S if self._denied else FLUSH_S)
 
     async def finish(self) -> None:
         """Try once more to write what is kept; what cannot be goes to the log as it is."""
@@ -204,10 +209,13 @@ class Audit:
         try:
             for _ in range(CONFLICTS_MAX):
                 if await self._appended(deed):
+                    self._denied = False
                     return True
                 await asyncio.sleep(PAUSE_S_MAX * secrets.randbelow(1000) / 1000)
         except BusDenied as error:
-            log.error("audit: the broker does not let %s/%s write: %s", *self._writer, error)  # noqa: TRY400 - it says all
+            if not self._denied:  # once, not at each try
+                log.error("audit: the broker does not let %s/%s write: %s", *self._writer, error)  # noqa: TRY400 - it says all
+            self._denied = True
         except BusError as error:
             log.debug("audit: not written yet: %s", error)
         return False

@@ -140,6 +140,38 @@ def test_who_ends_with_deeds_unwritten_leaves_them_in_the_log(caplog):
     assert json.loads(line.partition(": never written: ")[2])["target"] == "t-1"
 
 
+class Strict(MemoryBus):
+    """A bus whose broker does not let one write, until it does."""
+
+    denies = True
+
+    async def append(self, *args, **how):
+        if self.denies:
+            raise BusDenied("not you")
+        return await super().append(*args, **how)
+
+
+def test_who_may_not_write_says_so_once_and_keeps_what_was_done(caplog):
+    """No flood of lines, and nothing is lost: once it is permitted, all of it is written."""
+
+    async def main():
+        bus = Strict(MemoryBroker(), "g")
+        await ensure_streams(bus, OURS)
+        audit = Audit(bus, OURS, GATEWAY, VirtualClock())
+        running = asyncio.ensure_future(audit.run())
+        for number in range(3):
+            assert (await audit.write("token.create", by="ann", target=str(number))).number == 0
+        await asyncio.sleep(600)
+        bus.denies = False
+        await asyncio.sleep(audit_module.DENIED_S + 1)
+        assert [one.entry.target for one in await everything(audit, newest_first=False)] == ["0", "1", "2"]
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+    run_virtual(main())
+    assert sum("does not let gateway/g write" in line for line in caplog.messages) == 1
+
+
 def test_nothing_is_removed_from_the_audit():
     """The broker refuses to delete and to purge, whoever asks."""
 
