@@ -160,6 +160,7 @@ def test_a_machine_joins_is_approved_watched_and_suspended(open_page, secured, r
     settled(page, "#/members")
     row = page.get_by_role("region", name="Members that wait").get_by_role("row").filter(has_text="site-1")
     expect(row).to_be_visible(timeout=20_000)
+    expect(page.get_by_title(re.compile("wait to be let in"))).to_be_visible(timeout=20_000)
     key = row.locator("code").text_content()
     assert f"key: {key}" in (secured.directory / "join.log").read_text()
     row.get_by_role("button", name="Approve site-1").click()

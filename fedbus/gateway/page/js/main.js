@@ -1,5 +1,6 @@
 // The page begins: its menu, its addresses, its keys, and one stream of events.
 
+import { api } from "./api.js";
 import { h, paint } from "./dom.js";
 import * as keys from "./keys.js";
 import { live } from "./live.js";
@@ -38,7 +39,8 @@ const STATUS = { connecting: "connecting", live: "live", reconnecting: "reconnec
 
 const byId = (id) => document.getElementById(id);
 
-let section = "";
+const WAITING_MS = 10_000;
+let section = "", waiting = 0;
 function menu() {
   const running = live.overview?.sessions ?? {};
   const busy = (running.running ?? 0) + (running.waiting ?? 0) + (running.starting ?? 0);
@@ -47,6 +49,7 @@ function menu() {
   paint(byId("who"), who());
   paint(byId("nav"), shown.map(([key, text, address]) => h("li", { key, class: key === (me.open ? "audit" : "members") ? "first" : null }, h("a", { href: address, "aria-current": key === section ? "page" : null }, text,
     key === "sessions" && busy > 0 && h("span.count", { title: `${busy} not ended` }, busy),
+    key === "members" && waiting > 0 && h("span.count.warn", { title: `${waiting} wait to be let in` }, waiting),
     key === "clients" && live.overview?.clients > 0 && h("span.count", { title: `${live.overview.clients} there` }, live.overview.clients.toLocaleString("en"))))));
 }
 
@@ -101,12 +104,22 @@ function gate(root, path, signal) {
   return true;
 }
 
+// Who waits to be let in is counted in the menu, for those who can do something about it.
+async function count() {
+  const asked = me.status === "in" && !me.open && me.may("member.approve");
+  try {
+    waiting = asked ? (await api.get("members", { query: { state: "waiting", limit: 1 } })).total : 0;
+    menu();
+  } catch { /* asked again in a moment */ }
+}
+
 let was = "";
 const whose = () => `${me.status} ${me.name}`;
 function changed() {
   menu();
   if (whose() === was) return;
   was = whose();
+  count();
   if (me.status === "out") live.stop();
   else live.start();
   router.again();
@@ -121,6 +134,8 @@ me.onChange(changed);
 live.refused = load;
 live.onResume(() => { if (me.status === "unknown") load(); });
 if (me.status !== "out") live.start();
+count();
+setInterval(() => { if (!document.hidden) count(); }, WAITING_MS);
 router.start((now) => {
   section = now;
   menu();
