@@ -77,7 +77,7 @@ def test_up_is_secured_for_whoever_runs_it(shell):
     assert shell.end(client) == 0
     assert shell.end(up) == 0
     assert json.loads((shell.place / "home" / "known.json").read_text())["known"] == []
-    shell.up()
+    shell.up("--in-process", "--no-http")
     again = Path(shell.ready()["credentials"]).read_text()
     key = [line for line in issued.splitlines() if line.startswith("SU")]
     assert key == [line for line in again.splitlines() if line.startswith("SU")] != []
