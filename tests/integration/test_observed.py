@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import socket
+import subprocess
 import sys
 import urllib.request
 
@@ -70,7 +71,8 @@ async def _told(place, port):
                 for index, role in enumerate(("coordinator", "combiner", "gateway", "client"))
             }
             await _eventually(lambda: _wait_for_peers(seen, port))
-            page = await asyncio.to_thread(_families, f"{ready['http_url']}/metrics")
+            token = await asyncio.to_thread(_token, place, ready["nats_url"])
+            page = await asyncio.to_thread(_families, f"{ready['http_url']}/metrics", token)
     logs = {path.name: path.read_text().splitlines() for path in place.glob("*.log*")}
     spans = {path.name: path.read_text().splitlines() for path in place.glob("spans*.jsonl")}
     return seen, page, logs, spans
@@ -84,8 +86,16 @@ def _wait_for_peers(seen, port):
         assert "fedbus_sessions" in seen["gateway"] or role == "coordinator"
 
 
-def _families(url):
-    with urllib.request.urlopen(url, timeout=10) as answer:
+def _token(place, url):
+    """A viewer's token, as Prometheus has one: the gateway's own address asks who one is."""
+    command = [sys.executable, "-m", "fedbus", "token", "create", "--api", "--role", "viewer", "--nats", url, "--json"]
+    done = subprocess.run(command, cwd=place, capture_output=True, text=True, timeout=60, check=True)
+    return json.loads(done.stdout.splitlines()[-1])["text"]
+
+
+def _families(url, token=""):
+    asked = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"} if token else {})
+    with urllib.request.urlopen(asked, timeout=10) as answer:
         return {one.name: one for one in text_string_to_metric_families(answer.read().decode())}
 
 

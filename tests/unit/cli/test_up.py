@@ -44,7 +44,7 @@ def fixture_asked(monkeypatch):
     """What roles were asked for, by name: (place, listening or sampling)."""
     found = {}
 
-    async def serve(place, name, listening, ready_file=None):
+    async def serve(place, name, listening, ready_file=None, oidc=None):
         found[name] = (place, listening)
 
     async def coordinate(place, name, *, sampling, **_):
