@@ -6,13 +6,14 @@ travels in all credentials and tokens: who has joined needs to name nothing.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from fedbus.bus.embedded import BrokerSettings, BrokerTls
+from fedbus.bus.embedded import BrokerSettings, BrokerTls, EmbeddedBroker
 from fedbus.bus.embedded.settings import join_address
 from fedbus.bus.tls import read_pem
 from fedbus.errors import ConfigError
@@ -22,6 +23,9 @@ log = logging.getLogger("fedbus.cli")
 
 LOOPBACK = "127.0.0.1"
 NAME = "server"
+
+LOOK_S = 5.0
+"""How often it is looked whether certificates were renewed."""
 
 RENEW_BEFORE = timedelta(days=60)
 """A certificate of our own that has less left is made anew at the next start: who runs for months is not cut off."""
@@ -63,6 +67,19 @@ class Encryption:
         if self.wss_port:
             return tuple(_web(host, self.wss_port + index) for host in hosts for index in range(len(ports)))
         return tuple(f"tls://{join_address(host, port)}" for host in hosts for port in ports)
+
+
+async def renewing(encryption: Encryption, brokers: Iterable[EmbeddedBroker]) -> None:
+    """Have brokers take certificates that were renewed, as gateways do by themselves; runs until cancelled."""
+    from fedbus.gateway.tls import Certificate
+
+    shown = await asyncio.to_thread(Certificate, encryption.certificate, encryption.key)
+    brokers = list(brokers)
+    while True:
+        await asyncio.sleep(LOOK_S)
+        if await asyncio.to_thread(shown.renew):
+            for broker in brokers:
+                broker.reload()
 
 
 def encryption(

@@ -25,7 +25,7 @@ import orjson
 from fedbus.bus.base import Placement
 from fedbus.bus.nats.connection import without_secrets
 from fedbus.cli.embedding import KeptBroker, embedded
-from fedbus.cli.encrypting import Encryption
+from fedbus.cli.encrypting import Encryption, renewing
 from fedbus.cli.gateways import Gateways
 from fedbus.cli.identities import Identities, forget
 from fedbus.cli.processes import Process
@@ -180,6 +180,8 @@ class Up:
             self.place = replace(self.place, url=urls)
             for name, broker in brokers.items():
                 keeping.append(asyncio.create_task(self.supervisor.keep(name, KeptBroker(broker).start)))
+            if self._encryption is not None:
+                keeping.append(asyncio.create_task(renewing(self._encryption, brokers.values())))
             yield
         finally:
             for task in keeping:

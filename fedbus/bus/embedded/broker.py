@@ -289,6 +289,11 @@ class EmbeddedBroker:
         """Kill it as with -9, for tests; `start` brings it back on the same port."""
         await self._end(signal.SIGKILL, STOP_S_MAX)
 
+    def reload(self) -> None:
+        """Have it read its certificates anew; what is connected stays, and whoever was shut out stays out."""
+        if self._child is not None and self.running:
+            self._child.process.send_signal(signal.SIGHUP)
+
     async def restart(self) -> None:
         """Stop and start on the same port and store."""
         await self.stop()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import ssl
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import pytest
 
@@ -14,6 +16,7 @@ from fedbus.bus.base import Storage, StreamSpec
 from fedbus.bus.embedded import BrokerSettings, BrokerTls, EmbeddedBroker
 from fedbus.bus.nats import Identity, connect
 from fedbus.bus.tls import TlsFiles, with_files
+from fedbus.cli.encrypting import Encryption, renewing
 from fedbus.errors import BrokerFailed, BusUnavailable, ConfigError
 from fedbus.testing.bus import check_bus
 from fedbus.testing.proxy import Proxy
@@ -142,6 +145,53 @@ async def test_a_broker_that_dies_is_found_again(certs, tmp_path, name):
         await other.close()
         assert [len((await anext(inbox)).data) for _ in range(2)] == [300_000, 10]
         await bus.close()
+
+
+async def test_a_renewed_certificate_is_taken_while_the_broker_runs(certs, tmp_path):
+    """After `reload` new connections see the new certificate, over websockets too, and those that are open go on."""
+    given = tmp_path / "given.pem", tmp_path / "given-key.pem"
+    for source, target in zip(certs.files("elsewhere"), given, strict=True):
+        shutil.copy(source, target)
+    settings = BrokerSettings(tls=BrokerTls(*given), websocket_listen="127.0.0.1:0")
+    async with EmbeddedBroker(tmp_path / "store", settings=settings) as broker:
+        url = with_files(broker.wss_url, TlsFiles(certs.ca))
+        assert "came one for other names" in await _why(url)
+        for source, target in zip(certs.files("broker"), given, strict=True):
+            shutil.copy(source, target)
+        broker.reload()
+        async with asyncio.timeout(10):
+            while True:
+                try:
+                    bus = await connect(url, name="x")
+                    break
+                except BusUnavailable:
+                    await asyncio.sleep(0.05)
+        broker.reload()
+        await bus.publish("x", b"")
+        await asyncio.sleep(0.2)
+        assert bus.connected and not bus.reconnects
+        await bus.close()
+
+
+async def test_the_brokers_of_up_take_a_renewed_certificate(certs, tmp_path, monkeypatch, caplog):
+    """When both files fit together again every broker is told, once; of half of a pair none is."""
+    monkeypatch.setattr("fedbus.cli.encrypting.LOOK_S", 0.01)
+    given = tmp_path / "given.pem", tmp_path / "given-key.pem"
+    for source, target in zip(certs.files("elsewhere"), given, strict=True):
+        shutil.copy(source, target)
+    told = asyncio.Queue()
+    brokers = [SimpleNamespace(reload=lambda number=number: told.put_nowait(number)) for number in (1, 2)]
+    looks = asyncio.create_task(renewing(Encryption(*given, ca=""), brokers))
+    await asyncio.sleep(0.1)  # it has seen the old ones
+    async with asyncio.timeout(10):
+        for number, (source, target) in enumerate(zip(certs.files("broker"), given, strict=True)):
+            shutil.copy(source, target)
+            while not number and "the old one stays" not in caplog.text:  # noqa: ASYNC110 - it looks when it looks
+                await asyncio.sleep(0.01)
+            assert told.empty()
+        assert [await told.get(), await told.get()] == [1, 2]
+    looks.cancel()
+    assert told.empty()
 
 
 # ---- what is refused, and how it is said
