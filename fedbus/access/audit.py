@@ -131,7 +131,8 @@ class Audit:
         deed = self.note(action, by=by, target=target, origin=origin, result=result, reason=reason, details=details)
         await self._flush(WRITE_S)
         if deed in self._kept:
-            log.warning("audit: %s by %s is kept until the bus takes it (%d wait)", action, deed.entry.by, len(self._kept))
+            who, count = deed.entry.by, len(self._kept)
+            log.warning("audit: %s by %s is kept until the bus takes it (%d wait)", action, who, count)
             return deed.entry.model_copy(update={"number": 0, "before": ""})  # its place may yet be another
         return deed.entry
 
