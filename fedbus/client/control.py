@@ -50,7 +50,11 @@ def _address(directory: Path) -> Iterator[str]:
 
 @asynccontextmanager
 async def listening(directory: Path, do: Do) -> AsyncIterator[None]:
-    """Take requests while the context lasts. Raises `ConfigError` where there can be no socket."""
+    """Take requests while the context lasts.
+
+    Where there can be no socket (some network file systems have none) the log says so, and the client's own methods are
+    all there is.
+    """
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -69,7 +73,9 @@ async def listening(directory: Path, do: Do) -> AsyncIterator[None]:
             server = await asyncio.start_unix_server(serve, address, limit=LINE_BYTES_MAX)
             path.chmod(0o600)
     except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror or error}; name another state directory") from error
+        log.warning("%s: %s: fedbus client pause, leave and withdraw cannot reach it", path, error.strerror or error)
+        yield
+        return
     try:
         yield
     finally:
