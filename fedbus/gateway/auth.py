@@ -58,7 +58,7 @@ _NOBODY = TokenState(id="nobody", what="api", role="viewer", digest="0" * 64, at
 
 
 class Auth:
-    """Knows who asks a gateway. ``members`` None: it is open. ``secret``: the workspace's, of which cookies are made.
+    """Knows who asks a gateway. ``members`` None: it is open. ``secret``: of its gateways, of which cookies are made.
 
     ``public_url``: where browsers find it behind a proxy that ends their TLS; empty: where it listens itself.
     """

@@ -2,8 +2,8 @@
 
     1.<base64url of [id, person, token, roles, at, until]>.<base64url of HMAC-SHA256>
 
-The key is made of the workspace's secret, with the workspace and the purpose as its label: every gateway of a workspace
-reads the cookies of the others, none of another workspace does. What a person may is not in it: that is looked up.
+The key is made of a secret that the workspace's gateways alone have, with the workspace and the purpose as its label:
+each reads the cookies of the others, none of another workspace does. What a person may is not in it: that is looked up.
 
 Over HTTPS the cookie is ``__Host-fedbus``, which a browser takes from nobody but this very host, over HTTPS. Over plain
 HTTP on this machine it has another name, so that neither is taken for the other.
@@ -34,7 +34,7 @@ _VERSION = "1"
 
 
 def key_for(secret: bytes, workspace: str, purpose: str) -> bytes:
-    """Return a key for one purpose of one workspace, made of its secret; of equal secrets, purposes have other keys."""
+    """Return a key for one purpose of one workspace's gateways; of one secret each purpose has another key."""
     assert len(secret) >= 16, "a secret that can be guessed signs nothing"
     return hmac.digest(secret, f"fedbus gateway\0{workspace}\0{purpose}".encode(), "sha256")
 

@@ -117,7 +117,7 @@ class _Provider:
 
 
 class Oidc:
-    """A provider, as a gateway uses it; ``secret``: the workspace's."""
+    """A provider, as a gateway uses it; ``secret``: of the workspace's gateways."""
 
     def __init__(self, settings: OidcSettings, secret: bytes, workspace: str, clock: Clock) -> None:
         self.settings = settings

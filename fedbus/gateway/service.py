@@ -263,15 +263,15 @@ class Gateway:
 
 
 def _secret_of(credentials: Credentials | None) -> bytes:
-    """Return the workspace's secret, of which cookies are made; `ConfigError` where there is none."""
+    """Return the secret that gateways alone have, of which cookies are made; `ConfigError` where there is none."""
     if credentials is None:
         return b""
     try:
-        secret = bytes.fromhex(credentials.secrets.get("seal", ""))
+        secret = bytes.fromhex(credentials.secrets.get("login", ""))
     except ValueError as error:
-        raise ConfigError("the credentials are damaged: their `seal` is no hexadecimal") from error
+        raise ConfigError("the credentials are damaged: their `login` is no hexadecimal") from error
     if len(secret) < 32:
-        raise ConfigError("credentials of a gateway are needed here: these have no secret of the workspace")
+        raise ConfigError("credentials of a gateway are needed here: these have no `login` among their secrets")
     return secret
 
 

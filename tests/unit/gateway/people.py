@@ -22,11 +22,12 @@ from fedbus.gateway.service import Gateway
 
 SECRET = "5e" * 32
 OTHER = "0a" * 32
+SEAL = "c3" * 32
 
 
 def credentials_of(workspace="default", secret=SECRET):
     """What makes a gateway a secured one; the broker, in memory, asks for nothing."""
-    return Credentials(jwt="", seed="", trust=Trust(workspace, "", {}), secrets={"seal": secret})
+    return Credentials(jwt="", seed="", trust=Trust(workspace, "", {}), secrets={"seal": SEAL, "login": secret})
 
 
 @dataclass

@@ -404,7 +404,7 @@ def test_a_cookie_is_taken_only_as_it_was_signed():
 
 
 def test_a_gateway_without_the_workspaces_secret_does_not_start():
-    """Credentials of another role are no gateway's; cookies must not be signed with what is known."""
+    """Credentials of another role, which can unseal models, are no gateway's: engineers would sign admins' cookies."""
     for secret in ("", "00", "no hex"):
 
         async def scene(secret=secret):
