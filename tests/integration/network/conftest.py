@@ -94,7 +94,8 @@ def _impossible():
 @pytest.fixture
 def hosts():
     """Two hosts with a cable between them, and the client's firewall."""
-    required = os.environ.get("CI") == "true" and os.geteuid() == 0
+    # root in a container may have no right to make namespaces: whoever knows that he has it asks for them
+    required = os.environ.get("FEDBUS_NAMESPACES") == "required"
     if (why := _impossible()) and not required:
         pytest.skip(why)
     made = Hosts()
