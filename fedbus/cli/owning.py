@@ -1,4 +1,4 @@
-"""What a data owner does on the machine of a client: pause, resume, leave, withdraw; its cards; the log of what left."""
+"""What a data owner does on a client's machine: pause, resume, leave, withdraw; its cards; the log of what left."""
 
 from __future__ import annotations
 
