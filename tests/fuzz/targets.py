@@ -10,6 +10,7 @@ To add one: write a function, put it into `TARGETS`, and give it a seed in `seed
 
 from __future__ import annotations
 
+import atexit
 import hmac
 import io
 import json
@@ -22,6 +23,7 @@ from base64 import urlsafe_b64encode
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from shutil import rmtree
 from types import SimpleNamespace
 from typing import Any
 from zlib import compress, crc32
@@ -92,6 +94,7 @@ SUBJECTS = Subjects("ws")
 KINDS = sorted(sample.kind for sample in message_samples.SAMPLES)
 PLACE = Path(tempfile.mkdtemp(prefix="fedbus-fuzz-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
 """Where decoders of files find theirs: in memory, where the system has that."""
+atexit.register(rmtree, PLACE, ignore_errors=True)
 
 
 def _text(data: bytes) -> str:
