@@ -396,8 +396,8 @@ class ComparisonView(View):
 class ModelView(View):
     """A version at a glance. ``session`` empty: it was imported. ``participants``: updates that it was made of.
 
-    ``removed_at``, ``removed_why``: when and why its arrays were removed, where they were. ``signature``: of version and
-    digest, by the workspace's model key, in hexadecimal; empty where it is open.
+    ``removed_at``, ``removed_why``: when and why its arrays were removed, where they were. ``signature``: of version
+    and digest, by the workspace's model key, in hexadecimal; empty where it is open.
     """
 
     version: str

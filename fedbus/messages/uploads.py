@@ -31,8 +31,8 @@ class UploadBegin(Body):
     other that its sender makes. ``stale``: for how many rounds ago it was made; its weight is the lessened one.
     ``number``: the how manieth announcement of this upload by this process. ``packed``: chunks that shrink so travel
     as zstd frames (`fedbus.exchange.packing`); digests and bytes are those of the chunks. ``spent``: where the client's
-    time went, its ``upload_s`` still 0. ``signature``: of all that is announced (`fedbus.access.signing`), by the key of
-    ``identity``, the sender's JWT; both empty of who is no member of a secured workspace.
+    time went, its ``upload_s`` still 0. ``signature``: of all that is announced (`fedbus.access.signing`), by the key
+    of ``identity``, the sender's JWT; both empty of who is no member of a secured workspace.
     """
 
     session: Name

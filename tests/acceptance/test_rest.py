@@ -134,7 +134,16 @@ def test_every_operation_is_as_its_document_says(shell: Any, tmp_path: Path) -> 
     rest = Rest(shell, tmp_path)
     admin = rest.tokens["admin"]
     before = get(f"{rest.free}/api/v1/sessions/s1", admin)
-    said = rest.try_all("--checks", "all", "--exclude-checks", "ignored_auth", "--max-examples", str(EXAMPLES), token=admin, without=CUTS_OFF)
+    said = rest.try_all(
+        "--checks",
+        "all",
+        "--exclude-checks",
+        "ignored_auth",
+        "--max-examples",
+        str(EXAMPLES),
+        token=admin,
+        without=CUTS_OFF,
+    )
     tested = re.search(r"Tested: (\d+)\n", said)
     count = sum(len(methods) for methods in get(f"{rest.free}/openapi.json")["paths"].values())
     left_out = len(CUTS_OFF) + len(LEFT_OUT)
