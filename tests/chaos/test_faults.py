@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from fedbus.testing.chaos.course import SUBJECTS
+from fedbus.testing.chaos.course import SUBJECTS, Lesson
 from fedbus.testing.chaos.plan import QUICK, Cast, Fault, Kind, Pace, points_of, role_of
 from fedbus.testing.chaos.run import Chaos, Settings
 
@@ -48,3 +48,18 @@ async def test_death_at_each_named_point(tmp_path):
     died = Counter(done.fault.point for done in result.done)
     assert died == Counter(points_of(CAST))
     assert sum(result.lives.values()) == len(result.lives) + len(plan) + sum(done.others for done in result.done)
+
+
+@pytest.mark.slow
+async def test_a_secured_federation_overcomes_kills(tmp_path):
+    """With credentials, seals and signatures: whoever is killed with -9 - combiner, coordinator, broker, client - comes
+    back into the round that is under way, and all versions are those of the undisturbed run.
+    """
+    cast, lesson = Cast(clients=2, coordinators=1), Lesson(rounds=2, clients=2, model_bytes=2**19)
+    victims = ("combiner-1", "coordinator-1", "broker-1", "client-1")
+    plan = [Fault(Kind.KILL, victim, 0.1, 0.2) for victim in victims]
+    settings = Settings(cast=cast, pace=QUICK, lesson=lesson, recovery_s_max=SLOW_S, secured=True)
+    result = await Chaos(settings, tmp_path, print, plan=plan).run()
+    assert not result.violations, "\n\n".join([*result.violations, *result.stories])
+    assert [done.fault.target for done in result.done] == list(victims)
+    assert result.versions == result.rounds > len(result.digests) == SUBJECTS * lesson.rounds

@@ -33,6 +33,9 @@ def chaos(
     netns: Annotated[
         bool, typer.Option("--netns", help="Partitions by network namespaces in place of proxies; needs root.")
     ] = False,
+    secured: Annotated[
+        bool, typer.Option("--secured", help="Every member has credentials; what is sent twice is not counted.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="The last line is one JSON object.")] = False,
     report: Annotated[Path | None, typer.Option("--report", metavar="FILE", help="Write a page in Markdown.")] = None,
     keep: Annotated[bool, typer.Option("--keep", help="Leave logs and stores where they are, and say where.")] = False,
@@ -48,7 +51,7 @@ def chaos(
         count = FAULTS
     cast = Cast(clients=clients, combiners=combiners, coordinators=coordinators, brokers=brokers)
     pace = QUICK if quick else Pace()
-    settings = Settings(seed=seed, count=count, minutes=minutes, cast=cast, pace=pace, netns=netns)
+    settings = Settings(seed=seed, count=count, minutes=minutes, cast=cast, pace=pace, netns=netns, secured=secured)
     result = run(_chaos(settings, keep=keep))
     if report is not None:
         report.write_text(to_markdown(result, _command(settings, quick=quick)))
@@ -75,7 +78,8 @@ def _command(settings: Settings, *, quick: bool) -> str:
     length = f"--faults {settings.count}" if settings.count is not None else f"--minutes {settings.minutes:g}"
     parts = ["fedbus chaos", length, f"--seed {settings.seed}", f"--clients {cast.clients}"]
     parts += [f"--combiners {cast.combiners}", f"--coordinators {cast.coordinators}", f"--brokers {cast.brokers}"]
-    parts += [word for word, wanted in (("--quick", quick), ("--netns", settings.netns)) if wanted]
+    words = (("--quick", quick), ("--netns", settings.netns), ("--secured", settings.secured))
+    parts += [word for word, wanted in words if wanted]
     return " ".join(parts)
 
 

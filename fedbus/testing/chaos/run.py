@@ -16,6 +16,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from fedbus.access.authority import Authority
+from fedbus.access.credentials import write_credentials
 from fedbus.bus.embedded import EmbeddedBroker
 from fedbus.bus.nats import connect as connect_bus
 from fedbus.cli.embedding import embedded
@@ -58,6 +60,8 @@ class Settings:
     """What is run: until ``count`` faults or for ``minutes``, whichever is given; ``seed`` makes the plan.
 
     ``netns``: each role has a network namespace of its own, and its cable is disturbed in place of a proxy's line.
+    ``secured``: the broker lets in nobody whom it does not know, models are sealed, updates and models are signed; no
+    role may hear what others send, so that what is sent twice is not counted.
     """
 
     seed: int = 0
@@ -68,6 +72,7 @@ class Settings:
     lesson: Lesson = field(default_factory=Lesson)
     recovery_s_max: float = RECOVERY_S_MAX
     netns: bool = False
+    secured: bool = False
 
     def __post_init__(self) -> None:
         if self.netns and self.cast.brokers > 1:
@@ -120,6 +125,7 @@ class Chaos:
         self._hand: Hand | None = None
         self._began_at = time.monotonic()
         self._ending = False
+        self._keys: Authority | None = None
         self.result = Result(settings)
 
     async def run(self) -> Result:
@@ -141,6 +147,9 @@ class Chaos:
     async def _federation(self) -> AsyncIterator[Federation]:
         """Everybody is there inside the block."""
         self._directory.mkdir(parents=True, exist_ok=True)
+        if self._settings.secured:
+            self._keys = Authority.open(self._directory / "keys")
+            self._keys.create_workspace("default")
         async with AsyncExitStack() as stack:
             networks = await stack.enter_async_context(Namespaces()) if self._settings.netns else None
             url = await stack.enter_async_context(self._brokers(networks.address if networks else "127.0.0.1"))
@@ -152,7 +161,8 @@ class Chaos:
                 else:
                     roles.append(self._role(role, name, await self._line(stack, name, url)))
             await stack.enter_async_context(self._kept(roles))
-            federation = await stack.enter_async_context(connect(url, name="chaos"))
+            credentials = self._credentials("engineer", "chaos") or ""
+            federation = await stack.enter_async_context(connect(url, credentials=credentials, name="chaos"))
             await self._until_all_are_there(federation)
             yield federation
             self._ending = True
@@ -164,10 +174,11 @@ class Chaos:
     @asynccontextmanager
     async def _brokers(self, host: str) -> AsyncIterator[str]:
         directory = self._directory / "brokers"
+        security = self._keys.security if self._keys is not None else None
         if self._settings.netns:
-            found = {"broker": EmbeddedBroker(directory, host=host)}
+            found = {"broker": EmbeddedBroker(directory, host=host, security=security)}
         else:
-            found = embedded(directory, self._settings.cast.brokers, 0)
+            found = embedded(directory, self._settings.cast.brokers, 0, security)
         names = self._settings.cast.names["broker"]
         members = [
             Broker(name, broker, self._directory / f"{name}.log")
@@ -212,7 +223,18 @@ class Chaos:
         }[role]
         if role == "coordinator" and self._settings.cast.brokers > 1:
             arguments += ["--replicas", str(self._settings.cast.brokers)]
-        return Role(role, name, self._directory / f"{name}.log", arguments, {"FEDBUS_URL": url}, before)
+        env = {"FEDBUS_URL": url}
+        if (credentials := self._credentials(role, name)) is not None:
+            env["FEDBUS_CREDENTIALS"] = credentials
+        return Role(role, name, self._directory / f"{name}.log", arguments, env, before)
+
+    def _credentials(self, role: str, name: str) -> str | None:
+        """Return where a member's credentials are, which are made now; None where nobody needs any."""
+        if self._keys is None:
+            return None
+        path = self._directory / f"{role}-{name}.creds"
+        write_credentials(path, self._keys.issue("default", role, name))
+        return str(path)
 
     async def _until_all_are_there(self, federation: Federation) -> None:
         cast, end = self._settings.cast, time.monotonic() + READY_S_MAX
@@ -232,15 +254,16 @@ class Chaos:
     async def _disturbed(self, federation: Federation) -> None:
         settings, result = self._settings, self.result
         course = Course(federation, settings.lesson, self._wrong)
-        async with await connect_bus(self._url(), name="witness") as bus:
+        credentials = self._credentials("admin", "witness")
+        async with await connect_bus(self._url(), name="witness", credentials=credentials) as bus:
             witness = Witness(bus, federation.subjects)
             course.hears.append(witness.hear_record)
             hand = self._hand = Hand(self._members, self._lines, course)
             try:
                 async with together() as group:
-                    tasks = [
-                        group.create_task(work) for work in (course.listen(), witness.listen(), self._watch(course))
-                    ]
+                    works = [course.listen(), self._watch(course)]
+                    works += [] if settings.secured else [witness.listen()]
+                    tasks = [group.create_task(work) for work in works]
                     result.round_s = await course.undisturbed()
                     self._note_peaks(result.peaks)
                     self._told(f"undisturbed: {course.rounds} rounds, the longest {result.round_s:.1f} s")
