@@ -20,7 +20,8 @@ probe        asks whether JetStream is there
 
 An API call that names a stream by its body only (`STREAM.LIST`, ``ACCOUNT``) is permitted to nobody. To whom a consumer
 is permitted it is by stream, as its name is in the middle of the subject: a role that may follow a stream may read all
-of it.
+of it. Whoever may describe a stream may have it copy any other of the workspace (``sources``), or say again elsewhere
+what comes into it: hence only who may read and write them all makes streams.
 """
 
 from __future__ import annotations
@@ -106,9 +107,12 @@ class _Place:
         )
 
     def make(self, *streams: str) -> tuple[str, ...]:
-        """Create it, or change its description."""
+        """Create it, or change its description: but that of the audit, which a bound on age or count would empty."""
         return tuple(
-            f"$JS.API.STREAM.{call}.{self._stream(name)}" for name in streams for call in ("CREATE", "UPDATE", "INFO")
+            f"$JS.API.STREAM.{call}.{self._stream(name)}"
+            for name in streams
+            for call in ("CREATE", "UPDATE", "INFO")
+            if (call, name) != ("UPDATE", "audit")
         )
 
     def _stream(self, name: str) -> str:
@@ -204,7 +208,6 @@ def _combiner(at: _Place) -> Permissions:
 
 def _coordinator(at: _Place) -> Permissions:
     subjects, all_ = at.subjects, Peer("*", "*")
-    made = tuple(name for name in STREAMS if name != "object")
     return Permissions(
         (
             *at.here,
@@ -218,8 +221,8 @@ def _coordinator(at: _Place) -> Permissions:
             subjects.model(),
             subjects.registry(),
             at.audits,
-            *at.make(*made),
-            *at.read(*made),
+            *at.make(*STREAMS),
+            *at.read(*STREAMS),
             *at.remove("journal", "command", "board", "blob", "model", "registry"),
         ),
         (
@@ -247,7 +250,6 @@ def _engineer(at: _Place) -> Permissions:
             subjects.registry(),
             subjects.objects(),
             at.audits,
-            *at.make("object"),
             *at.read(*kept),
             *at.look("access", "audit"),
             # the head of the chain, to add to it; by name, the newest of a pattern

@@ -44,6 +44,7 @@ def streams_of(subjects: Subjects, *, replicas: int = 0, placement: Placement | 
         stream("blob", subjects.blob(), per_subject_max=1),
         stream("model", subjects.model(), per_subject_max=1),
         stream("registry", subjects.registry(), per_subject_max=REVISIONS_KEPT),
+        stream("object", subjects.objects(), per_subject_max=1),
         stream("access", subjects.access(), per_subject_max=ACCESS_KEPT),
         replace(stream("audit", subjects.audit()), append_only=True),
         replace(
@@ -62,12 +63,16 @@ async def ensure_streams(
     """Create the streams of a workspace, or bring them to their description.
 
     `ConfigError` where the servers cannot keep them so: replicas without a cluster, tags that nobody has. Only spans
-    may stay without a stream, where the broker has no memory for them, or does not permit it.
+    may stay without a stream, where the broker has no memory for them, or does not permit it. The audit's stream is
+    made, and then stays as it was made: a secured broker permits nobody to describe it anew.
     """
     for spec in streams_of(subjects, replicas=replicas, placement=placement):
         try:
             await bus.ensure(spec)
         except (BusFull, BusDenied) as error:
+            if spec.append_only and isinstance(error, BusDenied):  # who may change it could empty it: nobody's to do
+                log.warning("the audit's stream stays as it is: %s", error)
+                continue
             if not spec.drop_oldest:
                 raise
             log.warning("spans are not kept on the bus: %s", error)  # a federation goes on without its pictures

@@ -100,7 +100,8 @@ class JetStreamStore:
     async def _bus(self) -> Bus:
         bus = await self._connected()
         if not self._is_there:
-            await bus.ensure(StreamSpec(self._stream, (self._subjects.objects(),), Storage.FILE, per_subject_max=1))
+            if await bus.usage(self._stream) is None:  # a coordinator makes it; a broker that is an archive has none
+                await bus.ensure(StreamSpec(self._stream, (self._subjects.objects(),), Storage.FILE, per_subject_max=1))
             self._is_there = True
         return bus
 

@@ -248,8 +248,23 @@ def test_nobody_may_delete_a_stream_or_take_from_the_audit(role):
     publish = [matcher(pattern) for pattern in permissions(role, WORKSPACE, ME).publish]
     for name in STREAMS:
         assert not any(fits(f"$JS.API.STREAM.DELETE.{OURS.stream(name)}") for fits in publish)
-    for call in ("PURGE", "MSG.DELETE"):
+    for call in ("PURGE", "MSG.DELETE", "UPDATE"):  # a bound on age or count removes, too
         assert not any(fits(f"$JS.API.STREAM.{call}.{OURS.stream('audit')}") for fits in publish)
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_only_who_may_read_all_describes_streams(role):
+    """A stream can be told to copy any other of its account: who may not read the audit may make and change none."""
+    publish = [matcher(pattern) for pattern in permissions(role, WORKSPACE, ME).publish]
+    made = {
+        (call, name)
+        for name in STREAMS
+        for call in ("CREATE", "UPDATE")
+        if any(fits(f"$JS.API.STREAM.{call}.{OURS.stream(name)}") for fits in publish)
+    }
+    assert bool(made) == (role in ("coordinator", "admin"))
+    if made:
+        assert {name for call, name in made if call == "CREATE"} == set(STREAMS)
 
 
 @pytest.mark.asyncio(loop_scope="module")
