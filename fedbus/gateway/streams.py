@@ -25,9 +25,9 @@ from fedbus.access.actions import Action
 from fedbus.errors import FedbusError
 from fedbus.federation.info import SessionEvent
 from fedbus.gateway.caller import CALLER, Caller
-from fedbus.gateway.events import BEGINNING, frame, plain, position_of
+from fedbus.gateway.events import BEGINNING, Event, frame, plain, position_of
 from fedbus.gateway.feed import ALL, Quiet, Reset, Said, Told
-from fedbus.gateway.hiding import frame_without_clients, hides
+from fedbus.gateway.hiding import event_without_clients, frame_without_clients, hides
 from fedbus.gateway.index import Position, Wanted
 from fedbus.gateway.problems import Refused
 from fedbus.gateway.sending import send
@@ -88,20 +88,25 @@ async def stream(
     where = START if first == BEGINNING else str(first)
     head = f"retry: {RETRY_MS}\n" + ("\n" if is_gone else f"id: {where}\n\n")
     with suppress(ConnectionError, FedbusError):  # it has gone, or resumes: its place is in its id
-        write = _nameless(request, response) if hides(request[CALLER]) else partial(send, request, response)
+        write: Write = partial(send, request, response)
+        is_hidden = hides(request[CALLER])
         await write(head.encode())
         async with aclosing(gateway.feed.read(session, first, quiet_s=BEAT_S)) as told:
-            await _until_over(gateway, request[CALLER], _tell(write, told, meets, session))
+            shown = _nameless(told) if is_hidden else told
+            await _until_over(gateway, request[CALLER], _tell(write, shown, meets, session))
     return response
 
 
-def _nameless(request: web.Request, response: web.StreamResponse) -> Write:
-    """Return what writes to a reader who may not see which clients there are; events are chosen before."""
-
-    async def write(data: bytes) -> None:
-        await send(request, response, frame_without_clients(data))
-
-    return write
+async def _nameless(told: AsyncGenerator[Told, None]) -> AsyncGenerator[Told, None]:
+    """Yield what is told as a reader gets it who may not see which clients there are; kinds are chosen before."""
+    async for one in told:
+        match one:
+            case Said():
+                yield Said(frame_without_clients(one.frame))
+            case Event():
+                yield event_without_clients(one)
+            case _:
+                yield one
 
 
 async def _is_over(gateway: Gateway, session: str, start: Position | None) -> bool:
@@ -130,8 +135,11 @@ async def _tell(write: Write, told: AsyncGenerator[Told, None], meets: Meets, se
 
 
 async def _until_over(gateway: Gateway, reader: Caller, telling: Coroutine[None, None, None]) -> None:
-    """Let it tell until the gateway is to end, or the reader is let in no more; what is told is told whole."""
-    shut_out = gateway.auth.ended(reader, Action.EVENT_READ)
+    """Let it tell until the gateway is to end, or the reader may see it no more; what is told is told whole.
+
+    Who was told names of clients, and is a data owner now, has to come again: then they are left out.
+    """
+    shut_out = gateway.auth.ended(reader, Action.EVENT_READ if hides(reader) else Action.SESSION_INSPECT)
     ends = (telling, gateway.draining.wait(), shut_out)
     parts = tuple(asyncio.ensure_future(one) for one in ends)
     try:

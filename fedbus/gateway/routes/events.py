@@ -12,7 +12,7 @@ from fedbus.access.actions import Action
 from fedbus.federation.listing import EventFilter, says
 from fedbus.gateway.auth import forbidden
 from fedbus.gateway.events import Event, plain
-from fedbus.gateway.hiding import NAMELESS, hides
+from fedbus.gateway.hiding import NAMELESS, event_without_clients, hides
 from fedbus.gateway.index import Index, Position, Wanted
 from fedbus.gateway.operations import API, Call, Operation, Reply
 from fedbus.gateway.paging import Paged, cursor_of, parts_of
@@ -135,6 +135,7 @@ class _Finder:
 
     def __init__(self, call: Call, wanted: Wanted, *, newest: bool) -> None:
         self._entries = call.gateway.entries
+        self._hides = hides(call.caller)
         self._index: Index = call.gateway.sessions.folded.index
         self._wanted = wanted
         self._newest = newest
@@ -143,12 +144,17 @@ class _Finder:
         """Return where the next ones stand, and how many there are in all."""
         return self._index.find(self._wanted, after=after, newest=self._newest, limit=limit)
 
+    async def _events(self, places: Sequence[Position]) -> list[Event]:
+        """Return the events at some places, as whoever asks may see them: a text is looked for in nothing else."""
+        found = await self._entries.events(places)
+        return [event_without_clients(event) for event in found] if self._hides else list(found)
+
     async def read(self, places: Sequence[Position]) -> tuple[list[Event], int]:
         """Return the events at some places, and at how many of them was looked: fewer where these are a page."""
         found: list[Event] = []
         seen = nbytes = 0
         while seen < len(places) and nbytes < PAGE_BYTES_MAX:
-            for event in await self._entries.events(places[seen : seen + AT_ONCE]):
+            for event in await self._events(places[seen : seen + AT_ONCE]):
                 found.append(event)
                 nbytes += event.nbytes
             seen += AT_ONCE
@@ -160,7 +166,7 @@ class _Finder:
         nbytes = 0
         for _ in range(LOOKED_AT_MAX // AT_ONCE):
             places, _ = self.places(after, AT_ONCE)
-            for event in await self._entries.events(places):
+            for event in await self._events(places):
                 after = event.position
                 if says(plain(event), text):
                     found.append(event)

@@ -7,7 +7,7 @@ import hashlib
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Annotated, Literal
 
 from aiohttp import web
@@ -22,6 +22,7 @@ from fedbus.federation.registered import Collection, ModelInfo
 from fedbus.federation.registry import GRACE_S
 from fedbus.gateway.catalogue import Asked, Place
 from fedbus.gateway.content import MEDIA, send_content
+from fedbus.gateway.hiding import hides
 from fedbus.gateway.operations import API, Call, Operation, Reply
 from fedbus.gateway.paging import Paged, cursor_of, parts_of
 from fedbus.gateway.problems import Refused
@@ -217,6 +218,8 @@ async def get_card(call: Call) -> Reply:
     catalogue, federation = gateway.catalogue, gateway.federation
     detail = await detail_of(federation, info, catalogue.lineage.children(info.version))
     line = [await catalogue.info(one) for one in catalogue.lineage.of(catalogue.lineage.entries[info.version])]
+    if hides(call.caller):
+        detail = replace(detail, clients=(), spread=())
     text = card_of(detail, line, federation.subjects.workspace)
     headers = {"Cache-Control": "no-cache"}
     return web.Response(text=text, content_type="text/markdown", charset="utf-8", headers=headers)

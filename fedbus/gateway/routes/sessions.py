@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from copy import copy
 from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError
@@ -14,6 +15,7 @@ from fedbus.errors import Conflict
 from fedbus.federation.cloning import model_of_clone, validated
 from fedbus.federation.info import SessionInfo, SessionSummary
 from fedbus.federation.listing import Order, SessionFilter, in_order
+from fedbus.gateway.hiding import hides, reason_without_clients
 from fedbus.gateway.operations import API, Call, Operation, Reply
 from fedbus.gateway.paging import Paged, cursor_of, parts_of
 from fedbus.gateway.problems import Refused, invalid
@@ -56,7 +58,8 @@ async def list_sessions(call: Call) -> Reply:
     now = call.gateway.federation.now()
     wanted = SessionFilter(query.status, query.strategy, query.text)
     everything = call.gateway.sessions.folded.sessions.values()
-    found = in_order((info for info in everything if wanted.meets(info, now)), query.order)
+    shown_as = _nameless if query.text and hides(call.caller) else _whole
+    found = in_order((info for info in everything if wanted.meets(shown_as(info), now)), query.order)
     rest = _behind(found, query.cursor, query.order)
     shown = rest[: query.limit]
     waits = await _waits(call, shown)
@@ -65,6 +68,17 @@ async def list_sessions(call: Call) -> Reply:
         next=cursor_of(shown[-1].started_at, shown[-1].session) if len(rest) > len(shown) else None,
         total=len(found),
     )
+
+
+def _whole(info: SessionSummary) -> SessionSummary:
+    return info
+
+
+def _nameless(info: SessionSummary) -> SessionSummary:
+    """Return a session as it is told without clients' names: whoever may not read one finds nothing by it either."""
+    found = copy(info)
+    found.reason = reason_without_clients(info.state, info.reason)
+    return found
 
 
 def _behind(found: list[SessionSummary], cursor: str | None, order: Order) -> list[SessionSummary]:
