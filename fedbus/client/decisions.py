@@ -34,16 +34,22 @@ class Shown:
 
 @dataclass(slots=True)
 class Decisions:
-    """All of it; ``spent``: of a day's limits, None before anything was."""
+    """All of it; ``spent``: of a day's limits, None before anything was.
+
+    ``withdrawn``: of sessions that are left, the newest round of which an update was taken back: the coordinator may
+    not have heard of it yet.
+    """
 
     paused: bool = False
     left: dict[str, float] = field(default_factory=dict)
+    withdrawn: dict[str, int] = field(default_factory=dict)
     shown: dict[str, Shown] = field(default_factory=dict)
     spent: Spent | None = None
 
     def save(self, directory: Path) -> None:
         """Write it whole or not at all, 0600. Where that fails it holds for this process, and the log says so."""
-        told = {"paused": self.paused, "left": self.left} | {"shown": {n: asdict(one) for n, one in self.shown.items()}}
+        told: dict[str, Any] = {"paused": self.paused, "left": self.left, "withdrawn": self.withdrawn}
+        told["shown"] = {name: asdict(one) for name, one in self.shown.items()}
         if self.spent is not None:
             spent = {"bytes_up": self.spent.bytes_up, "bytes_down": self.spent.bytes_down}
             rounds = sorted(map(list, self.spent.rounds))
@@ -67,7 +73,8 @@ class Decisions:
             told = json.loads(path.read_bytes())
             shown = {name: _shown(one) for name, one in told["shown"].items()}
             left = {str(name): float(at) for name, at in told["left"].items()}
-            return cls(bool(told["paused"]), left, shown, _spent(told.get("spent")))
+            withdrawn = {str(name): int(number) for name, number in told.get("withdrawn", {}).items()}
+            return cls(bool(told["paused"]), left, withdrawn, shown, _spent(told.get("spent")))
         except FileNotFoundError:
             return cls()
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:

@@ -158,7 +158,7 @@ class Release:
 class Report:
     """Tell the coordinator, until it has it."""
 
-    body: reports.TaskFailed | reports.Evaluated
+    body: reports.TaskFailed | reports.Evaluated | reports.Withdrawn
 
 
 Effect = StartTraining | StartEvaluating | StopWork | StartSending | StopSending | Release | Report

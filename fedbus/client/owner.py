@@ -117,10 +117,6 @@ class Owner:
         """What was decided, in a word; empty where nothing was."""
         return self._digest(self._kept.left)
 
-    def digest_without(self, session: str) -> str:
-        """Return what `digest` will be when a session is left."""
-        return self._digest({*self._kept.left, session})
-
     def _digest(self, left: Iterable[str]) -> str:
         left = sorted(left)
         if self._file is None and self._wishes.on_card is None and not left:
@@ -149,20 +145,30 @@ class Owner:
     def resume(self, session: str = "") -> None:
         """Go on; take part again in a session that was left, where one is named."""
         self._kept.left.pop(session, None)
+        self._kept.withdrawn.pop(session, None)
         self._kept.paused = self._kept.paused and bool(session)
         self._save()
 
-    def leave(self, session: str) -> None:
-        """Take no part in a session any more."""
+    def leave(self, session: str, *, withdrawn: int = 0) -> None:
+        """Take no part in a session any more; ``withdrawn``: the round of which an update is taken back, if one is."""
         self._kept.left[session] = self._clock.now()
+        if withdrawn:
+            self._kept.withdrawn[session] = withdrawn
         while len(self._kept.left) > CARDS_MAX:
-            self._kept.left.pop(next(iter(self._kept.left)))
+            oldest = next(iter(self._kept.left))
+            self._kept.left.pop(oldest)
+            self._kept.withdrawn.pop(oldest, None)
         self._save()
+
+    def withdrew(self, session: str) -> int:
+        """Return the round of which an update was taken back when a session was left; 0: none was."""
+        return self._kept.withdrawn.get(session, 0)
 
     def ended(self, session: str) -> None:
         """Forget what was decided of a session that is over: another one of its name is another question."""
         self._told.pop(session, None)
         left, shown = self._kept.left.pop(session, None), self._kept.shown.get(session)
+        self._kept.withdrawn.pop(session, None)
         if shown is not None and shown.decision != "ended":
             shown.answer, shown.decision, shown.reason = "", "ended", f"it was {shown.decision}"
         elif left is None:

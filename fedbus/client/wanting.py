@@ -72,6 +72,7 @@ class Wants:
 
     def __init__(self, running: Running, warden: Warden) -> None:
         self._running = running
+        self._warden = warden
         self._owner = warden.owner
         self._door = warden.door
 
@@ -122,18 +123,12 @@ class Wants:
         return self._owner.status() | {"left": [session], "dropped": held}
 
     async def _withdraw(self, session: str) -> dict[str, Any]:
-        rounds = set()
-        for client, part in self._running.parts(session):
-            train = part.train
-            if train is None:
-                continue
-            rounds.add(train.round)
-            body = reports.Withdrawn(
-                session=session,
-                round=train.round,
-                attempt=train.attempt,
-                reason="its owner took it back",
-                policy=self._owner.digest_without(session),
-            )
-            await self._running.report(client, body)
+        parts = [(client, part.train) for client, part in self._running.parts(session)]
+        asked = [(client, train) for client, train in parts if train is not None]
+        rounds = {train.round for _, train in asked}
+        if rounds:  # written down before it is said: who is killed in between says it when it is back
+            self._owner.leave(session, withdrawn=max(rounds))
+        for client, train in asked:
+            if (body := self._warden.withdrawal(client, session, train)) is not None:
+                await self._running.report(client, body)
         return await self._leave(session) | {"rounds": sorted(rounds)}

@@ -18,7 +18,7 @@ from fedbus.client.sending import Sending
 from fedbus.client.watched import About, WatchedBus
 from fedbus.clock import Clock
 from fedbus.messages import reports
-from fedbus.messages.tasks import Task
+from fedbus.messages.tasks import Task, Train
 from fedbus.workers import Workers
 
 log = logging.getLogger("fedbus.client")
@@ -27,6 +27,8 @@ SMALL_BYTES_MAX = 64 * 1024
 """Up to here the norm of an update is taken on the loop: 10 us, less than the way to a thread."""
 
 WITHOUT_TEXT = "its app raised an error, whose text its owner does not let out"
+
+TAKEN_BACK = "its owner took it back"
 
 SAID_MAX = 100_000
 """Refusals that are known to have been said: the same is not said twice."""
@@ -78,13 +80,15 @@ class Warden:
         if verdict.silent or (train is None and evaluate is None):
             return None
         digest, key = self.owner.digest, (client, task.session)
+        if train is not None and train.round == self.owner.withdrew(task.session):
+            # A former process may have been killed before anybody had heard of it.
+            withdrawn = self.withdrawal(client, task.session, train)
+            return None if withdrawn is None else Report(withdrawn)
         of_round = (train.round, train.attempt) if train is not None else (evaluate.round if evaluate else 0, 0)
         said = (of_round, train is None, digest, verdict.reason)
         if self._said.get(key) == said:
             return None
-        self._said[key] = said
-        if len(self._said) > SAID_MAX:
-            self._said.pop(next(iter(self._said)))
+        self._note_said(key, said)
         return Report(
             reports.TaskFailed(
                 session=task.session,
@@ -96,6 +100,21 @@ class Warden:
                 until_at=verdict.until_at,
             )
         )
+
+    def withdrawal(self, client: str, session: str, train: Train) -> reports.Withdrawn | None:
+        """Return what to tell the coordinator of an update that is taken back; None where it was told."""
+        key, said = (client, session), ("withdrawn", train.round, train.attempt)
+        if self._said.get(key) == said:
+            return None
+        self._note_said(key, said)
+        return reports.Withdrawn(
+            session=session, round=train.round, attempt=train.attempt, reason=TAKEN_BACK, policy=self.owner.digest
+        )
+
+    def _note_said(self, key: tuple[str, str], said: object) -> None:
+        self._said[key] = said
+        if len(self._said) > SAID_MAX:
+            self._said.pop(next(iter(self._said)))
 
     # --- what goes out ---
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import numpy as np
@@ -13,7 +14,7 @@ from blake3 import blake3
 
 import fedbus
 from fedbus.bus.nats import connect
-from fedbus.client.decisions import decided
+from fedbus.client.decisions import Decisions, decided
 from fedbus.client.outgoing import entries_of, verify
 from fedbus.errors import ConfigError
 from fedbus.messages import records, reports
@@ -264,9 +265,10 @@ async def test_leave_drops_what_was_made_and_the_session_goes_on(house, make_app
     assert "s" in leaver.cards and decided(tmp_path / "client-site-1")["left"] == []  # it has ended
 
 
-async def test_what_is_withdrawn_is_undone_bit_for_bit(house, make_app, tmp_path, eventually, zeros):
+@pytest.mark.parametrize("killed", [False, True])
+async def test_what_is_withdrawn_is_undone_bit_for_bit(house, make_app, tmp_path, eventually, zeros, killed):
     """Its update was accepted while the round was open: the model is the one that the others make alone, and of an
-    earlier round nothing is undone.
+    earlier round nothing is undone; also where its process was killed before anybody had heard of it.
     """
     await house.operate()
     hurry = asyncio.Event()
@@ -292,14 +294,25 @@ async def test_what_is_withdrawn_is_undone_bit_for_bit(house, make_app, tmp_path
                 for fact in facts
             )
 
+        async def withdrawals():
+            facts = [fact async for fact in read(session)]
+            return [one for fact in facts if isinstance(fact, records.UpdatesRecorded) for one in fact.withdrawn]
+
         await eventually(accepted, 10)
-        assert await taken.withdraw("s") == (2,)
+        if killed:
+            await house.dismiss("site-1")
+            state = tmp_path / "client-site-1"
+            replace(Decisions.read(state), left={"s": 1.0}, withdrawn={"s": 2}).save(state)
+            await house.client("site-1", make_app(64.0), state_dir=tmp_path)
+            await eventually(withdrawals, 10)
+        else:
+            assert await taken.withdraw("s") == (2,)
         hurry.set()
         result = await session.wait()
         facts = [event.data async for event in session.events()]
         model = await federation.models.get(result.model_version)
         first = await federation.models.get("s-1")
-        (withdrawn,) = [one for fact in facts if isinstance(fact, records.UpdatesRecorded) for one in fact.withdrawn]
+        (withdrawn,) = await withdrawals()
     assert (withdrawn.client, withdrawn.reason) == ("site-1", "its owner took it back")
     closed = [fact for fact in facts if isinstance(fact, records.RoundClosed)]
     assert (closed[0].counted, closed[1].counted) == (3, 2)
