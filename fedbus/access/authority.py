@@ -15,17 +15,18 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import json
+import logging
 import os
 import secrets
 import ssl
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
 from fedbus.access import claims
-from fedbus.access.claims import user_jwt
+from fedbus.access.claims import ENDED_AT, user_jwt
 from fedbus.access.credentials import Credentials, Trust, write_secret
 from fedbus.access.keys import Key
 from fedbus.access.permissions import ROLES, template
@@ -37,6 +38,11 @@ from fedbus.messages.ids import check_name, is_name
 UPDATE = "$SYS.REQ.CLAIMS.UPDATE"
 
 PUSH_S_MAX = 5.0
+
+TURN_S = 0.01
+"""Between looks whether another process has told the broker: that takes it some milliseconds."""
+
+log = logging.getLogger("fedbus.access")
 
 OVERLAP_S = 1.0
 """JWTs count whole seconds: one made in the second of a revocation must be later than it to be good again."""
@@ -155,6 +161,8 @@ class Authority:
 
     def _issue_time(self, workspace: str, key: str) -> float:
         revoked = float(self._state(workspace)["revoked"].get(key, 0.0))
+        if revoked >= ENDED_AT:
+            raise ConfigError(f"key {key} was shut out for good: it takes a new one")
         return max(time.time(), revoked + OVERLAP_S)
 
     # ---- what changes
@@ -164,7 +172,10 @@ class Authority:
         return dict(self._state(workspace)["revoked"])
 
     def revoke(self, workspace: str, keys: Mapping[str, float]) -> bool:
-        """Let keys in no longer with JWTs that were signed up to a time; returns whether that is new. See `push`."""
+        """Let keys in no longer with JWTs that were signed up to a time; returns whether that is new. See `push`.
+
+        Up to `ENDED_AT`: for good, nothing takes that back.
+        """
         with self._guarded():
             state = self._state(workspace)
             known = state["revoked"]
@@ -176,11 +187,16 @@ class Authority:
         return True
 
     def restore(self, workspace: str, keys: Iterable[str]) -> bool:
-        """Let keys in again with what was signed for them; returns whether any was revoked. See `push`."""
+        """Let keys in again with what was signed for them; returns whether any was revoked. See `push`.
+
+        Those that were ended for good stay so.
+        """
         with self._guarded():
             state = self._state(workspace)
             known = state["revoked"]
-            found = [key for key in keys if known.pop(key, None) is not None]
+            found = [key for key in keys if known.get(key, ENDED_AT) < ENDED_AT]
+            for key in found:
+                del known[key]
             if found:
                 self._write_state(workspace, state)
         return bool(found)
@@ -253,7 +269,7 @@ class Authority:
         if not self.workspaces:
             raise ConfigError(f"{self.directory} has no workspace yet: `fedbus workspace create NAME` makes one")
         now = time.time()
-        accounts = {self._account(workspace).public: self.account_jwt(workspace) for workspace in self.workspaces}
+        accounts = {self._account(workspace).public: self._newest(workspace) for workspace in self.workspaces}
         accounts[self._system.public] = claims.account_jwt(self._operator, self._system.public, "system", now)
         probe = Key.new()
         return BrokerSecurity(
@@ -269,19 +285,38 @@ class Authority:
 
         ``ca``: certificates in PEM that sign the broker's, where ``tls`` says nothing. Raises `BusUnavailable`,
         `BusDenied` (another operator's broker), `ConfigError` where it refuses the JWT.
+
+        A broker takes an older JWT, too, and lets in again whom a newer one has shut out: so one after the other tells
+        it, and whoever has told it what was changed meanwhile tells it once more.
         """
         key = Key.new()
         jwt = claims.account_user_jwt(self._system, "authority", key.public, time.time())
-        async with await connect(url, name="authority", credentials=Identity(jwt, key.seed, ca), tls=tls) as bus:
-            made = await asyncio.to_thread(self.account_jwt, workspace)
-            answer = await bus.request(UPDATE, made.encode(), deadline_s=PUSH_S_MAX)
-        try:
-            told = json.loads(bytes(answer.data))
-        except ValueError as error:
-            raise BusUnavailable(f"{UPDATE}: the broker answered what is no JSON") from error
-        if told.get("data", {}).get("code") != 200:
-            reason = told.get("error", {}).get("description", told)
-            raise ConfigError(f"the broker does not take the account of workspace {workspace}: {reason}")
+        connection = await connect(url, name="authority", credentials=Identity(jwt, key.seed, ca), tls=tls)
+        async with connection as bus, _turn(self.directory):
+            said = None
+            while said != (said := await asyncio.to_thread(self._content, workspace)):
+                made = await asyncio.to_thread(self._newest, workspace)
+                answer = await bus.request(UPDATE, made.encode(), deadline_s=PUSH_S_MAX)
+                _check_taken(workspace, bytes(answer.data))
+
+    def _newest(self, workspace: str) -> str:
+        """Return the account's JWT, dated behind all that were made so before, whatever became of the clock.
+
+        Servers of a cluster that have missed one keep the newest that one of them has, by whole seconds.
+        """
+        with self._guarded():
+            state = self._state(workspace)
+            state["at"] = float(int(state["at"]) + 1)
+            try:
+                self._write_state(workspace, state)
+            except ConfigError as error:  # a full disk must not keep anybody in
+                log.warning("when workspace %s was told of last is not written down: %s", workspace, error)
+            return self.account_jwt(workspace)
+
+    def _content(self, workspace: str) -> tuple[object, ...]:
+        """Return what an account's JWT depends on, but for its date."""
+        state = self._state(workspace)
+        return state["revoked"], state["bounds"], [self.signers(workspace, role) for role in ROLES]
 
     # ---- files
 
@@ -344,6 +379,39 @@ def _replace_signer(place: Path, role: str, step: str) -> None:
         coming.replace(current)
     elif step == "retire":
         old.unlink(missing_ok=True)
+
+
+def _check_taken(workspace: str, data: bytes) -> None:
+    """Raise unless a broker says that it has taken an account."""
+    try:
+        told = json.loads(data)
+    except ValueError as error:
+        raise BusUnavailable(f"{UPDATE}: the broker answered what is no JSON") from error
+    if told.get("data", {}).get("code") != 200:
+        reason = told.get("error", {}).get("description", told)
+        raise ConfigError(f"the broker does not take the account of workspace {workspace}: {reason}")
+
+
+@asynccontextmanager
+async def _turn(directory: Path) -> AsyncIterator[None]:
+    """Let one process at a time tell the broker; one that stands still is waited for `PUSH_S_MAX` and no longer."""
+    lock = os.open(directory / "push.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(PUSH_S_MAX):
+                while not _has(lock):  # noqa: ASYNC110 - another process sets no event of ours
+                    await asyncio.sleep(TURN_S)
+        yield
+    finally:
+        os.close(lock)
+
+
+def _has(lock: int) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 @contextmanager

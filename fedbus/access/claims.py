@@ -25,6 +25,9 @@ JWT_CHARS_MAX = 8192
 
 _HEAD = {"typ": "JWT", "alg": "ed25519-nkey"}
 
+ENDED_AT = float(2**32)
+"""Since when a key is revoked that never comes back: whatever was signed for it, by a clock that was ahead as well."""
+
 UNLIMITED = {"subs": -1, "data": -1, "payload": -1}
 
 

@@ -3,8 +3,9 @@
     a board that is new --> keys to revoke or to restore, bounds --> the keys directory --> the account's JWT --> broker
 
 It is told at once, again until it has taken it, and whenever it has come back. What is revoked stays so in the keys
-directory, also when the boards were lost; only a board that says active takes it back. Whose keys are at an end stands
-in the audit when the broker knows it.
+directory, also when the boards were lost; only a board that says active takes it back, and only of who was suspended:
+keys of who was expelled, and keys that were replaced, are ended for good, whatever an older state of the boards says.
+Whose keys are at an end stands in the audit when the broker knows it.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING
 
 from fedbus.access.boards import Board
+from fedbus.access.claims import ENDED_AT
 from fedbus.access.members import Members
 from fedbus.bus.base import Bus
 from fedbus.clock import Clock
@@ -162,17 +164,21 @@ class Enforcing:
             member = self._members.get(peer)
             if member is None:
                 continue
-            if member.state in ("suspended", "expelled"):
+            since = known.get(member.key, -1.0)
+            if member.state == "suspended" and since < member.issued_at:
                 # by our own clock: who has decided may have another, and what was signed must not be later
-                if known.get(member.key, -1.0) < member.issued_at:
-                    ended[member.key] = (peer, max(now, member.issued_at))
-            elif member.key in known and member.state == "active" and known[member.key] >= member.issued_at:
+                ended[member.key] = (peer, max(now, member.issued_at))
+            elif member.state == "expelled" and since < ENDED_AT:
+                ended[member.key] = (peer, ENDED_AT)
+            elif member.state == "active" and since >= ENDED_AT:
+                log.warning("%s %s stands as active, but its key was ended for good: let it join anew", *peer)
+            elif member.state == "active" and member.key in known and since >= member.issued_at:
                 good.append(member.key)
             for key, at in member.revoked.items():  # the time that is left to a key of before ends with its member
                 if at > now and member.state == "active":
                     self._due[peer] = min(self._due.get(peer, at), at)
-                elif key not in known:
-                    ended[key] = (peer, now)
+                elif known.get(key, -1.0) < ENDED_AT:
+                    ended[key] = (peer, ENDED_AT)
         return ended, good
 
     async def _note_ended(self) -> None:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Literal
 
 from fedbus.access.admission import Attempts, Standing, Verdict, judge, judge_renewal
 from fedbus.access.boards import Board
-from fedbus.access.claims import claims_of
+from fedbus.access.claims import ENDED_AT, claims_of
 from fedbus.access.enforcing import Enforcing
 from fedbus.access.members import Members
 from fedbus.access.sealed import seal
@@ -50,6 +50,10 @@ ROTATION_S = 600.0
 
 REVOKED_MAX = 64
 """Keys of a member that are remembered on its board; older ones stay revoked in the keys directory."""
+
+ROTATIONS_MAX = 10
+"""Keys of a member that end within a day: each stays in the account's JWT, which has to fit into one message, and is a
+deed in an audit from which nothing is removed. Whoever has more to hide can be expelled."""
 
 PENDING_BYTES_MAX = 4 * 2**20
 """Of requests that wait: some thousands, of which each takes a few milliseconds; who is not answered asks again."""
@@ -250,6 +254,11 @@ class Registrar:
         if asked.taken:
             return await self._welcome(await self._end_others(peer))
         if asked.new_key and asked.new_key != known.key:
+            day_ago = self._clock.now() - 86400.0
+            if sum(at > day_ago for at in known.revoked.values()) >= ROTATIONS_MAX:
+                reason = f"its key was replaced {ROTATIONS_MAX} times within a day: that is enough"
+                await self._refuse("member.renew", f"{peer.role}.{peer.name}", peer, reason)
+                return JoinAnswered(state="refused", reason=reason)
             known = await self._rotate(peer, asked.new_key)
             await self._note("member.rotate", peer, "done", key=asked.new_key)
         return await self._welcome(known, renew=not asked.new_key)
@@ -291,6 +300,8 @@ class Registrar:
         """Sign for a member, unless what it has is good for long yet, and tell it all that it needs."""
         workspace = self._workspace
         revoked = (await asyncio.to_thread(self._authority.revoked, workspace)).get(member.key, -1.0)
+        if revoked >= ENDED_AT:  # an older state of the boards says otherwise
+            raise BadMessage(f"{member.role} {member.name}: this key was shut out for good, join with a new token")
         signers = await asyncio.to_thread(self._authority.signers, workspace, member.role)
         rest_s = member.expires_at - self._clock.now()
         enough_s = self._life_s * (FRESH if renew else 1 / 3)

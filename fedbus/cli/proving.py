@@ -15,6 +15,7 @@ from pathlib import Path
 
 from fedbus.access import known
 from fedbus.access.authority import Authority
+from fedbus.access.claims import ENDED_AT
 from fedbus.access.credentials import Credentials, read_credentials
 from fedbus.access.permissions import Permissions, permissions
 from fedbus.bus.nats.connection import Connection
@@ -129,6 +130,8 @@ def _why(place: Place, credentials: Credentials) -> str:
         since = authority.revoked(claims.workspace).get(claims.key, -1.0)
     except FedbusError:
         return ""
+    if since >= ENDED_AT:
+        return "shut out for good"
     return f"revoked {duration(time.time() - since)} ago" if since >= claims.issued_at else ""
 
 

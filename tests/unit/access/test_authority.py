@@ -9,7 +9,7 @@ import pytest
 
 from fedbus.access import authority as module
 from fedbus.access.authority import Authority
-from fedbus.access.claims import read_claims, read_user
+from fedbus.access.claims import ENDED_AT, read_claims, read_user
 from fedbus.access.keys import Key
 from fedbus.access.permissions import ROLES, template
 from fedbus.errors import ConfigError
@@ -90,6 +90,28 @@ def test_a_revocation_lasts_and_a_later_jwt_is_good(keys, monkeypatch):
     assert again.revoked("w") == {key: 1000.0}
     assert read_claims(again.account_jwt("w"))["nats"]["revocations"] == {key: 1000}
     assert read_claims(again.sign("w", "client", "c", key))["iat"] > 1000
+
+
+def test_what_is_ended_for_good_is_neither_restored_nor_signed(keys):
+    """Whatever a board says, and whatever a clock that was ahead has signed: also in the account's JWT."""
+    gone, away = Key.new().public, Key.new().public
+    assert keys.revoke("w", {gone: ENDED_AT, away: 1000.0})
+    assert keys.restore("w", [gone, away]) and not keys.restore("w", [gone, away])
+    assert keys.revoked("w") == {gone: ENDED_AT}
+    assert read_claims(keys.account_jwt("w"))["nats"]["revocations"][gone] > 4e9
+    with pytest.raises(ConfigError, match="for good"):
+        keys.sign("w", "client", "c", gone)
+    assert read_claims(keys.sign("w", "client", "c", away))["name"] == "c"
+
+
+def test_accounts_are_dated_one_behind_the_other(keys, monkeypatch):
+    """Also by a clock that is set back: a cluster keeps the newest that one of its servers has."""
+    dates = []
+    for now in (5000.0, 5000.0, 1000.0, 6000.0):
+        monkeypatch.setattr(module.time, "time", lambda now=now: now)
+        accounts = keys.security().accounts
+        dates.append(read_claims(accounts[keys.trust("w").account])["iat"])
+    assert dates == [5000, 5001, 5002, 6000]
 
 
 def test_two_who_revoke_at_once_both_do(keys):

@@ -6,17 +6,18 @@ import asyncio
 
 import pytest
 
-from fedbus.access.admission import FAILURES_MAX, proof_of_join
+from fedbus.access.admission import FAILURES_MAX, proof_of_join, proof_of_renewal
 from fedbus.access.audit import Audit
 from fedbus.access.authority import Authority
+from fedbus.access.claims import ENDED_AT
 from fedbus.access.joining import Refused, Request, ask
 from fedbus.access.keys import Key
 from fedbus.access.members import Members
-from fedbus.access.registrar import ROTATION_S, Registrar
+from fedbus.access.registrar import ROTATION_S, ROTATIONS_MAX, Registrar
 from fedbus.access.tokens import JoinToken
 from fedbus.bus.memory import MemoryBroker, MemoryBus
 from fedbus.errors import BusUnavailable
-from fedbus.messages.access import JoinAsked, Member
+from fedbus.messages.access import JoinAsked, Member, RenewAsked
 from fedbus.messages.envelope import Envelope, decode, encode
 from fedbus.messages.ids import Peer
 from fedbus.messages.subjects import Subjects
@@ -177,6 +178,62 @@ def test_boards_that_are_lost_let_nobody_back_in(in_place):
         place.broker.restart()
         await asyncio.sleep(10)
         assert key in place.pushed[-1]
+
+    in_place(steps)
+
+
+def test_an_older_state_of_the_boards_brings_back_nobody_who_was_expelled(in_place):
+    """A disk that is brought back as it was says active again; the keys know better, and sign nothing for that key."""
+
+    async def steps(place):
+        token = await place.token()
+        request = Request(token, "c-1", Key.new().seed)
+        await ask(MemoryBus(place.broker, "c-1"), request)
+        key, before = Key.of(request.seed).public, await place.members.read(CLIENT)
+        await place.members.expel(CLIENT, by="eve")
+        await asyncio.sleep(1)
+        await place.members.change(CLIENT, lambda _: before)
+        await asyncio.sleep(1)
+        assert place.authority.revoked("w")[key] == ENDED_AT and key in place.pushed[-1]
+        with pytest.raises(Refused, match="for good"):
+            await ask(MemoryBus(place.broker, "c-1"), request)
+
+    in_place(steps)
+
+
+def test_a_clock_that_was_ahead_leaves_no_key_behind(in_place):
+    """What was signed in a future that did not come is over with its key, once that is replaced."""
+
+    async def steps(place):
+        first = (await place.join(await place.token())).key.public
+        told = {"key": Key.new().public, "issued_at": 0.0, "revoked": {first: place.clock.now()}}
+        await place.members.change(CLIENT, lambda known: known.model_copy(update=told))
+        await asyncio.sleep(1)
+        assert place.authority.revoked("w")[first] > 4e9
+
+    in_place(steps)
+
+
+def test_nobody_replaces_his_key_without_end(in_place):
+    """Each key stays in the account's JWT, which has to fit into one message, and in the audit: ten within a day."""
+
+    async def steps(place):
+        await place.join(await place.token())
+        bus = MemoryBus(place.broker, "c-1")
+
+        async def rotate():
+            key = Key.new()
+            asked = RenewAsked(new_key=key.public, proof=key.sign(proof_of_renewal("w", CLIENT, key.public)))
+            answers = [
+                await bus.request(OURS.renew(CLIENT), encode(Envelope("1", "w", "c-1", one)), deadline_s=5)
+                for one in (asked, asked.model_copy(update={"taken": True}))
+            ]
+            return decode(answers[0].data, "").body
+
+        assert [(await rotate()).state for _ in range(ROTATIONS_MAX + 3)].count("active") == ROTATIONS_MAX
+        assert "enough" in (await rotate()).reason and len(place.authority.revoked("w")) == ROTATIONS_MAX
+        await asyncio.sleep(86400 + ROTATION_S)
+        assert (await rotate()).state == "active"
 
     in_place(steps)
 
