@@ -26,7 +26,7 @@ from fedbus.access.sealed import unseal
 from fedbus.access.signing import credentials_at
 from fedbus.bus.base import Bus
 from fedbus.clock import Clock
-from fedbus.errors import BusClosed, FedbusError
+from fedbus.errors import BadMessage, BusClosed, FedbusError
 from fedbus.messages.access import JoinAnswered, RenewAsked
 from fedbus.messages.ids import Peer
 from fedbus.messages.subjects import Subjects
@@ -91,7 +91,10 @@ def _credentials(known: Credentials, key: Key, answer: JoinAnswered) -> Credenti
     if answer.state != "active":
         raise Refused(f"{known.role} {known.name} of workspace {known.trust.workspace}: {answer.reason}")
     trust = replace(Trust.from_json(answer.trust), urls=known.trust.urls, ca=known.trust.ca)
-    kept = unseal(key, answer.sealed) or known.secrets
+    ours, theirs = ((one.workspace, one.account, one.model_key) for one in (known.trust, trust))
+    if ours != theirs:  # they are never replaced: whoever sits in the broker would have its own models believed
+        raise BadMessage(f"workspace {known.trust.workspace}: another account or model key was answered: join anew")
+    kept = {**unseal(key, answer.sealed), **known.secrets}  # nor are these: anybody can seal for a public key
     # signed by whom the workspace trusts now: its signing keys may have been replaced since
     return checked(answer.jwt, key, trust, kept, known.role, known.name)
 

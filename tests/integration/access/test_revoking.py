@@ -5,16 +5,22 @@ from __future__ import annotations
 import asyncio
 import inspect
 import time
+from dataclasses import replace
 
 import pytest
 
 import fedbus
+from fedbus.access.authority import Authority
+from fedbus.access.claims import ENDED_AT
 from fedbus.access.joining import Refused, join
 from fedbus.access.keys import Key
+from fedbus.access.renewal import _credentials as renewed
 from fedbus.access.renewal import keep_renewed, renew
+from fedbus.access.sealed import seal
 from fedbus.bus.nats import connect
 from fedbus.clock import SystemClock
-from fedbus.errors import BusDenied
+from fedbus.errors import BadMessage, BusDenied
+from fedbus.messages.access import JoinAnswered
 from fedbus.messages.ids import Peer
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -121,6 +127,37 @@ async def test_a_broker_that_comes_back_with_old_settings_is_told_again(ward):
     assert await let_in(ward, path)
     await ward.register("g-5")  # as after a reconnect: everything is looked at
     await until(lambda: _not(let_in(ward, path)), "shut out again")
+
+
+async def test_who_tells_the_broker_late_takes_back_nothing(ward, monkeypatch):
+    """A process that stood still before it sent an account's JWT lets nobody in whom another has shut out meanwhile."""
+    credentials, path = await joined(ward, "late")
+    slow, made = Authority.open(ward.authority.directory), []
+
+    def late(self, workspace):
+        made.append(newest(self, workspace))
+        if self is slow and len(made) == 1:  # meanwhile, of another process
+            ward.authority.revoke(workspace, {credentials.key.public: ENDED_AT})
+        return made[-1]
+
+    newest = Authority._newest
+    monkeypatch.setattr(Authority, "_newest", late)
+    await slow.push("ward", ward.url)
+    assert len(made) == 2 and not await let_in(ward, path)
+
+
+async def test_a_broker_cannot_make_a_member_trust_somebody_else(ward):
+    """An answer with another model key, or another account, is not taken; secrets that are known stay what they are."""
+    credentials, _ = await joined(ward, "steady")
+    evil = replace(credentials.trust, model_key=Key.new().public)
+    for trust in (evil, replace(credentials.trust, account=Key.new("account").public)):
+        answer = JoinAnswered(state="active", jwt=credentials.jwt, trust=trust.to_json())
+        with pytest.raises(BadMessage, match="join anew"):
+            renewed(credentials, credentials.key, answer)
+    known = replace(credentials, secrets={"seal": "ours"})
+    sealed = seal(credentials.key.public, {"seal": "theirs", "login": "new"})
+    answer = JoinAnswered(state="active", jwt=credentials.jwt, trust=credentials.trust.to_json(), sealed=sealed)
+    assert renewed(known, credentials.key, answer).secrets == {"seal": "ours", "login": "new"}
 
 
 async def test_a_client_gets_a_new_key_while_it_works(ward):
