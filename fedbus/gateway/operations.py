@@ -73,9 +73,15 @@ class Call:
 
         Every gateway makes the same of a key, so that a repeat finds what the first request has made, whoever took it.
         """
+        return f"{prefix}-{self.key_digest}" if self.key else ""
+
+    @property
+    def key_digest(self) -> str:
+        """What stands for the request's key, '' where it has none: another for each who asks, who may choose alike."""
         if not self.key:
             return ""
-        return f"{prefix}-{hashlib.blake2b(self.key.encode(), digest_size=6).hexdigest()}"
+        told = f"{self.caller.name}\n{self.key}" if self.caller.name else self.key
+        return hashlib.blake2b(told.encode(), digest_size=6).hexdigest()
 
     def asked(self, kind: type[Model]) -> Model:
         """Return the query as what the operation declares."""

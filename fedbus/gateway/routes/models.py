@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -166,10 +165,11 @@ async def import_model(call: Call) -> Reply:
     query, gateway = call.asked(Imported), call.gateway
     made_up = call.name_from_key("import") or f"import-{secrets.token_hex(6)}"
     version = query.version or f"{made_up}m"  # not a number: it would look like a session's
-    key = hashlib.blake2b(call.key.encode(), digest_size=6).hexdigest() if call.key else ""
     async with _place(gateway.catalogue.importing, "models are being brought in"):
         nbytes_max = gateway.listening.import_bytes_max
-        info = await registry_of(call).import_model(_body(call), version, query.note, key=key, nbytes_max=nbytes_max)
+        info = await registry_of(call).import_model(
+            _body(call), version, query.note, key=call.key_digest, nbytes_max=nbytes_max
+        )
     await gateway.catalogue.refresh(version)
     return model_view(info), {"Location": f"{API}/models/{version}"}
 

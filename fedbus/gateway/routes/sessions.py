@@ -136,6 +136,12 @@ async def _start(call: Call, name: str | None, config: SessionConfig, model: str
         raise Conflict(f"session {name}: there is one of this name; choose another", state=status)
     session = await federation.start_session(config, model=model, name=name, by=call.caller.name)
     info = await session.info()
+    if (
+        call.caller.name and info.by != call.caller.name
+    ):  # somebody else's: a key of one's own finds it no more than none
+        raise Conflict(
+            f"session {session.name}: there is one of this name; choose another", state=info.status(federation.now())
+        )
     if info.config != config or model not in (info.base, info.first_version):
         raise Refused(422, f"session {session.name} was started under this key, or name, with another body")
     view = session_view(info, (), federation.now())

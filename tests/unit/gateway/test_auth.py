@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 
+import numpy as np
 import pytest
 from asker import ask, gateway_in
 from people import OTHER, SECRET, credentials_of, secured_in
 from whole_house import House
 
 from fedbus.access.actions import PERMITTED, ROLES, Action, may, permitted_to
+from fedbus.access.credentials import Credentials
 from fedbus.access.names import id_of
 from fedbus.access.signin import login_link
 from fedbus.client.app import ClientApp
+from fedbus.config.session import SessionConfig
 from fedbus.errors import ConfigError, Conflict
 from fedbus.gateway.caller import Proof
 from fedbus.gateway.cookies import CHARS_MAX, LIFE_S, Cookies
@@ -598,3 +601,33 @@ def test_ids_of_people_are_those_of_their_tokens():
     by_token, by_cookie = in_house(scene)
     assert by_token.json["name"] == by_cookie.json["name"] == "ana@hospital.example"
     assert id_of("ana@hospital.example").startswith("p_")
+
+
+# --- a key that two have chosen ---
+
+
+def test_a_key_of_one_person_gives_another_nothing_of_hers():
+    """Under the same key each has a session of her own; a name that is another's is taken, also under a key."""
+
+    async def scene():
+        house = House()
+        house.coordinator()
+        known = Credentials(jwt="", seed="", trust=credentials_of().trust, secrets={"login": SECRET})
+        async with secured_in(house, credentials=known) as found, house.federation() as federation:
+            await federation.start_session(SessionConfig(), model={"w": np.zeros(3, np.float32)}, name="one")
+            await asyncio.sleep(1)
+            key = {"Idempotency-Key": "k1"}
+            body = {"model": "one-0", "config": {"clients_min": 2}}
+            mine = await found.ask("engineer", "POST", SESSIONS, json=body, headers=key)
+            again = await found.ask("engineer", "POST", SESSIONS, json=body, headers=key)
+            hers = await found.ask("admin", "POST", SESSIONS, json=body, headers=key)
+            named = {**body, "session": mine.json["session"]}
+            taken = await found.ask("admin", "POST", SESSIONS, json=named, headers={"Idempotency-Key": "other"})
+            own = await found.ask("engineer", "POST", SESSIONS, json=named, headers={"Idempotency-Key": "other"})
+            return mine, again, hers, taken, own
+
+    mine, again, hers, taken, own = run_virtual(scene())
+    assert [answer.status for answer in (mine, again, hers, own)] == [201] * 4
+    assert mine.json["session"] == again.json["session"] == own.json["session"] != hers.json["session"]
+    assert (mine.json["by"], hers.json["by"]) == ("engineer-person", "admin-person")
+    assert taken.status == 409
