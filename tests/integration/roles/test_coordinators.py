@@ -29,10 +29,14 @@ pytestmark = pytest.mark.slow
 
 
 class Clients:
-    """Clients that train for a while; ``training`` is set when all of them do."""
+    """Clients that train for a while; ``training`` is set when all of them do.
+
+    ``gates``: by round, what none of them is done before.
+    """
 
     def __init__(self):
         self.pause_s = 0.0
+        self.gates = {}
         self.count = 0
         self.training = asyncio.Event()
 
@@ -46,6 +50,8 @@ class Clients:
             if self.count % CLIENTS == 0:
                 self.training.set()
             await asyncio.sleep(self.pause_s)
+            if task.round in self.gates:
+                await self.gates[task.round].wait()
             rng = np.random.default_rng((task.round, number))
             grown = {name: a + rng.normal(size=a.shape).astype(a.dtype) for name, a in model.items()}
             return fedbus.Update(grown, weight=1.0 + number)
@@ -221,13 +227,16 @@ async def test_each_in_its_turn_is_replaced(house, processes, clients, board):
     await processes.start("coordinator", NAMES[2])
 
     async def disturb():
-        for _ in range(ROUNDS - 1):
+        # a machine that does other things starts a process in seconds: the session must not be over by then
+        clients.gates = {number: asyncio.Event() for number in range(1, ROUNDS)}
+        for gate in clients.gates.values():
             await clients.training.wait()
             clients.training.clear()
             name = await board.leader()
             await processes.kill(name)
             await board.leader(other_than=(name,))
             await processes.start("coordinator", name)
+            gate.set()
 
     entries = await disturbed(house, clients, disturb)
     assert len(terms_of(entries)) == ROUNDS
