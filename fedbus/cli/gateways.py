@@ -26,6 +26,12 @@ CorsOrigin = Annotated[
     list[str] | None,
     typer.Option("--cors-origin", metavar="ORIGIN", help="A page elsewhere that may use it; repeatable."),
 ]
+Proxy = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--proxy", metavar="ADDRESS", help="A proxy in front of it, believed from where requests come; repeatable."
+    ),
+]
 JaegerUrl = Annotated[
     str, typer.Option("--jaeger-url", metavar="URL", help="Where the page's links to traces lead.", show_default=False)
 ]

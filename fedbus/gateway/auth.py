@@ -37,6 +37,7 @@ from fedbus.gateway.cookies import LIFE_S, Cookies, name_of, set_cookie
 from fedbus.gateway.guard import Guard
 from fedbus.gateway.hosts import is_here
 from fedbus.gateway.operations import Operation
+from fedbus.gateway.origins import origin_of
 from fedbus.gateway.problems import Refused
 from fedbus.gateway.standing import Over, Standing
 from fedbus.messages.access import Person, PersonRole, TokenState
@@ -91,9 +92,9 @@ class Auth:
     async def admit(self, request: web.Request, operation: Operation) -> Caller:
         """Return who asks, where she may do that; `Refused` with 401, 403 or 429 where not."""
         if self.members is None:
-            return anybody(request.remote or "")
+            return anybody(origin_of(request))
         if operation.needs is None:
-            return Caller(name="", roles=(), origin=request.remote or "", how="nobody")
+            return Caller(name="", roles=(), origin=origin_of(request), how="nobody")
         caller = await self.caller(request)
         if caller is None:
             raise unknown("sign in: with `Authorization: Bearer fba_...`, or with a cookie of POST /api/v1/login")
@@ -108,7 +109,7 @@ class Auth:
 
     async def caller(self, request: web.Request) -> Caller | None:
         """Return who asks, None where she does not say; `Refused` with 401 or 429 where what she says is no good."""
-        origin = request.remote or ""
+        origin = origin_of(request)
         if "Authorization" in request.headers:
             await self._caught_up()
             scheme, _, text = request.headers["Authorization"].partition(" ")
@@ -132,7 +133,7 @@ class Auth:
     def _checked(self, request: web.Request, text: str) -> TokenState:
         """Return the token that a text is of; `Refused` where there is none such, without saying what is wrong."""
         assert self.members is not None, "an open gateway looks at no token"
-        origin = request.remote or ""
+        origin = origin_of(request)
         id_, secret = read_api_token(text) or ("", "")
         wait_s = self.guard.wait_s(origin, id_)
         if wait_s:
@@ -222,7 +223,7 @@ class Auth:
             raise unknown(
                 "the token is nobody's: it is a bearer for programs; people sign in with one of their own", wrong=True
             )
-        caller = self._known(_proof_of(state), request.remote or "", "token")
+        caller = self._known(_proof_of(state), origin_of(request), "token")
         proof = self._begun(state.name, _roles(state))
         if state.uses_max:
             self.guard.forget(state.id)
@@ -244,7 +245,7 @@ class Auth:
         return Proof(person=person, roles=roles, id=secrets.token_hex(16), at=now, until=now + LIFE_S)
 
     def _signed_in(self, request: web.Request, proof: Proof) -> tuple[Caller, str]:
-        caller = self._known(proof, request.remote or "", "cookie")
+        caller = self._known(proof, origin_of(request), "cookie")
         secure = self.is_secure(request)
         age_s = proof.until - self._clock.now()
         return caller, set_cookie(name_of("", secure=secure), self._cookies.make(proof), secure=secure, age_s=age_s)

@@ -24,6 +24,7 @@ from fedbus.access.audit import Result
 from fedbus.gateway.auth import CLAIMED, SAFE
 from fedbus.gateway.caller import CALLER
 from fedbus.gateway.operations import API, Operation
+from fedbus.gateway.origins import net_of, origin_of
 
 if TYPE_CHECKING:
     from fedbus.access.audit import Audit
@@ -156,20 +157,20 @@ class Deeds:
         details = {"request": id_, "operation": operation.id, "status": str(int(status))}
         reason = reason or request.get(WHY, "")
         if status in REFUSED or not changes:
-            again = self._again((request.remote or "", by, "" if by == "anonymous" else action, str(status)))
+            again = self._again((net_of(origin_of(request)), by, "" if by == "anonymous" else action, str(status)))
             if again is None:
                 return None
             details |= {"others": str(again)} if again else {}
         target = request.path.removeprefix(API).strip("/")[:300]
-        return Deed(action, by, request.remote or "", target, _result(status), reason, details)
+        return Deed(action, by, origin_of(request), target, _result(status), reason, details)
 
     def _turned_away(self, request: web.Request, id_: str, status: int, reason: str) -> Deed | None:
         """Return the deed of who was refused before it was known what she wanted: too often, or from a foreign page."""
-        again = self._again((request.remote or "", "", "", str(status))) if status in REFUSED else None
+        again = self._again((net_of(origin_of(request)), "", "", str(status))) if status in REFUSED else None
         if again is None:
             return None
         details = {"request": id_, "status": str(int(status))} | ({"others": str(again)} if again else {})
-        return Deed(TURNED_AWAY, "anonymous", request.remote or "", request.path[:300], "refused", reason, details)
+        return Deed(TURNED_AWAY, "anonymous", origin_of(request), request.path[:300], "refused", reason, details)
 
     def _by(self, request: web.Request) -> str:
         """Return who is written down: who was let in, else whose credentials came, else nobody that is known."""

@@ -12,8 +12,9 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from ipaddress import IPv6Address, ip_address
 from math import ceil
+
+from fedbus.gateway.origins import net_of
 
 FREE = 5
 """Failures that cost nothing: somebody has pasted half a token, a program has the one of yesterday."""
@@ -48,7 +49,7 @@ class Guard:
 
     def wait_s(self, address: str, token: str) -> int:
         """Return after how many seconds such a try may be made; 0: now."""
-        if (_net(address), token) in self._known:
+        if (net_of(address), token) in self._known:
             return 0
         now = self._now()
         found = (self._failures.get(key) for key in _keys(address, token))
@@ -69,7 +70,7 @@ class Guard:
 
     def succeeded(self, address: str, token: str) -> None:
         """Remember that a token was right from there. What was counted stays: own tokens buy nobody more guesses."""
-        pair = (_net(address), token)
+        pair = (net_of(address), token)
         self._known[pair] = None
         self._known.move_to_end(pair)
         if len(self._known) > REMEMBERED_MAX:
@@ -82,16 +83,4 @@ class Guard:
 
 
 def _keys(address: str, token: str) -> tuple[str, ...]:
-    return (f"address {_net(address)}", f"token {token}") if token else (f"address {_net(address)}",)
-
-
-def _net(address: str) -> str:
-    """Return what stands for an address: of IPv6 its network of 64 bits."""
-    try:
-        found = ip_address(address)
-    except ValueError:
-        return address[:64]
-    if isinstance(found, IPv6Address):
-        mapped = found.ipv4_mapped
-        return str(mapped) if mapped is not None else str(IPv6Address(int(found) >> 64 << 64))
-    return str(found)
+    return (f"address {net_of(address)}", f"token {token}") if token else (f"address {net_of(address)}",)

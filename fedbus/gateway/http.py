@@ -31,6 +31,7 @@ from fedbus.gateway.hosts import Hosts
 from fedbus.gateway.limits import Rate
 from fedbus.gateway.listening import Listening
 from fedbus.gateway.operations import Call, Operation
+from fedbus.gateway.origins import ORIGIN, Origins, net_of, origin_of
 from fedbus.gateway.problems import Refused, problem_of, refused_by, shown, unforeseen
 from fedbus.gateway.sending import cut_off
 
@@ -150,6 +151,7 @@ class _Frame:
         self._origins = frozenset(listening.cors_origins)
         public = (URL(listening.public_url).host or "",) if listening.public_url else ()
         self._hosts = Hosts(listening.host, (*listening.hosts, *public))
+        self._came_from = Origins(listening.proxies)
         self._bytes_max = listening.body_bytes_max
         self._exact = exact
         self._rate = Rate(listening.rate_per_s, listening.burst, gateway.clock.now)
@@ -162,13 +164,16 @@ class _Frame:
         async def frame(request: web.Request, handler: Next) -> web.StreamResponse:
             given = request.headers.get("X-Request-Id", "")
             request[ID] = id_ = given if _ID.fullmatch(given) else secrets.token_hex(8)
+            request[ORIGIN] = self._came_from.of(request)
             began = monotonic()
             with self._gateway.running():
                 response = await self._written_down(request, handler)
             self._gateway.numbers.request(request, response, monotonic() - began)
             if not response.prepared:
                 response.headers["X-Request-Id"] = id_
-            log.debug("%s %s %s -> %d", id_, request.method, request.rel_url, response.status)
+            log.debug(
+                "%s %s %s -> %d", id_, request.method, request.rel_url.raw_path, response.status
+            )  # no code, no state
             return response
 
         return frame
@@ -213,7 +218,7 @@ class _Frame:
         return problem_of(refused, id_), str(refused)
 
     def _check(self, request: web.Request) -> None:
-        wait_s = self._rate.take(request.remote or "")
+        wait_s = self._rate.take(net_of(origin_of(request)))
         if wait_s:
             raise Refused(429, f"too many requests; ask again in {wait_s} s", headers={"Retry-After": str(wait_s)})
         if not self._hosts.has(host := request.headers.get("Host")):

@@ -19,7 +19,8 @@ class Listening:
     requests that run may go on when the gateway is to end: a process manager waits ten seconds before it kills, and
     `Bye` has to be said as well. ``jaeger_url``: where the page's links to traces lead; '' where there is none.
     ``public_url``: where browsers find it, such as ``https://fed.example``, where a proxy in front of it ends their
-    TLS; '' where they come to it directly. ``tls_certificate``, ``tls_key``: in PEM; with
+    TLS; '' where they come to it directly. ``proxies``: addresses and networks of those in front of it, which are
+    believed from where a request came (`fedbus.gateway.origins`); none. ``tls_certificate``, ``tls_key``: in PEM; with
     them it serves HTTPS, and nothing else.
     """
 
@@ -34,5 +35,6 @@ class Listening:
     drain_s: float = 5.0
     jaeger_url: str = ""
     public_url: str = ""
+    proxies: tuple[str, ...] = ()
     tls_certificate: Path | None = None
     tls_key: Path | None = None

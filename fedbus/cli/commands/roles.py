@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from fedbus.cli.environment import URL, Credentials, Keys, LogLevel, Nats, Store, Workspace, host_name
-from fedbus.cli.gateways import AllowHost, CorsOrigin, HttpsCert, HttpsKey, JaegerUrl
+from fedbus.cli.gateways import AllowHost, CorsOrigin, HttpsCert, HttpsKey, JaegerUrl, Proxy
 from fedbus.cli.keeping import PlacementCluster, PlacementTags, Replicas, placement_of
 from fedbus.cli.observing import (
     LogFile,
@@ -149,6 +149,7 @@ def gateway(
     tls_cert: HttpsCert = None,
     tls_key: HttpsKey = None,
     public_url: PublicUrl = "",
+    proxy: Proxy = None,
     oidc_issuer: OidcIssuer = "",
     oidc_client_id: OidcClientId = "",
     oidc_client_secret_file: OidcClientSecretFile = None,
@@ -198,6 +199,7 @@ def gateway(
         tls_certificate=tls_cert,
         tls_key=tls_key,
         public_url=public_url,
+        proxies=tuple(proxy or ()),
         body_bytes_max=body_max,
         rate_per_s=rate,
         burst=burst,
