@@ -63,15 +63,17 @@ async def ensure_streams(
     """Create the streams of a workspace, or bring them to their description.
 
     `ConfigError` where the servers cannot keep them so: replicas without a cluster, tags that nobody has. Only spans
-    may stay without a stream, where the broker has no memory for them, or does not permit it. The audit's stream is
-    made, and then stays as it was made: a secured broker permits nobody to describe it anew.
+    may stay without a stream, where the broker has no memory for them, or does not permit it. Those of who
+    takes part and of the audit are made, and then stay so at a secured broker: whoever could describe the first anew
+    would decide who takes part, the second it could empty.
     """
+    guarded = (subjects.stream("access"), subjects.stream("audit"))
     for spec in streams_of(subjects, replicas=replicas, placement=placement):
         try:
             await bus.ensure(spec)
         except (BusFull, BusDenied) as error:
-            if spec.append_only and isinstance(error, BusDenied):  # who may change it could empty it: nobody's to do
-                log.warning("the audit's stream stays as it is: %s", error)
+            if spec.name in guarded and isinstance(error, BusDenied):
+                log.warning("%s stays as it was made: %s", spec.name, error)
                 continue
             if not spec.drop_oldest:
                 raise

@@ -265,6 +265,7 @@ def test_only_who_may_read_all_describes_streams(role):
     assert bool(made) == (role in ("coordinator", "admin"))
     if made:
         assert {name for call, name in made if call == "CREATE"} == set(STREAMS)
+    assert (("UPDATE", "access") in made) == (role == "admin"), "or it could copy boards of its own into there"
 
 
 @pytest.mark.asyncio(loop_scope="module")

@@ -58,3 +58,11 @@ async def test_only_spans_may_stay_without_a_stream(why):
     assert len(bus.seen) == len(streams_of(subjects)) - 1
     with pytest.raises(why):
         await ensure_streams(Bus(subjects.stream("board")), subjects)
+    for name in ("access", "audit"):  # there already, and nobody's to be changed
+        bus = Bus(subjects.stream(name))
+        if why is BusFull:
+            with pytest.raises(why):
+                await ensure_streams(bus, subjects)
+        else:
+            await ensure_streams(bus, subjects)
+            assert len(bus.seen) == len(streams_of(subjects)) - 1
