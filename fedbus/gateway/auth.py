@@ -201,8 +201,11 @@ class Auth:
         return _authority(request) == self._public.authority
 
     def url_of(self, request: web.Request) -> URL:
-        """Return where a browser reaches this gateway."""
-        return self._public or URL(f"{request.scheme}://{request.headers.get('Host', '')}")
+        """Return where a browser reaches this gateway; `Refused` with 421 where it asks by what leads nowhere."""
+        try:
+            return self._public or URL(f"{request.scheme}://{request.headers.get('Host', '')}")
+        except ValueError as error:  # a port of 99999, half an address
+            raise Refused(421, "Host: nothing can be reached by that") from error
 
     def check_line(self, request: web.Request) -> None:
         """Raise `Refused` where what is sent, and the cookie in the answer, could be read on the way."""

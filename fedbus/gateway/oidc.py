@@ -267,7 +267,7 @@ def _provider_of(told: Mapping[str, Any], issuer: str) -> _Provider:
     found = {}
     for name in ("authorization_endpoint", "token_endpoint", "jwks_uri"):
         try:
-            found[name] = _check_address(name, told.get(name))
+            found[name] = _check_address(name, told.get(name), issuer)
         except ConfigError as error:
             raise SignInRefused("failed", f"the document of {issuer}: {error}") from error
     methods = told.get("token_endpoint_auth_methods_supported")
@@ -280,15 +280,24 @@ def _provider_of(told: Mapping[str, Any], issuer: str) -> _Provider:
     )
 
 
-def _check_address(what: str, url: object) -> str:
-    """Return an address that may be asked: https, or http on this machine (for trying it out)."""
+def _check_address(what: str, url: object, issuer: str = "http:") -> str:
+    """Return an address that may be asked: https, or http on this machine (for trying it out).
+
+    Of a provider elsewhere not even that: whoever writes its document would have us ask what listens on this machine.
+    """
     try:
         found = URL(url) if isinstance(url, str) else URL()
     except ValueError:
         found = URL()
     if found.scheme == "https" and found.host and not found.user:
         return str(url)
-    if found.scheme == "http" and found.host and not found.user and _is_loopback(found.host):
+    if (
+        found.scheme == "http"
+        and issuer.startswith("http:")
+        and found.host
+        and not found.user
+        and _is_loopback(found.host)
+    ):
         return str(url)
     raise ConfigError(f"{what}: expected an https:// address, got {str(url)[:200]!r}")
 

@@ -260,6 +260,8 @@ def test_an_answer_of_another_issuer_is_refused(monkeypatch):
         {"jwks_uri": "file:///etc/passwd"},
         {"jwks_uri": "https://user:pass@login.example/keys"},
         {"authorization_endpoint": None},
+        {"token_endpoint": "http://127.0.0.1:9200/_search"},
+        {"jwks_uri": "http://localhost/keys"},
     ],
     ids=str,
 )
@@ -270,6 +272,18 @@ def test_a_document_of_another_or_that_leads_to_plain_http_is_refused(monkeypatc
         return word_of(await ask(house.gateway, "GET", LOGIN))
 
     assert at_provider(monkeypatch, scene, **document) == "failed"
+
+
+def test_a_host_that_leads_nowhere_begins_nothing(monkeypatch):
+    """A port that no machine has is told, and is no error that nobody has foreseen."""
+
+    async def scene(house, provider):
+        return [
+            (await ask(house.gateway, "GET", path, headers={"Host": "localhost:99999"})).status
+            for path in (LOGIN, f"{CALLBACK}?code=c&state=s")
+        ]
+
+    assert at_provider(monkeypatch, scene) == [421, 421]
 
 
 def test_new_keys_are_taken_as_the_provider_tells_them(monkeypatch):
