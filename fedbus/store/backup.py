@@ -320,7 +320,7 @@ class Backup:
             gone.pop(version.blob, None)
 
     async def _chunks(self, version: Version) -> AsyncIterator[Frame]:
-        """Yield a model's messages, every chunk and the whole checked."""
+        """Yield a model's messages, every chunk and the whole checked; sealed as on the bus, where it is secured."""
         blob, stream = version.blob, self._subjects.stream("blob")
         manifest = await self._models.manifest(blob)
         subject = self._subjects.blob(blob, "manifest")
@@ -333,7 +333,7 @@ class Backup:
             async for chunk in chunks:
                 await self._workers.run(hasher.update, chunk)
                 if not within:
-                    yield Frame(0, str(index), bytes(chunk))
+                    yield Frame(0, str(index), bytes(self._models.sealed(blob, index, chunk)))
                 index += 1
         if hasher.hexdigest() != version.digest:
             raise BadMessage(f"blob {blob}: expected the digest {version.digest}, got {hasher.hexdigest()}")

@@ -197,6 +197,10 @@ class ModelStore:
         """Return what a message of a blob holds; `BadMessage` where it was not sealed with the blob's key."""
         return opened(self._seal, blob, part, stored)
 
+    def sealed(self, blob: str, part: str | int, data: Payload) -> Payload:
+        """Return a message of a blob as it is stored."""
+        return sealed(self._seal, blob, part, data)
+
     def key_of(self, blob: str) -> bytes:
         """Return the key of a blob, for who is to read it; b'' where it is stored as it is."""
         return (self._seal.key_of(blob) if self._seal is not None else None) or b""

@@ -1,0 +1,171 @@
+"""All that a federation does, with identities, seals and signatures: what comes of it is what comes of it without."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import fedbus
+from fedbus.access import known
+from fedbus.access.authority import Authority
+from fedbus.access.credentials import write_credentials
+from fedbus.access.signing import signing_of
+from fedbus.aggregation import Contribution, aggregate, find
+from fedbus.aggregation.companions import with_companions
+from fedbus.aggregation.contributions import weight_max
+from fedbus.aggregation.sums import VALUE_FLOOR
+from fedbus.bus.embedded import EmbeddedBroker
+from fedbus.bus.nats import connect
+from fedbus.cli.backups import back_up, restore
+from fedbus.cli.roles import Place
+from fedbus.clock import SystemClock
+from fedbus.federation.analytics import Mean
+from fedbus.messages.plans import fold_weight
+from fedbus.planning import plan_of
+from fedbus.tensors import model_digest
+from fedbus.workers import Threads
+
+COUNT = 7
+ROUNDS = 2
+CHUNK_BYTES = 4096
+MODEL = {"w": np.linspace(-2, 2, 5000, dtype=np.float32), "b": np.linspace(3, 4, 300)}
+STRATEGIES = {"fedavg": {}, "fedadam": {}, "krum": {"byzantine_max": 2}, "scaffold": {}}
+"""A mean; one with a state beside the model; one that compares updates with each other; one with companions."""
+
+
+def trained(model, client, round_):
+    """What a client makes of a model."""
+    rng = np.random.default_rng([round_, int(client.rpartition("-")[2])])
+    return {key: (value + rng.normal(size=value.shape) / 8).astype(value.dtype) for key, value in model.items()}
+
+
+def app_of():
+    """An app of such clients, which also measures, and lets its ages be asked about."""
+    app = fedbus.ClientApp()
+
+    @app.train
+    def train(model, task):
+        metrics = dict.fromkeys(task.config["metrics"], 0.5)
+        return fedbus.Update(trained(model, task.client, task.round), 1.0, metrics)
+
+    @app.evaluate
+    def evaluate(model, task):
+        return fedbus.Evaluation(1.0, {"first": float(model["w"].flat[0])})
+
+    @app.data
+    def data(task):
+        return {"age": np.array([10.0, 20.0, 30.0])}
+
+    return app
+
+
+@pytest.fixture
+async def secured(tmp_path, make_house):
+    """A house in which everybody has credentials, at a broker that lets in nobody else; two combiners, a crowd."""
+    keys = Authority.open(tmp_path / "keys")
+    keys.create_workspace("default")
+
+    def issued(role, name):
+        path = tmp_path / f"{role}-{name}.creds"
+        write_credentials(path, keys.issue("default", role, name))
+        return str(path)
+
+    class Secured(make_house):
+        async def _role(self, name):
+            credentials = issued(name.partition("-")[0], name)
+            bus = await self._stack.enter_async_context(await connect(self.url, name=name, credentials=credentials))
+            workers = Threads(2, name)
+            self._stack.callback(workers.close)
+            clock = SystemClock()
+            common = {"name": name, "incarnation": secrets.token_hex(8), "workspace": "default", "workers": workers}
+            return bus, common | {"clock": clock, "signing": signing_of(credentials, clock)}
+
+    known.use_home(tmp_path / "home")
+    try:
+        async with (
+            EmbeddedBroker(tmp_path / "store", security=keys.security) as broker,
+            contextlib.aclosing(Secured(broker.url)) as house,
+        ):
+            known.remember(broker.url, "default", Path(issued("engineer", "eve")))
+            await house.operate(2)
+            await house.crowd("phone", app_of(), COUNT, credentials=issued("crowd", "phone"))
+            await house.present(COUNT)
+            house.broker, house.issued = broker, issued
+            yield house
+    finally:
+        known.use_home(None)
+
+
+async def test_models_are_those_of_one_call(secured):
+    """States and inner products on the bus, chunks shared out, companions: bit by bit what `aggregate` makes."""
+    names = [f"phone-{number}" for number in range(COUNT)]
+    for strategy, options in STRATEGIES.items():
+        plan = plan_of(fedbus.SessionConfig(rounds=1, strategy=strategy, strategy_options=options))
+        told = dict.fromkeys(plan.metrics, 0.5)
+        _, _, found = await secured.run(
+            MODEL,
+            chunk_bytes=CHUNK_BYTES,
+            rounds=ROUNDS,
+            clients_min=COUNT,
+            evaluate_every=0,
+            strategy=strategy,
+            strategy_options=options,
+            sharding="chunks" if strategy == "fedadam" else "clients",
+            train_config={"metrics": list(plan.metrics)},
+            weight_max=weight_max([fold_weight(plan, 1.0, told, 0)] * COUNT),
+            value_floor=VALUE_FLOOR,
+        )
+        model, state = with_companions(MODEL, find(strategy)), None
+        for number in range(1, ROUNDS + 1):
+            made = [Contribution(trained(model, name, number), 1.0, told) for name in names]
+            model, state = aggregate(strategy, model, made, state, chunk_bytes=CHUNK_BYTES, **options)
+        assert model_digest(found) == model_digest(model), strategy
+
+
+async def test_differences_are_sealed_as_models_are(secured):
+    """int8 up, fp16 down, frames of zstd: what leads to the next model has the model's key, and is what travels."""
+    result, facts, found = await secured.run(
+        MODEL, chunk_bytes=CHUNK_BYTES, rounds=3, clients_min=COUNT, evaluate_every=1, codec="int8", downlink="fp16",
+        lossless=True, train_config={"metrics": []},
+    )  # fmt: skip
+    assert result.outcome == "completed" and np.isfinite(found["w"]).all()
+    down = [fact.bytes_down for fact in facts if fact.kind == "RoundClosed"]
+    assert down[2] < 0.7 * down[0], "the first model comes whole, once for all"
+    measured = [fact for fact in facts if fact.kind == "RoundEvaluated"]
+    assert [fact.answered for fact in measured] == [COUNT] * 3
+
+
+async def test_who_measures_and_answers_has_the_model_and_its_signature(secured):
+    """A version that was brought in is evaluated as it is; questions about data are answered."""
+    async with fedbus.connect(secured.url) as federation:
+        await federation.registry.import_model(MODEL, "brought-in")
+        result = await federation.analyze([Mean("age")])
+    assert result.answered == COUNT and result.answers[0].mean == 20.0
+    _, facts, _ = await secured.run("brought-in", rounds=0, clients_min=COUNT)
+    (measured,) = [fact for fact in facts if fact.kind == "RoundEvaluated"]
+    assert (measured.answered, measured.metrics["first"], measured.missing) == (COUNT, -2.0, {})
+
+
+async def test_what_is_backed_up_sealed_is_brought_back_sealed(secured, tmp_path):
+    """A broker that has lost its disk: an admin brings journals, models, stages and audit back, and it goes on."""
+    settings = {"rounds": 1, "clients_min": COUNT, "evaluate_every": 0, "train_config": {"metrics": []}}
+    result, _, found = await secured.run(MODEL, chunk_bytes=CHUNK_BYTES, name="before", **settings)
+    place = Place(secured.url, credentials=secured.issued("admin", "ann"))
+    await back_up(place, tmp_path / "backup", None, json=True)
+    kept = b"".join(path.read_bytes() for path in (tmp_path / "backup" / "blobs").iterdir())
+    assert len(kept) > 2 * MODEL["w"].nbytes and MODEL["w"].tobytes()[:64] not in kept
+    await secured.broker.kill()
+    shutil.rmtree(tmp_path / "store" / "jetstream")
+    await secured.broker.start()
+    await restore(place, tmp_path / "backup", json=True)
+    async with fedbus.connect(secured.url) as federation:
+        arrays = await federation.models.get(result.model_version)
+        np.testing.assert_array_equal(arrays["w"], found["w"])
+        assert (await federation.models.verify(result.model_version)).is_genuine
+    again, _, _ = await secured.run(MODEL, chunk_bytes=CHUNK_BYTES, name="after", **settings)
+    assert again.digest == result.digest
