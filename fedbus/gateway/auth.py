@@ -36,6 +36,7 @@ from fedbus.gateway.caller import Caller, How, Proof, anybody
 from fedbus.gateway.cookies import LIFE_S, Cookies, name_of, set_cookie
 from fedbus.gateway.guard import Guard
 from fedbus.gateway.hosts import is_here
+from fedbus.gateway.limits import Rate
 from fedbus.gateway.operations import Operation
 from fedbus.gateway.origins import origin_of
 from fedbus.gateway.problems import Refused
@@ -50,6 +51,9 @@ SAFE = ("GET", "HEAD", "OPTIONS")
 
 CLAIMED: web.RequestKey[str] = web.RequestKey("claimed", str)
 """Whose credentials came with a request, whether or not they are good: for the audit."""
+
+OFTEN_PER_S, OFTEN_BURST = 0.2, 30
+"""How often somebody signs in and out: each is a deed, and whoever only looks shall not fill the audit."""
 
 KNOWN_S_MAX = 3.0
 """How long a request waits for a gateway that has just started to have read who is known."""
@@ -69,6 +73,7 @@ class Auth:
     ) -> None:
         self.members = members
         self.guard = Guard(clock.now)
+        self._often = Rate(OFTEN_PER_S, OFTEN_BURST, clock.now)
         self._clock = clock
         self._public = _checked_url(public_url) if public_url else None
         self._changed = asyncio.Event()
@@ -222,6 +227,7 @@ class Auth:
         self.check_line(request)
         await self._caught_up()
         state = self._checked(request, text)
+        self._check_often(f"token/{state.id}")
         if not state.name:
             raise unknown(
                 "the token is nobody's: it is a bearer for programs; people sign in with one of their own", wrong=True
@@ -239,6 +245,12 @@ class Auth:
             proof = replace(proof, token=state.id, until=until)
         return self._signed_in(request, proof)
 
+    def _check_often(self, who: str) -> None:
+        """Raise `Refused` with 429 where somebody signs in and out all the time; of others nobody waits for it."""
+        wait_s = self._often.take(who)
+        if wait_s:
+            raise Refused(429, f"too often; try again in {wait_s} s", headers={"Retry-After": str(wait_s)})
+
     def sign_in_as(self, request: web.Request, person: Person) -> tuple[Caller, str]:
         """Return who somebody is whom a provider has vouched for, and a cookie; `Refused` where she is not let in."""
         return self._signed_in(request, self._begun(id_of(person.name), ()))
@@ -255,6 +267,7 @@ class Auth:
 
     async def sign_out(self, request: web.Request, caller: Caller) -> str:
         """End a session everywhere; returns the header that takes its cookie away."""
+        self._check_often(caller.name)
         if caller.how == "cookie" and caller.proof is not None and self.members is not None:
             person = self.members.people.by_id(caller.proof.person)
             if person is not None:

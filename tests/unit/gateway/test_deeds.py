@@ -122,6 +122,24 @@ def test_whoever_repeats_a_refusal_does_not_fill_the_audit():
     assert "others" not in deeds[0].details and deeds[1].details["others"] == "99"
 
 
+def test_whoever_only_looks_does_not_fill_the_audit_by_signing_in_and_out():
+    """What is right is a deed each time, and therefore not done without end; of another nobody waits for it."""
+
+    async def scene():
+        async with secured_in(House()) as house:
+            login = {"json": {"token": house.tokens["viewer"]}}
+            signed_in = [(await house.ask(None, "POST", f"{API}/login", **login)).status for _ in range(200)]
+            signed_out = [(await house.ask("data-owner", "POST", f"{API}/logout")).status for _ in range(200)]
+            other = await house.ask(None, "POST", f"{API}/login", json={"token": house.tokens["engineer"]})
+            return signed_in, signed_out, other.status, len([one async for one in house.gateway.audit.read()])
+
+    signed_in, signed_out, other, deeds = run_virtual(scene())
+    for statuses in (signed_in, signed_out):
+        assert statuses[:30] == [200] * 30 and set(statuses[-100:]) == {429}
+    assert other == 200
+    assert deeds < 80
+
+
 def test_whoever_is_turned_away_at_the_door_is_written_down():
     """A page of another origin: it is not looked at what it wants, and it stands in the audit all the same."""
 
