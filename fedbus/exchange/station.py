@@ -236,14 +236,18 @@ class Station:
 
     async def _ask_for_board(self) -> list[Message]:
         """Ask the coordinator: the broker lets nobody read a board who may not see what others are to do."""
-        data = encode(self.envelope(BoardAsked()))
-        message = await self.bus.request(self.subjects.board(self.peer), data, deadline_s=BOARD_S_MAX)
-        heard = self.read(message)
-        if heard is None or not isinstance(heard.envelope.body, BoardFound):
-            return []
-        own = matcher(self.subjects.task(self.peer.name))
-        tasks = heard.envelope.body.tasks
-        return [Message(subject, data, sequence=sequence) for subject, data, sequence in tasks if own(subject)]
+        own, found, after = matcher(self.subjects.task(self.peer.name)), list[Message](), 0
+        while True:
+            data = encode(self.envelope(BoardAsked(after=after)))
+            message = await self.bus.request(self.subjects.board(self.peer), data, deadline_s=BOARD_S_MAX)
+            heard = self.read(message)
+            if heard is None or not isinstance(heard.envelope.body, BoardFound):
+                return found
+            tasks, more = heard.envelope.body.tasks, heard.envelope.body.more
+            found += [Message(subject, data, sequence=sequence) for subject, data, sequence in tasks if own(subject)]
+            if not more or not tasks or tasks[-1][2] <= after:
+                return found
+            after = tasks[-1][2]
 
     async def _answer(self, asked: Subscription) -> None:
         async for heard in self.hear(asked):

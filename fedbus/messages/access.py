@@ -156,13 +156,22 @@ class RenewAsked(Body):
 
 
 class BoardAsked(Body):
-    """What stands on the board for me? Asked of the coordinator by whoever may not read the stream itself."""
+    """What stands on the board for me? Asked of the coordinator by whoever may not read the stream itself.
+
+    ``after``: only what has a higher sequence: where an answer says that there is ``more``, the next one.
+    """
+
+    after: Count = 0
 
 
 class BoardFound(Body):
-    """The newest task of each session, as posted: whole envelopes, each with its subject and sequence."""
+    """The newest task of each session, as posted, oldest first: whole envelopes, each with its subject and sequence.
+
+    ``more``: an answer has no room for all of them.
+    """
 
     tasks: Annotated[tuple[tuple[Annotated[str, Field(max_length=300)], bytes, Count], ...], Field(max_length=1000)]
+    more: bool = False
 
 
 class AuditEntry(Body):

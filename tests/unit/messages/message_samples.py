@@ -416,8 +416,8 @@ SAMPLES: list[envelope.Body] = [
     ),
     access.JoinAnswered(state="refused", jwt="e30.e30.c2ln", sealed=b"s", trust="{}", reason="expired"),
     access.RenewAsked(new_key=USER_KEY, proof=b"p" * 64, taken=True),
-    access.BoardAsked(),
-    access.BoardFound(tasks=(("fb.w.task.c-1.s", b"x", 7),)),
+    access.BoardAsked(after=3),
+    access.BoardFound(tasks=(("fb.w.task.c-1.s", b"x", 7),), more=True),
     access.AuditEntry(
         number=3,
         at=1.5,
