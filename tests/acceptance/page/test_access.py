@@ -108,6 +108,27 @@ def test_a_link_logs_in_once_and_leaves_the_address(open_page, secured):
     assert text not in again.url
 
 
+def test_a_link_of_somebody_else_takes_nobodys_place_unasked(open_page, secured):
+    """Who is logged in, and follows a link, is asked; she stays who she is, or becomes whom the link is for."""
+    wanted = {"what": "api", "role": "viewer", "name": "ms-viewer", "uses_max": 1, "expires_s": 900}
+    text = rest(secured, "POST", "tokens", wanted)["text"]
+    page = open_page("#/models", base=secured.http_url, token=secured.tokens["engineer"])
+    expect(page.get_by_role("button", name="ms-engineer")).to_be_visible()
+    for follows in (False, True):
+        page.evaluate("text => { location.hash = `#/login/${text}` }", text)
+        expect(page.get_by_text("You are ms-engineer here.")).to_be_visible()
+        assert text not in page.url
+        if follows:
+            assert not Axe().run(page).response["violations"]
+            page.get_by_role("button", name="Log in with the link").press("Enter")
+        else:
+            page.get_by_role("link", name="Stay as you are").press("Enter")
+            expect(page.get_by_role("heading", level=1, name="Overview")).to_be_visible()
+            expect(page.get_by_role("button", name="ms-engineer")).to_be_visible()
+    expect(page.get_by_role("button", name="ms-viewer")).to_be_visible()
+    expect(page.get_by_role("heading", level=1, name="Overview")).to_be_visible()
+
+
 def test_a_provider_is_offered_and_its_refusal_told(open_page, secured):
     """With a provider there is a way to it that remembers where one was; why it led nowhere is said in words."""
     page = open_page("#/models", base=secured.http_url, expected=ASKED)

@@ -2,8 +2,8 @@
 
 import { api } from "../api.js";
 import { h, paint } from "../dom.js";
-import { login } from "../me.js";
-import { here } from "../router.js";
+import { login, me } from "../me.js";
+import { again, here } from "../router.js";
 import { failure, field, heading, loading } from "../ui.js";
 
 const BACK = "fedbus.back";
@@ -21,7 +21,8 @@ export function back() {
 
 const remember = () => { try { sessionStorage.setItem(BACK, location.hash); } catch { /* then the overview is shown */ } };
 
-// `link`: the token of a one-time link, which was taken out of the address; it is exchanged at once.
+// `link`: the token of a one-time link, which was taken out of the address; it is exchanged at once. Who is logged in
+// already is asked first: whoever sends somebody a link of his own would have her work under his name.
 export default async function show(root, link, signal) {
   const why = REFUSED[here().query.get("refused")];
   let busy = Boolean(link), provider = "", problem = why ? { title: "Not logged in", detail: why } : null;
@@ -46,6 +47,11 @@ export default async function show(root, link, signal) {
         { help: "It begins with fba_. Who runs this workspace hands it out; there: fedbus token create --api --name NAME." }),
       problem && failure(problem), h("div.actions", h("button.primary", { type: "submit" }, "Log in"),
         provider && h("a.button", { href: api.url("login/oidc"), onclick: remember }, `Log in with ${provider}`)))));
+  }
+  if (link && me.status === "in" && !me.open) {
+    const stay = (event) => { event.preventDefault(); again(); };
+    return paint(root, heading("Log in"), h("div.card", h("p", "You are ", h("bdi", me.name), " here. The link that you have followed logs you in as whom it was made for."),
+      h("div.actions", h("button.primary", { type: "button", onclick: () => { busy = true; draw(); enter(link); } }, "Log in with the link"), h("a.button", { href: "#/", onclick: stay }, "Stay as you are"))));
   }
   draw();
   if (link) await enter(link);
