@@ -1,4 +1,4 @@
-"""Where a request ends is never a matter of opinion: what a proxy may read otherwise than we do is refused, and ends."""
+"""Where a request ends is no matter of opinion: what a proxy may read otherwise than we do is refused, and ends."""
 
 from __future__ import annotations
 
