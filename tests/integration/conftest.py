@@ -33,6 +33,9 @@ from fedbus.workers import Threads
 ROLE = Path(__file__).with_name("role_process.py")
 """One role of the operator's side as a process of its own."""
 
+START_S_MAX = 60.0
+"""A process imports for a second of a processor, which on a machine that does ten other things are twenty seconds."""
+
 
 class Collector:
     """A collector of OTLP/HTTP that decodes what it is sent; with ``silent`` it takes everything and never answers."""
@@ -327,7 +330,7 @@ class Processes:
             )
 
     async def _hears(self, name, process, what):
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(START_S_MAX):
             while (line := await process.stdout.readline()) != what:
                 assert line == b"imported\n", (self.directory / f"{name}.log").read_text()
 
