@@ -156,12 +156,15 @@ class Deeds:
         by = self._by(request)
         details = {"request": id_, "operation": operation.id, "status": str(int(status))}
         reason = reason or request.get(WHY, "")
+        target = request.path.removeprefix(API).strip("/")[:300]
         if status in REFUSED or not changes:
-            again = self._again((net_of(origin_of(request)), by, "" if by == "anonymous" else action, str(status)))
+            # of what was read, each thing by itself: these are as many as there are, and none shall hide another
+            what = target if status < HTTPStatus.BAD_REQUEST else ""
+            kind = (net_of(origin_of(request)), by, "" if by == "anonymous" else action, str(status), what)
+            again = self._again(kind)
             if again is None:
                 return None
             details |= {"others": str(again)} if again else {}
-        target = request.path.removeprefix(API).strip("/")[:300]
         return Deed(action, by, origin_of(request), target, _result(status), reason, details)
 
     def _turned_away(self, request: web.Request, id_: str, status: int, reason: str) -> Deed | None:

@@ -19,6 +19,7 @@ from fedbus.messages.ids import Peer
 from fedbus.testing.loop import run_virtual
 
 STAGE = f"{API}/stages/nothing"
+OCTETS = {"Content-Type": "application/octet-stream"}
 
 
 async def audited(gateway):
@@ -180,6 +181,23 @@ def test_taking_a_model_away_is_a_deed():
         ("model.download", "engineer-person", "refused"),
         ("model.download", "viewer-person", "refused"),
     ]
+
+
+def test_each_model_that_is_taken_away_is_a_deed_however_fast():
+    """Once a minute for each model, in however many parts it is taken: one hides no other."""
+
+    async def scene(house):
+        header = b'{"w":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'
+        file = len(header).to_bytes(8, "little") + header + bytes(4)
+        for name in ("am", "bm"):
+            brought = await house.ask("engineer", "POST", f"{API}/models?version={name}", body=file, headers=OCTETS)
+            assert brought.status == 201, brought.body
+        for name in ("am", "bm", "am", "bm"):
+            assert (await house.ask("engineer", "GET", f"{API}/models/{name}/content")).status == 200
+        return await audited(house.gateway)
+
+    found = [(one.target, one.result) for one in in_house(scene) if one.action == "model.download"]
+    assert found == [("models/am/content", "done"), ("models/bm/content", "done")]
 
 
 def test_an_open_gateway_writes_down_what_is_done_as_its_own():
