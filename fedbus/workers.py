@@ -7,8 +7,10 @@ seed's hands.
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Protocol, TypeVar
 
 T = TypeVar("T")
@@ -39,6 +41,36 @@ class Threads:
     def close(self) -> None:
         """Take no more work. A training that nobody waits for any more ends when it ends; we do not wait for it."""
         self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+async def aside(function: Callable[..., T], *args: object) -> T:
+    """Run ``function(*args)`` in a thread of its own, which no end of a loop or of a process waits for.
+
+    For what may never return, such as asking a person: the threads of a pool are waited for by whoever closes the loop.
+    """
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[T] = loop.create_future()
+
+    def tell(act: Callable[[], None]) -> None:
+        if not done.done():
+            act()
+
+    def work() -> None:
+        try:
+            result = function(*args)
+        except StopIteration as error:  # which no future takes
+            failure: BaseException = RuntimeError(f"StopIteration: {error}")
+        except BaseException as error:  # noqa: BLE001 - whatever it is, it is raised where it is awaited
+            failure = error
+        else:
+            with suppress(RuntimeError):  # the loop is closed
+                loop.call_soon_threadsafe(tell, lambda: done.set_result(result))
+            return
+        with suppress(RuntimeError):
+            loop.call_soon_threadsafe(tell, lambda: done.set_exception(failure))
+
+    threading.Thread(target=work, name="fedbus-aside", daemon=True).start()
+    return await done
 
 
 class Inline:

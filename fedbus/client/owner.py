@@ -26,6 +26,7 @@ from fedbus.clock import Clock
 from fedbus.config.policy import Policy, Spent, day_of, decide, is_within
 from fedbus.messages.tasks import SessionCard, Task
 from fedbus.together import together
+from fedbus.workers import aside
 
 log = logging.getLogger("fedbus.client")
 
@@ -322,5 +323,5 @@ async def _answer(on_card: OnCard, card: Card) -> bool | str:
     """Ask, in a thread where the function is a plain one."""
     if inspect.iscoroutinefunction(on_card):
         return await on_card(card)  # type: ignore[no-any-return]
-    answer = await asyncio.to_thread(on_card, card)
+    answer = await aside(on_card, card)  # a person may never answer, and that is not to hold up the end of a process
     return await answer if inspect.isawaitable(answer) else answer

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import stat
+import threading
 
 import pytest
 
@@ -257,3 +258,28 @@ def test_what_is_kept_is_json(clock, tmp_path):
     owner.close()
     told = json.loads((tmp_path / "owner.json").read_text())
     assert told["shown"]["s"]["decision"] == "accepted" and told["spent"]["rounds"] == [["s", 1]]
+
+
+def test_an_owner_who_never_answers_holds_up_no_end(clock):
+    """A plain function that waits for somebody: the loop ends all the same, and the thread with the process."""
+    entered, answered = threading.Event(), threading.Event()
+
+    def on_card(card):
+        entered.set()
+        return answered.wait(10)
+
+    async def main():
+        owner = of(clock, on_card=on_card)
+        running = asyncio.create_task(owner.run())
+        assert owner.judge(TASK).reason == NOT_YET
+        await asyncio.to_thread(entered.wait, 5)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+
+    timer = threading.Timer(8, answered.set)
+    timer.start()
+    asyncio.run(main())
+    assert entered.is_set() and not answered.is_set()
+    timer.cancel()
+    answered.set()
