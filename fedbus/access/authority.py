@@ -3,6 +3,7 @@
     <directory>/operator.nk, system.nk                     seeds; nobody else ever needs them
     <directory>/operator.jwt
     <directory>/workspaces/<workspace>/account.nk          the account, its signing keys by role, model and seal
+    <directory>/workspaces/<workspace>/door.nk             the account that clients are in (`permissions.AT_THE_DOOR`)
     <directory>/workspaces/<workspace>/state.json          revocations and bounds, of which the account's JWT is made
 
 Several processes may use one directory (a gateway, the command line): what changes is read and written under a lock.
@@ -29,7 +30,7 @@ from fedbus.access import claims
 from fedbus.access.claims import ENDED_AT, user_jwt
 from fedbus.access.credentials import Credentials, Trust, write_secret
 from fedbus.access.keys import Key
-from fedbus.access.permissions import ROLES, template
+from fedbus.access.permissions import AT_THE_DOOR, ROLES, door, template
 from fedbus.bus.embedded import BrokerSecurity
 from fedbus.bus.nats import Identity, connect
 from fedbus.errors import BusUnavailable, ConfigError
@@ -83,7 +84,11 @@ class Authority:
                     raise ConfigError(f"{path} holds some of an operator's keys only: bring back the rest from a copy")
         except OSError as error:
             raise ConfigError(f"keys directory {path}: {error.strerror}; name another one") from error
-        return cls(path)
+        made = cls(path)
+        for workspace in made.workspaces:
+            if not (path / "workspaces" / workspace / "door.nk").exists():  # of an earlier release
+                made.create_workspace(workspace)
+        return made
 
     # ---- workspaces
 
@@ -103,7 +108,12 @@ class Authority:
             for directory in (place.parent, place):  # each by itself: parents that mkdir makes do not have its mode
                 directory.mkdir(mode=0o700, exist_ok=True)
             kept = {f"{role}.nk": Key.new("account").seed for role in ROLES}
-            kept |= {"model.nk": Key.new().seed, "seal.key": secrets.token_hex(32), "login.key": secrets.token_hex(32)}
+            kept |= {
+                "door.nk": Key.new("account").seed,
+                "model.nk": Key.new().seed,
+                "seal.key": secrets.token_hex(32),
+                "login.key": secrets.token_hex(32),
+            }
             for name, secret in kept.items():
                 if not (place / name).exists():
                     write_secret(place / name, secret)
@@ -131,7 +141,7 @@ class Authority:
         check_name(f"{role} name", name)
         return user_jwt(
             self._signer(workspace, role),
-            self._account(workspace).public,
+            self._key("door.nk" if role in AT_THE_DOOR else "account.nk", workspace).public,
             workspace=workspace,
             role=role,
             name=name,
@@ -214,24 +224,42 @@ class Authority:
 
     def account_jwt(self, workspace: str) -> str:
         """Return the JWT of a workspace's account as it is to be now."""
-        state = self._state(workspace)
+        state, shared = self._state(workspace), door(workspace)
         most = int(state["bounds"].get("bytes_max", 0)) or -1
-        scopes = []
-        for role in ROLES:
-            allowed = template(role, workspace)
-            keys = self.signers(workspace, role)
-            scopes += [claims.scope(key, role, allowed.publish, allowed.subscribe) for key in keys]
         return claims.account_jwt(
             self._operator,
             self._account(workspace).public,
             workspace,
             # servers keep the newest by whole seconds, and take another one of the same second
             max(time.time(), float(state["at"])),
-            scopes=scopes,
+            scopes=self._scopes(workspace, [role for role in ROLES if role not in AT_THE_DOOR]),
             revoked=state["revoked"],
             jetstream_bytes=(-1, most),
             connections_max=int(state["bounds"].get("connections_max", 0)) or -1,
+            exports=claims.exported(shared.publish, shared.subscribe),
         )
+
+    def door_jwt(self, workspace: str) -> str:
+        """Return the JWT of the account that a workspace's clients are in, as it is to be now."""
+        state, shared = self._state(workspace), door(workspace)
+        return claims.account_jwt(
+            self._operator,
+            self._key("door.nk", workspace).public,
+            f"{workspace} door",
+            max(time.time(), float(state["at"])),
+            scopes=self._scopes(workspace, AT_THE_DOOR),
+            revoked=state["revoked"],
+            connections_max=int(state["bounds"].get("connections_max", 0)) or -1,
+            imports=claims.imported(self._account(workspace).public, shared.publish, shared.subscribe),
+        )
+
+    def _scopes(self, workspace: str, roles: Iterable[str]) -> list[dict[str, Any]]:
+        allowed = {role: template(role, workspace) for role in roles}
+        return [
+            claims.scope(key, role, may.publish, may.subscribe)
+            for role, may in allowed.items()
+            for key in self.signers(workspace, role)
+        ]
 
     # ---- signing keys, one after the other
 
@@ -269,7 +297,11 @@ class Authority:
         if not self.workspaces:
             raise ConfigError(f"{self.directory} has no workspace yet: `fedbus workspace create NAME` makes one")
         now = time.time()
-        accounts = {self._account(workspace).public: self._newest(workspace) for workspace in self.workspaces}
+        accounts = {
+            self._key(name, workspace).public: jwt
+            for workspace in self.workspaces
+            for name, jwt in zip(("account.nk", "door.nk"), self._newest(workspace), strict=True)
+        }
         accounts[self._system.public] = claims.account_jwt(self._operator, self._system.public, "system", now)
         probe = Key.new()
         return BrokerSecurity(
@@ -295,12 +327,12 @@ class Authority:
         async with connection as bus, _turn(self.directory):
             said = None
             while said != (said := await asyncio.to_thread(self._content, workspace)):
-                made = await asyncio.to_thread(self._newest, workspace)
-                answer = await bus.request(UPDATE, made.encode(), deadline_s=PUSH_S_MAX)
-                _check_taken(workspace, bytes(answer.data))
+                for made in await asyncio.to_thread(self._newest, workspace):
+                    answer = await bus.request(UPDATE, made.encode(), deadline_s=PUSH_S_MAX)
+                    _check_taken(workspace, bytes(answer.data))
 
-    def _newest(self, workspace: str) -> str:
-        """Return the account's JWT, dated behind all that were made so before, whatever became of the clock.
+    def _newest(self, workspace: str) -> tuple[str, str]:
+        """Return the JWTs of the account and its door, dated behind all made so before, whatever became of the clock.
 
         Servers of a cluster that have missed one keep the newest that one of them has, by whole seconds.
         """
@@ -311,7 +343,7 @@ class Authority:
                 self._write_state(workspace, state)
             except ConfigError as error:  # a full disk must not keep anybody in
                 log.warning("when workspace %s was told of last is not written down: %s", workspace, error)
-            return self.account_jwt(workspace)
+            return self.account_jwt(workspace), self.door_jwt(workspace)
 
     def _content(self, workspace: str) -> tuple[object, ...]:
         """Return what an account's JWT depends on, but for its date."""

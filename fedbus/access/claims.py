@@ -91,18 +91,35 @@ def account_jwt(
     revoked: Mapping[str, float] | None = None,
     jetstream_bytes: tuple[int, int] | None = None,
     connections_max: int = -1,
+    exports: Sequence[Mapping[str, Any]] = (),
+    imports: Sequence[Mapping[str, Any]] = (),
 ) -> str:
-    """Return an account's JWT. ``jetstream_bytes``: of memory and disk, -1 without a bound; None: no JetStream."""
+    """Return an account's JWT. ``jetstream_bytes``: of memory and disk, -1 without a bound; None: no JetStream.
+
+    ``exports``, ``imports``: see `exported` and `imported`.
+    """
     limits = {**UNLIMITED, "imports": -1, "exports": -1, "wildcards": True, "conn": connections_max, "leaf": -1}
     if jetstream_bytes is not None:
         memory, disk = jetstream_bytes
         limits |= {"mem_storage": memory, "disk_storage": disk, "streams": -1, "consumer": -1}
     nats: dict[str, Any] = {"type": "account", "version": 2, "limits": limits}
+    nats |= {name: list(shared) for name, shared in (("exports", exports), ("imports", imports)) if shared}
     if scopes:
         nats["signing_keys"] = list(scopes)
     if revoked:
         nats["revocations"] = {key: int(at) for key, at in sorted(revoked.items())}
     return signed({"name": name, "sub": account, "iat": int(issued_at), "nats": nats}, operator)
+
+
+def exported(said: Sequence[str], heard: Sequence[str]) -> list[dict[str, Any]]:
+    """Return what members of another account may say to those of this one, and hear of them."""
+    kinds = ((said, "service"), (heard, "stream"))
+    return [{"name": subject, "subject": subject, "type": kind} for subjects, kind in kinds for subject in subjects]
+
+
+def imported(account: str, said: Sequence[str], heard: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the same for the other account, from an account that exports it; under the same subjects."""
+    return [{**export, "account": account, "local_subject": export["subject"]} for export in exported(said, heard)]
 
 
 def scope(key: str, role: str, publish: Sequence[str], subscribe: Sequence[str]) -> dict[str, Any]:

@@ -53,6 +53,15 @@ ROLES = (
 )
 
 
+AT_THE_DOOR = ("client",)
+"""Roles in an account of their own, from which `door` leads into the workspace's and back. Whoever asks JetStream names
+where it answers, and a nats-server does so with its own rights, which a stream would take: where these are there is no
+stream, whatever subject they name."""
+
+MAPPED = "_R_.>"
+"""What a nats-server calls the inboxes of another account; it lets nobody name one himself."""
+
+
 @dataclass(frozen=True, slots=True)
 class Permissions:
     """Patterns of subjects that may be published on and subscribed to; all else is denied."""
@@ -148,6 +157,14 @@ def permissions(role: str, workspace: str, name: str) -> Permissions:
     return Permissions(_once(made.publish), _once(made.subscribe))
 
 
+def door(workspace: str) -> Permissions:
+    """Return what all that are at the door may together say into a workspace, and hear of it."""
+    made = [permissions(role, workspace, "*") for role in AT_THE_DOOR]
+    said = tuple(pattern for each in made for pattern in each.publish)
+    heard = tuple(pattern for each in made for pattern in each.subscribe if not pattern.startswith("_INBOX."))
+    return Permissions(_once(said), _once(heard))
+
+
 def template(role: str, workspace: str) -> Permissions:
     """Return the same for all members of a role, with `NAME` in the name's place."""
     return permissions(role, workspace, NAME)
@@ -213,6 +230,7 @@ def _coordinator(at: _Place) -> Permissions:
             subjects.whois(),
             subjects.ack(all_),
             "_INBOX.>",  # answers to whoever asks; only there, whatever they name to be answered at
+            MAPPED,
             subjects.journal(),
             subjects.task(),
             subjects.order(),
@@ -264,7 +282,7 @@ def _engineer(at: _Place) -> Permissions:
 def _gateway(at: _Place) -> Permissions:
     engineer, subjects = _engineer(at), at.subjects
     return Permissions(
-        (*engineer.publish, "_INBOX.>", subjects.access(), *at.read("access", "audit"), *at.remove("access")),
+        (*engineer.publish, "_INBOX.>", MAPPED, subjects.access(), *at.read("access", "audit"), *at.remove("access")),
         (*engineer.subscribe, subjects.join(), subjects.renew()),
     )
 

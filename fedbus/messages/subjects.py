@@ -55,6 +55,9 @@ _XXH3 = re.compile(r"[0-9a-f]{16}")
 INBOX = "_INBOX"
 """What all inboxes begin with."""
 
+MAPPED = "_R_"
+"""What a nats-server calls an inbox of another account: it alone names those, whoever asks."""
+
 ROLES = ("client", "crowd", "combiner", "coordinator", "gateway", "engineer")
 
 
@@ -216,6 +219,8 @@ class Subjects:
         ``owner``: whose it has to be, or anybody's at a broker that asks nobody who he is (``_INBOX.<one token>...``).
         """
         tokens = subject.split(".")
+        if tokens[0] == MAPPED and len(tokens) == 3 and all(map(is_name, tokens)):
+            return
         if tokens[0] != INBOX or len(tokens) < 2 or not all(map(is_name, tokens)):
             raise BadMessage(f"{subject[:200]}: expected an inbox ({INBOX}.>) to answer at")
         if owner is not None and len(tokens) > 3 and tokens[1:3] != list(owner):

@@ -269,6 +269,33 @@ def test_only_who_may_read_all_describes_streams(role):
 
 
 @pytest.mark.asyncio(loop_scope="module")
+async def test_no_stream_takes_what_the_broker_answers_a_client(broker, keys, streams):
+    """Neither a blob nor that there is none: not where members stand, in the audit, a journal, over another's model."""
+    admin = keys.issue(WORKSPACE, "admin", "ann")
+    kept = [OURS.access_member(Peer("client", ME)), OURS.audit(Peer("admin", "ann")), OURS.journal("forged")]
+    kept += [OURS.task(OTHER, "forged"), OURS.order("k-1", "forged"), OURS.blob("there", 0), OURS.model("forged")]
+    kept += [OURS.registry_state(), OURS.command(Peer("engineer", ME)), OURS.lead(), OURS.object("forged", "head")]
+    client = keys.issue(WORKSPACE, "client", ME)
+    connection = Connection(broker.url, ME)
+    identify = identify_by(Identity(client.jwt, client.seed))
+    async with await connect(broker.url, name="ann", credentials=Identity(admin.jwt, admin.seed)) as bus:
+        await bus.append(OURS.stream("blob"), OURS.blob("there", 0), b"stored")
+        before = {name: (await bus.usage(OURS.stream(name))).messages for name in STREAMS}
+        await connection.open(identify=identify, tls=None, inbox_prefix=inbox_of("client", ME), deadline_s=10)
+        try:
+            for blob in ("there", "nowhere"):
+                for reply in kept:
+                    asked = f"$JS.API.DIRECT.GET.{OURS.stream('blob')}.{OURS.blob(blob, 0)}"
+                    await connection.send(asked, b"", reply=reply)
+            await connection.flush(10)
+        finally:
+            await connection.close()
+        for name in STREAMS:  # asked behind it: what would have come is there
+            assert (await bus.usage(OURS.stream(name))).messages == before[name]
+        assert bytes((await bus.last(OURS.stream("blob"), OURS.blob("there", 0))).data) == b"stored"
+
+
+@pytest.mark.asyncio(loop_scope="module")
 async def test_an_answer_goes_to_no_subject_of_ours(broker, keys, streams, tmp_path):
     """A client that names another's subject as its inbox has nobody say anything there in its place."""
     path = tmp_path / "c.creds"

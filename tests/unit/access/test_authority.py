@@ -70,8 +70,9 @@ def test_a_member_is_signed_by_its_roles_key(keys):
 
 def test_the_account_says_what_each_role_may_do(keys):
     """One scoped signing key a role, with the table's template and nothing that is empty, which would mean all."""
-    nats = read_claims(keys.account_jwt("w"))["nats"]
-    found = {scope["role"]: scope["template"] for scope in nats["signing_keys"]}
+    made = [read_claims(jwt)["nats"] for jwt in (keys.account_jwt("w"), keys.door_jwt("w"))]
+    found = {scope["role"]: scope["template"] for nats in made for scope in nats["signing_keys"]}
+    assert [scope["role"] for scope in made[1]["signing_keys"]] == ["client"]
     assert set(found) == set(ROLES)
     for role, made in found.items():
         assert made["pub"] == {"allow": list(template(role, "w").publish)}
