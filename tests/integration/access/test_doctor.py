@@ -216,7 +216,7 @@ async def test_credentials_that_were_revoked(secured):
     assert (well, check.hop) == (["DNS", "TCP", "TLS"], "authentication")
     assert "revoked, or signed by keys that are not those of this broker" in check.found
     _, check = await broken(Place(url, credentials=path, keys=authority.directory))
-    assert check.found.startswith("client site-1: revoked 0.")
+    assert check.found.startswith("client site-1: revoked ") and check.found.endswith(" ago")
 
 
 async def test_credentials_of_another_workspace(secured):
