@@ -55,6 +55,7 @@ from fedbus.store.journal import Journal
 from fedbus.store.models import ModelStore
 from fedbus.store.objects import Store, open_store
 from fedbus.store.objects.archived import Archive
+from fedbus.store.objects.base import Unsealing
 from fedbus.store.sealing import Seal
 from fedbus.tensors import CHUNK_BYTES, Arrays, Layout, ModelSpec
 from fedbus.together import together
@@ -126,6 +127,9 @@ class Federation:
         if self._seal is None and ours is not None:
             self._seal = seal_of(ours)
         self.store = ModelStore(self._bus, self.subjects, self._workers, self._seal)
+        opened: object = self._opened
+        if isinstance(opened, Unsealing) and opened.credentials:
+            opened.unseal(seal_of(await asyncio.to_thread(credentials_at, opened.credentials)))
         kept_in = self._kept_in
         archive = Archive(kept_in, self.subjects.workspace, self._workers) if kept_in is not None else None
         signatures = WorkspaceModels(ours.trust) if ours is not None and ours.trust.model_key else None

@@ -14,10 +14,11 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from fedbus.bus.base import Payload
 from fedbus.errors import ConfigError
+from fedbus.store.sealing import Seal
 
 KEY_CHARS_MAX = 1000
 """S3 takes 1,024 bytes; a prefix in front of it has to fit, too."""
@@ -80,6 +81,17 @@ class Store(Protocol):
 
     async def close(self) -> None:
         """Give back what is held; idempotent."""
+        ...
+
+
+@runtime_checkable
+class Unsealing(Protocol):
+    """A store that shows what a workspace has published, which may be sealed; ``credentials``: a file, or ''."""
+
+    credentials: str
+
+    def unseal(self, seal: Seal | None) -> None:
+        """Read what is sealed with this from now on."""
         ...
 
 

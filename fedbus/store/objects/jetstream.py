@@ -45,6 +45,7 @@ from fedbus.messages.subjects import Subjects
 from fedbus.store.objects.base import ObjectInfo, Store, StoreKind, check_key, check_range
 from fedbus.store.objects.published import Published
 from fedbus.store.reading import Ahead
+from fedbus.store.sealing import Seal
 from fedbus.tensors.digest import chunk_digest
 
 PIECE_BYTES = 512 * 1024
@@ -73,7 +74,10 @@ class _Head(NamedTuple):
 
 
 class JetStreamStore:
-    """Objects in the stream of a workspace; ``bus`` gives the connection. ``published``: None shows none of those."""
+    """Objects in the stream of a workspace; ``bus`` gives the connection. ``published``: None shows none of those.
+
+    ``credentials``: the file with which it is connected, where there is one.
+    """
 
     def __init__(
         self,
@@ -83,7 +87,9 @@ class JetStreamStore:
         url: str = "jetstream:",
         published: Published | None = None,
         end: Callable[[], Awaitable[None]] | None = None,
+        credentials: str = "",
     ) -> None:
+        self.credentials = credentials
         self._connected = bus
         self._subjects = subjects
         self._stream = subjects.stream("object")
@@ -96,6 +102,11 @@ class JetStreamStore:
     def url(self) -> str:
         """Where it is, without who we are."""
         return self._url
+
+    def unseal(self, seal: Seal | None) -> None:
+        """Read published models that are sealed: whoever has the workspace's secret can."""
+        if self._published is not None:
+            self._published.seal = seal
 
     async def _bus(self) -> Bus:
         bus = await self._connected()
@@ -357,7 +368,8 @@ def _from_url(url: str, options: Mapping[str, str]) -> Store:
     own = _Own(f"nats://{parts.netloc}", options.get("credentials"))
     shown = f"jetstream://{parts.netloc.rpartition('@')[2]}?workspace={workspace}"
     subjects = Subjects(workspace)
-    return JetStreamStore(own.get, subjects, url=shown, published=Published(own.get, subjects), end=own.close)
+    published, credentials = Published(own.get, subjects), options.get("credentials", "")
+    return JetStreamStore(own.get, subjects, url=shown, published=published, end=own.close, credentials=credentials)
 
 
 JETSTREAM = StoreKind("jetstream", _from_url)

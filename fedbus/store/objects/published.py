@@ -19,13 +19,15 @@ from fedbus.messages.subjects import Subjects
 from fedbus.store.models import ModelStore
 from fedbus.store.objects.base import ObjectInfo
 from fedbus.store.objects.records import FILE, RECORD, file_head, keys_of, record_of
+from fedbus.store.sealing import Seal
 from fedbus.workers import Inline
 
 
 class Published:
-    """The published versions of a workspace; ``bus`` gives the connection."""
+    """The published versions of a workspace; ``bus`` gives the connection. ``seal``: with which they are, if at all."""
 
     def __init__(self, bus: Callable[[], Awaitable[Bus]], subjects: Subjects) -> None:
+        self.seal: Seal | None = None
         self._bus = bus
         self._subjects = subjects
 
@@ -91,7 +93,7 @@ class Published:
             if not bus.connected:
                 raise
             return None
-        return ModelStore(bus, self._subjects, Inline())
+        return ModelStore(bus, self._subjects, Inline(), self.seal)
 
 
 async def model_file(

@@ -152,7 +152,9 @@ async def test_who_measures_and_answers_has_the_model_and_its_signature(secured)
 
 
 async def test_what_is_backed_up_sealed_is_brought_back_sealed(secured, tmp_path):
-    """A broker that has lost its disk: an admin brings journals, models, stages and audit back, and it goes on."""
+    """A broker that has lost its disk: an admin brings journals, models, stages and audit back, and it goes on; who
+    reads it as a store has the models, too.
+    """
     settings = {"rounds": 1, "clients_min": COUNT, "evaluate_every": 0, "train_config": {"metrics": []}}
     result, _, found = await secured.run(MODEL, chunk_bytes=CHUNK_BYTES, name="before", **settings)
     place = Place(secured.url, credentials=secured.issued("admin", "ann"))
@@ -167,5 +169,9 @@ async def test_what_is_backed_up_sealed_is_brought_back_sealed(secured, tmp_path
         arrays = await federation.models.get(result.model_version)
         np.testing.assert_array_equal(arrays["w"], found["w"])
         assert (await federation.models.verify(result.model_version)).is_genuine
+    beside = f"jetstream://127.0.0.1:{secured.broker.port}?credentials={secured.issued('engineer', 'bob')}"
+    async with fedbus.connect(secured.url, store=beside) as federation:
+        pieces = federation.models.archive.store.read(f"default/{result.model_version}.safetensors")
+        assert b"".join([bytes(piece) async for piece in pieces]).endswith(found["b"].tobytes())
     again, _, _ = await secured.run(MODEL, chunk_bytes=CHUNK_BYTES, name="after", **settings)
     assert again.digest == result.digest
