@@ -239,10 +239,14 @@ class _Frame:
     def _is_ours(self, origin: str, request: web.Request) -> bool:
         if origin in self._origins:
             return True
+        scheme = (
+            "https" if self._gateway.auth.is_secure(request) else request.scheme
+        )  # of it follows which port is meant
         try:
-            return URL(origin).authority == URL(f"{request.scheme}://{request.headers.get('Host', '')}").authority
+            page, here = URL(origin), URL(f"{scheme}://{request.headers.get('Host', '')}")
         except ValueError:
             return False
+        return page.authority == here.authority and (page.scheme == "https" or scheme != "https")
 
     def _preflight(self, request: web.Request) -> web.Response:
         """Tell a browser what a page of another origin may ask for."""

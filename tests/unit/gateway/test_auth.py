@@ -314,6 +314,28 @@ def test_behind_https_the_cookie_is_of_this_host_alone():
     assert good.status == 200 and wrong.status == 401
 
 
+@pytest.mark.parametrize(
+    ("origin", "status"),
+    [
+        ("https://fed.example", 200),
+        ("https://fed.example:443", 200),
+        ("http://fed.example", 403),
+        ("http://fed.example:443", 403),
+        ("https://fed.example:8443", 403),
+        ("https://evil.example", 403),
+        ("null", 403),
+    ],
+)
+def test_a_page_behind_a_proxy_that_ends_tls_is_our_own(origin, status):
+    """Its origin is that of the public address, though we are asked over plain HTTP; that over plain HTTP is not."""
+
+    async def scene(house):
+        headers = {"Host": "fed.example", "Origin": origin}
+        return await house.ask(None, "POST", f"{API}/login", json={"token": house.tokens["viewer"]}, headers=headers)
+
+    assert in_house(scene, public_url="https://fed.example").status == status
+
+
 def test_nobody_signs_in_over_plain_http_from_elsewhere():
     """The token and the cookie would be read on the way; the answer says what to do."""
 
