@@ -20,7 +20,7 @@ from fedbus.access.actions import ROLES
 from fedbus.access.authority import Authority
 from fedbus.access.credentials import write_credentials
 
-EXAMPLES = int(os.environ.get("FEDBUS_REST_EXAMPLES", "3"))
+EXAMPLES = int(os.environ.get("FEDBUS_REST_EXAMPLES", "1"))
 """For a long run by hand: FEDBUS_REST_EXAMPLES=100 pytest tests/acceptance/test_rest.py."""
 
 CONFIG = """
