@@ -38,6 +38,9 @@ from fedbus.messages.ids import check_name, is_name
 
 UPDATE = "$SYS.REQ.CLAIMS.UPDATE"
 
+FOUNDERS_MAX = 256
+"""Roles of one workspace that are given credentials before it runs: there are some five."""
+
 PUSH_S_MAX = 5.0
 
 TURN_S = 0.01
@@ -164,6 +167,17 @@ class Authority:
         kept = self.secrets_of(workspace, role)
         jwt = self.sign(workspace, role, name, key.public, expires_at)
         return Credentials(jwt, key.seed, self.trust(workspace, urls, ca), kept)
+
+    def note_founder(self, workspace: str, jwt: str) -> None:
+        """Remember who was given credentials before there was a board to write it on; see `founders`."""
+        with self._guarded():
+            state = self._state(workspace)
+            state["founders"] = [*state["founders"], jwt][-FOUNDERS_MAX:]
+            self._write_state(workspace, state)
+
+    def founders(self, workspace: str) -> list[str]:
+        """Return the JWTs of who was given credentials so: a registrar writes them on the board of members."""
+        return [str(jwt) for jwt in self._state(workspace)["founders"]]
 
     def joiner(self, workspace: str, token: str, expires_at: float = 0.0) -> str:
         """Return a JWT that lets in whoever shows it, to ask for membership with this token, and for nothing else."""
@@ -384,7 +398,7 @@ class Authority:
             told = {}
         except (OSError, ValueError) as error:
             raise ConfigError(f"{path} cannot be read ({error}): bring it back from a copy") from error
-        return {"revoked": {}, "bounds": {}, "at": 0.0, **told}
+        return {"revoked": {}, "bounds": {}, "founders": [], "at": 0.0, **told}
 
     def _write_state(self, workspace: str, state: dict[str, Any]) -> None:
         state["at"] = max(time.time(), float(state["at"]))  # a clock that was set back must not make it older

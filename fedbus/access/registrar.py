@@ -18,7 +18,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 from fedbus.access.admission import Attempts, Standing, Verdict, judge, judge_renewal
 from fedbus.access.boards import Board
@@ -30,7 +30,7 @@ from fedbus.bus.base import Bus, Message, Subscription
 from fedbus.bus.patience import patiently
 from fedbus.clock import Clock
 from fedbus.errors import BadMessage, BusError, BusUnavailable, ConfigError, Conflict, NotFound
-from fedbus.messages.access import JoinAnswered, JoinAsked, Member, RenewAsked, TokenState
+from fedbus.messages.access import BusRole, JoinAnswered, JoinAsked, Member, RenewAsked, TokenState
 from fedbus.messages.envelope import Body, Envelope, decode, encode
 from fedbus.messages.ids import Peer
 from fedbus.messages.subjects import Subjects
@@ -110,6 +110,7 @@ class Registrar:
         await self._members.caught_up()
         for member in self._members.all():
             self._hear(member)
+        await self._enlist_founders()
         listening = [
             (await self._listen(self._subjects.join()), self._joined),
             (await self._listen(self._subjects.renew()), self._renewed),
@@ -122,6 +123,39 @@ class Registrar:
         finally:
             for subscription, _ in listening:
                 await subscription.close()
+
+    async def _enlist_founders(self) -> None:
+        """Write on the board who was given credentials before there was one: what is handed out can be taken back."""
+        for jwt in await asyncio.to_thread(self._authority.founders, self._workspace):
+            try:
+                await self._enlist(jwt)
+            except (BusError, BadMessage) as error:
+                log.warning("somebody who was given credentials at the beginning stands on no board: %s", error)
+
+    async def _enlist(self, jwt: str) -> None:
+        told = claims_of(jwt)
+        peer = Peer(told.role, told.name)
+
+        def decide(known: Member | None) -> Member | None:
+            if known is not None and (known.state != "active" or known.issued_at >= told.issued_at):
+                return None
+            replaced = _ended(known, told.issued_at, told.issued_at) if known and known.key != told.key else {}
+            return Member(
+                role=cast("BusRole", told.role),
+                name=told.name,
+                key=told.key,
+                state="active",
+                at=told.issued_at,
+                by=self._writer.author,
+                jwt=jwt,
+                issued_at=told.issued_at,
+                expires_at=told.expires_at,
+                revoked=replaced,
+            )
+
+        member = self._members.get(peer)
+        if member is None or decide(member) is not None:
+            self._hear(await self._members.change(peer, decide))
 
     def _hear(self, board: Board) -> None:
         """Note whose key is whose."""

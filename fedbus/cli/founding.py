@@ -53,7 +53,9 @@ def found(
     made = []
     for peer, path in members.items():
         if not is_current(path, authority.trust(workspace)):
-            write_credentials(path, authority.issue(workspace, *peer, tuple(urls)))
+            issued = authority.issue(workspace, *peer, tuple(urls))
+            write_credentials(path, issued)
+            authority.note_founder(workspace, issued.jwt)
             made.append(peer.author)
     if broker is not None:
         write_secret(broker, access_text(authority.security(), store))

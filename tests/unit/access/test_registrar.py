@@ -270,3 +270,28 @@ def test_what_is_no_request_is_answered_and_ends_nothing(in_place):
         assert (await place.join(token)).name == "c-1"
 
     in_place(steps)
+
+
+def test_who_was_given_credentials_before_anything_ran_can_be_shut_out(tmp_path, in_place):
+    """They stand on the board of members from a registrar's start on; one that was expelled stays so at the next."""
+
+    async def steps(place):
+        founder = Authority.open(tmp_path / "keys").issue("w", "combiner", "k-1")
+        place.authority.note_founder("w", founder.jwt)
+        async with together() as group:
+            again = group.create_task(place.run())
+            peer = Peer("combiner", "k-1")
+            await asyncio.sleep(5)
+            member = await place.members.read(peer)
+            assert (member.state, member.key, member.jwt) == ("active", founder.key.public, founder.jwt)
+            await place.members.expel(peer, by="eve", reason="stolen")
+            await asyncio.sleep(5)
+            assert founder.key.public in place.pushed[-1]
+            again.cancel()
+            await asyncio.wait([again])
+            again = group.create_task(place.run())
+            await asyncio.sleep(5)
+            assert (await place.members.read(peer)).state == "expelled"
+            again.cancel()
+
+    in_place(steps)
