@@ -19,6 +19,7 @@ from typing import cast
 
 from fedbus.access import known
 from fedbus.access.authority import Authority
+from fedbus.access.claims import claims_of
 from fedbus.access.credentials import Credentials, Trust, read_credentials, write_credentials
 from fedbus.access.members import Members
 from fedbus.bus.base import Bus
@@ -73,13 +74,21 @@ def is_current(path: Path, trust: Trust) -> bool:
 
 
 async def enlist(bus: Bus, made: Credentials, *, by: str) -> Member:
-    """Write on the board of members who was given credentials here; the key that the member had before ends with it.
+    """Write on the board of members who was given credentials here; see `enlist_holder`."""
+    return await enlist_holder(
+        Members(bus, Subjects(made.claims.workspace), SystemClock()), made.jwt, time.time(), by=by
+    )
+
+
+async def enlist_holder(members: Members, jwt: str, now: float, *, by: str) -> Member:
+    """Write on the board of members who holds a JWT; the key that the member had before ends with it.
 
     Raises `BusDenied` for one that is suspended or expelled, `ConfigError` for one that has joined with a token.
     """
-    role, name, claims = made.role, made.name, made.claims
-    now = time.time()
+    claims = claims_of(jwt)
+    role, name = claims.role, claims.name
     who = f"{role} {name} of workspace {claims.workspace}"
+    signed = {"jwt": jwt, "issued_at": claims.issued_at, "expires_at": claims.expires_at}
 
     def decide(there: Member | None) -> Member | None:
         revoked: dict[str, float] = {}
@@ -90,20 +99,15 @@ async def enlist(bus: Bus, made: Credentials, *, by: str) -> Member:
             if there.token or there.state == "waiting":
                 raise ConfigError(f"{who} has joined from elsewhere: take another name, or expel that one first")
             if there.key == claims.key:
-                return None if there.jwt == made.jwt else there.model_copy(update=_signed(made))
+                return None if there.jwt == jwt else there.model_copy(update=signed)
             newest = sorted(there.revoked.items(), key=lambda one: one[1])[-REVOKED_MAX:]
             revoked = {**dict(newest), there.key: now}
         member = Member(
             role=cast("BusRole", role), name=name, key=claims.key, state="active", at=now, by=by, revoked=revoked
         )
-        return member.model_copy(update=_signed(made))
+        return member.model_copy(update=signed)
 
-    members = Members(bus, Subjects(claims.workspace), SystemClock())
     return await members.change(Peer(role, name), decide)
-
-
-def _signed(made: Credentials) -> dict[str, object]:
-    return {"jwt": made.jwt, "issued_at": made.claims.issued_at, "expires_at": made.claims.expires_at}
 
 
 def credentials_dir(keys: Path, workspace: str) -> Path:

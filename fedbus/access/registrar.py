@@ -18,19 +18,20 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Literal
 
 from fedbus.access.admission import Attempts, Standing, Verdict, judge, judge_renewal
 from fedbus.access.boards import Board
 from fedbus.access.claims import ENDED_AT, claims_of
 from fedbus.access.enforcing import Enforcing
+from fedbus.access.local import enlist_holder
 from fedbus.access.members import Members
 from fedbus.access.sealed import seal
 from fedbus.bus.base import Bus, Message, Subscription
 from fedbus.bus.patience import patiently
 from fedbus.clock import Clock
 from fedbus.errors import BadMessage, BusError, BusUnavailable, ConfigError, Conflict, NotFound
-from fedbus.messages.access import BusRole, JoinAnswered, JoinAsked, Member, RenewAsked, TokenState
+from fedbus.messages.access import JoinAnswered, JoinAsked, Member, RenewAsked, TokenState
 from fedbus.messages.envelope import Body, Envelope, decode, encode
 from fedbus.messages.ids import Peer
 from fedbus.messages.subjects import Subjects
@@ -128,34 +129,13 @@ class Registrar:
         """Write on the board who was given credentials before there was one: what is handed out can be taken back."""
         for jwt in await asyncio.to_thread(self._authority.founders, self._workspace):
             try:
-                await self._enlist(jwt)
-            except (BusError, BadMessage) as error:
+                told = claims_of(jwt)
+                known = self._members.get(Peer(told.role, told.name))
+                if known is None or (known.state == "active" and known.issued_at < told.issued_at):
+                    now = self._clock.now()
+                    self._hear(await enlist_holder(self._members, jwt, now, by=self._writer.author))
+            except (BusError, BadMessage, ConfigError) as error:
                 log.warning("somebody who was given credentials at the beginning stands on no board: %s", error)
-
-    async def _enlist(self, jwt: str) -> None:
-        told = claims_of(jwt)
-        peer = Peer(told.role, told.name)
-
-        def decide(known: Member | None) -> Member | None:
-            if known is not None and (known.state != "active" or known.issued_at >= told.issued_at):
-                return None
-            replaced = _ended(known, told.issued_at, told.issued_at) if known and known.key != told.key else {}
-            return Member(
-                role=cast("BusRole", told.role),
-                name=told.name,
-                key=told.key,
-                state="active",
-                at=told.issued_at,
-                by=self._writer.author,
-                jwt=jwt,
-                issued_at=told.issued_at,
-                expires_at=told.expires_at,
-                revoked=replaced,
-            )
-
-        member = self._members.get(peer)
-        if member is None or decide(member) is not None:
-            self._hear(await self._members.change(peer, decide))
 
     def _hear(self, board: Board) -> None:
         """Note whose key is whose."""

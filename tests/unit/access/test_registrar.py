@@ -295,3 +295,23 @@ def test_who_was_given_credentials_before_anything_ran_can_be_shut_out(tmp_path,
             again.cancel()
 
     in_place(steps)
+
+
+def test_a_name_that_somebody_has_joined_under_stays_theirs(tmp_path, in_place):
+    """Credentials that were made for it at the beginning do not take it away, however much later they are."""
+
+    async def steps(place):
+        peer, key = Peer("combiner", "k-2"), Key.new().public
+        theirs = Member(
+            role="combiner", name="k-2", key=key, state="active", at=1.0, by="eve", token="t-1", issued_at=1.0
+        )
+        await place.members.change(peer, lambda known: theirs)
+        founder = Authority.open(tmp_path / "keys").issue("w", "combiner", "k-2")
+        place.authority.note_founder("w", founder.jwt)
+        again = asyncio.create_task(place.run())
+        await asyncio.sleep(5)
+        assert await place.members.read(peer) == theirs
+        again.cancel()
+        await asyncio.wait([again])
+
+    in_place(steps)
