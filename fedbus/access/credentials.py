@@ -19,6 +19,7 @@ from typing import Any
 
 from fedbus.access.claims import UserClaims, claims_of
 from fedbus.access.keys import Key, is_public
+from fedbus.bus.nats.identity import block_of
 from fedbus.errors import BadMessage, ConfigError
 from fedbus.messages.ids import is_name
 
@@ -152,7 +153,8 @@ Keep it to yourself.
 
 def parse_credentials(text: str, where: str) -> Credentials:
     """Return what `format_credentials` wrote; `ConfigError`, with ``where``, says what is missing."""
-    jwt, seed, ours = (_block(text, name) for name in (_JWT, _SEED, _TRUST))
+    jwt, seed = ("".join(block_of(text, name).split()) for name in (_JWT, _SEED))
+    ours = block_of(text, _TRUST)
     if not jwt or not seed:
         raise ConfigError(f"{where}: expected a user JWT and its seed: is it a .creds file?")
     if not ours:
@@ -215,11 +217,3 @@ def write_secret(path: str | Path, text: str) -> None:
         with suppress(OSError):
             part.unlink(missing_ok=True)
         raise ConfigError(f"{str(path)!r} cannot be written: {error.strerror}") from error
-
-
-def _block(text: str, name: str) -> str:
-    # Not by a pattern: one that looks for an end behind blanks tries each of them anew, a file of blanks for hours.
-    _, begin, rest = text.partition(f"-----BEGIN {name}-----")
-    held, end, _ = rest.partition(f"-END {name}-")
-    found = held.rstrip("-").strip() if begin and end else ""
-    return found if name == _TRUST else "".join(found.split())

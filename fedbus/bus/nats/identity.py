@@ -82,7 +82,7 @@ def _from_file(path: str | Path) -> Identify:
                 text = file.read(FILE_BYTES_MAX).decode(errors="replace")
         except OSError as error:
             raise ConfigError(f"credentials {str(path)!r} cannot be read: {error.strerror}") from error
-        jwt, seed = _block(text, "NATS USER JWT"), _block(text, "USER NKEY SEED")
+        jwt, seed = block_of(text, "NATS USER JWT"), block_of(text, "USER NKEY SEED")
         if not jwt or not seed or len(jwt.split()) + len(seed.split()) != 2:
             raise ConfigError(f"credentials {str(path)!r} hold no user JWT with its seed: is it a .creds file?")
         identity = Identity(jwt, seed, _ca(text))
@@ -97,7 +97,7 @@ def _from_file(path: str | Path) -> Identify:
 
 def _ca(text: str) -> str:
     """Return whom the workspace's block of a file says to trust (`fedbus.access.credentials`); '' where it has none."""
-    block = _block(text, "FEDBUS WORKSPACE")
+    block = block_of(text, "FEDBUS WORKSPACE")
     try:
         ca = json.loads(block)["trust"]["ca"] if block else ""
     except (ValueError, KeyError, TypeError, RecursionError):
@@ -105,8 +105,11 @@ def _ca(text: str) -> str:
     return ca if isinstance(ca, str) else ""
 
 
-def _block(text: str, name: str) -> str:
-    """Return what stands between a beginning and its end, or nothing; in one pass, whatever stands there."""
+def block_of(text: str, name: str) -> str:
+    """Return what stands between the beginning and the end of a block of a ``.creds`` file, or nothing.
+
+    Not by a pattern: one that looks for an end behind blanks tries each of them anew, a file of blanks for hours.
+    """
     _, begin, rest = text.partition(f"-----BEGIN {name}-----")
     held, end, _ = rest.partition(f"-END {name}-")
     return held.rstrip("-").strip() if begin and end else ""
