@@ -29,6 +29,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from fedbus.messages.access import BUS_ROLES
 from fedbus.messages.ids import Peer
 from fedbus.messages.subjects import Subjects
 
@@ -38,19 +39,7 @@ NAME = "{{name()}}"
 STREAMS = ("journal", "command", "board", "blob", "model", "registry", "access", "audit", "span", "object")
 """All streams of a workspace, as in `Subjects.stream`."""
 
-ROLES = (
-    "client",
-    "crowd",
-    "combiner",
-    "coordinator",
-    "gateway",
-    "admin",
-    "engineer",
-    "viewer",
-    "auditor",
-    "joiner",
-    "probe",
-)
+ROLES = (*BUS_ROLES, "joiner", "probe")
 
 
 AT_THE_DOOR = ("client",)

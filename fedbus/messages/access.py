@@ -6,7 +6,7 @@ Each state is a board of its own in the stream ``access``, written with the sequ
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field
 
@@ -14,10 +14,11 @@ from fedbus.messages.envelope import Body
 from fedbus.messages.ids import Count, Digest, MaybeName, Name, Number, Reason, Said
 from fedbus.messages.presence import Attributes
 
-BUS_ROLES = ("client", "crowd", "combiner", "coordinator", "gateway", "admin", "engineer", "viewer", "auditor")
+BusRole = Literal["client", "crowd", "combiner", "coordinator", "gateway", "admin", "engineer", "viewer", "auditor"]
+BUS_ROLES: tuple[str, ...] = get_args(BusRole)
 """Roles with an identity of their own at the broker; ``joiner`` is the tenth, in tokens only."""
 
-PERSON_ROLES = ("admin", "engineer", "data-owner", "viewer", "auditor")
+PersonRole = Literal["admin", "engineer", "data-owner", "viewer", "auditor"]
 """Roles of people at a gateway."""
 
 NkeyPublic = Annotated[str, Field(pattern=r"^[UA][A-Z2-7]{55}$")]
@@ -28,9 +29,6 @@ Jwt = Annotated[str, Field(max_length=8192, pattern=r"^[A-Za-z0-9_.-]*$")]
 
 Who = Annotated[str, Field(pattern=r"^[A-Za-z0-9_@.:/+-]{0,200}$")]
 """Who did something: a person's name, or ``<role>/<name>``."""
-
-BusRole = Literal["client", "crowd", "combiner", "coordinator", "gateway", "admin", "engineer", "viewer", "auditor"]
-PersonRole = Literal["admin", "engineer", "data-owner", "viewer", "auditor"]
 
 
 class TokenState(Body):

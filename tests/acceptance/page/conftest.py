@@ -92,14 +92,14 @@ import asyncio, json, sys
 from fedbus.access.members import Members
 from fedbus.bus.nats import connect
 from fedbus.clock import SystemClock
-from fedbus.messages.access import PERSON_ROLES
+from fedbus.access.actions import ROLES
 from fedbus.messages.subjects import Subjects
 
 async def main(url, credentials):
     async with await connect(url, name="persons", credentials=credentials) as bus:
         members = Members(bus, Subjects("default"), SystemClock())
         tokens = {}
-        for role in PERSON_ROLES:
+        for role in ROLES:
             await members.people.add(f"ms-{role}", (role,), by="test")
             made = await members.tokens.create_api(role, by="test", person=f"ms-{role}")
             tokens[role] = made.api_text
