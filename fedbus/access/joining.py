@@ -86,17 +86,22 @@ class Refused(BadMessage):
 
 
 async def join(
-    request: Request, *, tell: Callable[[str], None] = lambda _: None, tls: ssl.SSLContext | None = None
+    request: Request,
+    *,
+    tell: Callable[[str], None] = lambda _: None,
+    tls: ssl.SSLContext | None = None,
+    url: str | None = None,
 ) -> Credentials:
     """Ask until it is decided, and return the credentials; runs as long as a person takes to approve.
 
-    ``tell``: called with a sentence whenever it stands otherwise than before. Raises `Refused`; `BusUnavailable` where
+    ``tell``: called with a sentence whenever it stands otherwise than before. ``url``: the token's addresses, with what
+    this machine needs to reach them (`fedbus.bus.proxy`, `fedbus.bus.tls`). Raises `Refused`; `BusUnavailable` where
     no broker, or no registrar, is there; `BusDenied` where the broker does not take the token.
     """
     token = request.token
     identity = Identity(token.jwt, "", token.ca)
     try:
-        bus = await connect(",".join(token.urls), name=f"join-{request.name}", credentials=identity, tls=tls)
+        bus = await connect(url or ",".join(token.urls), name=f"join-{request.name}", credentials=identity, tls=tls)
     except BusDenied as error:
         raise BusDenied(f"the broker does not take the token, is it of another broker, or very old? {error}") from error
     async with bus:

@@ -5,6 +5,8 @@ authorities that came with the credentials, else those of the system:
 
     wss://broker.example?ca=/etc/fedbus/ca.pem&cert=/etc/fedbus/client.pem&key=/etc/fedbus/client-key.pem
 
+A proxy on the way may be named there, too (`fedbus.bus.proxy`).
+
 A certificate is always demanded, its name always checked, TLS is 1.2 at least; nothing turns that off.
 """
 
@@ -25,6 +27,7 @@ PEM_BYTES_MAX = 2**20
 """Of a file of certificates: all authorities of a system are some 200 KB."""
 
 _OPTIONS = ("ca", "cert", "key")
+_OF_THE_WAY = ("proxy", "proxy_ca")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +54,13 @@ def split_url(url: str) -> tuple[list[str], TlsFiles]:
     for part in filter(None, (part.strip() for part in url.split(","))):
         pieces = urlsplit(part if "://" in part else f"nats://{part}")
         for option, value in parse_qsl(pieces.query, keep_blank_values=True):
+            if option in _OF_THE_WAY and value:
+                continue  # each address may have its own
             if option not in _OPTIONS or not value or said.setdefault(option, value) != value:
                 known = ", ".join(_OPTIONS)
                 raise ConfigError(f"{option}={value} in the broker's address: expected one file each of {known}")
-        if pieces.query and pieces.scheme not in SECURE_SCHEMES:
-            raise ConfigError(f"{pieces.scheme}:// has no TLS, but {pieces.query!r} is for it: write tls:// or wss://")
+            if pieces.scheme not in SECURE_SCHEMES:
+                raise ConfigError(f"{pieces.scheme}:// has no TLS, but {option}= is for it: write tls:// or wss://")
         # what nats-py does not need to see it need not understand
         addresses.append(part.partition("?")[0] if pieces.query else part)
     files = TlsFiles(*(Path(said[option]) if option in said else None for option in _OPTIONS))
@@ -75,8 +80,10 @@ def with_files(url: str, files: TlsFiles) -> str:
     query = urlencode({option: str(path) for option, path in values if path is not None}, safe="/")
 
     def named(part: str) -> str:
-        is_secure = part.partition("://")[0] in SECURE_SCHEMES
-        return f"{part}?{query}" if is_secure and "?" not in part else part
+        said = dict(parse_qsl(part.partition("?")[2]))
+        if part.partition("://")[0] not in SECURE_SCHEMES or any(option in said for option in _OPTIONS):
+            return part
+        return f"{part}{'&' if said else '?'}{query}"
 
     return ",".join(named(part.strip()) for part in url.split(","))
 
@@ -148,18 +155,23 @@ _EXPIRED, _NOT_YET, _UNKNOWN, _WRONG_NAME = (10,), (9,), (2, 18, 19, 20, 21), (6
 _NO_TLS = ("wrong_version_number", "unknown_protocol", "record_layer_failure", "http_request", "packet_length_too_long")
 
 
-def tls_problem(error: BaseException | None, names: Sequence[str]) -> str:
-    """Return what went wrong with TLS to hosts of these names, and what to do; '' where it was something else."""
+def tls_problem(
+    error: BaseException | None, names: Sequence[str], *, ca: str = "ca= or --ca", plain: str = "nats:// or ws://"
+) -> str:
+    """Return what went wrong with TLS to hosts of these names, and what to do; '' where it was something else.
+
+    ``ca``: how their authority is named; ``plain``: the scheme of who speaks no TLS.
+    """
     if isinstance(error, ssl.SSLCertVerificationError):
-        return _of_certificate(error, " or ".join(names))
-    return _of_protocol(error) if isinstance(error, ssl.SSLError) else ""
+        return _of_certificate(error, " or ".join(names), ca)
+    return _of_protocol(error, plain) if isinstance(error, ssl.SSLError) else ""
 
 
-def _of_protocol(error: ssl.SSLError) -> str:
+def _of_protocol(error: ssl.SSLError, plain: str) -> str:
     said = getattr(error, "reason", "") or str(error)  # one that is made by Python has no reason
     reason = said.lower().replace(" ", "_")
     if any(word in reason for word in _NO_TLS):
-        return "expected TLS, came something else: is this the port for TLS? one without is asked by nats:// or ws://"
+        return f"expected TLS, came something else: is this the port for TLS? one without is asked by {plain}"
     if "certificate_required" in reason or "handshake_failure" in reason:
         return "the broker demands a certificate of ours that its CA has signed: cert= and key= name the files"
     if "alert" in reason and ("certificate" in reason or "unknown_ca" in reason):
@@ -169,7 +181,7 @@ def _of_protocol(error: ssl.SSLError) -> str:
     return f"TLS failed: {said}"
 
 
-def _of_certificate(error: ssl.SSLCertVerificationError, names: str) -> str:
+def _of_certificate(error: ssl.SSLCertVerificationError, names: str, ca: str) -> str:
     told = error.verify_message
     if error.verify_code in _EXPIRED:
         return f"its certificate is not valid any more ({told}): have it renewed, or look at this machine's clock"
@@ -179,7 +191,7 @@ def _of_certificate(error: ssl.SSLCertVerificationError, names: str) -> str:
         text = f"expected a certificate for {names}, came one for other names ({told})"
         return f"{text}: connect under a name that stands in it, or have it made again with this one"
     if error.verify_code in _UNKNOWN:
-        return f"its certificate is signed by nobody who is trusted here ({told}): name its CA's file with ca= or --ca"
+        return f"its certificate is signed by nobody who is trusted here ({told}): name its CA's file with {ca}"
     return f"its certificate cannot be verified: {told}"
 
 

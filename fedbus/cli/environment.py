@@ -8,6 +8,7 @@ import re
 import socket
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -19,21 +20,41 @@ from fedbus.telemetry.logs import LogForm, handler_of
 URL = "nats://127.0.0.1:4222"
 
 
-def choose_tls(ctx: typer.Context, ca: Path | None, certificate: Path | None, key: Path | None) -> None:
-    """Have brokers' addresses (`Nats`) name these files."""
-    ctx.obj = [None if path is None else path.resolve() for path in (ca, certificate, key)]
+@dataclass(frozen=True, slots=True)
+class Way:
+    """What stands before a command about how brokers are reached: files for TLS, and a proxy with who signed its."""
+
+    ca: Path | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+    proxy: str | None = None
+    proxy_ca: Path | None = None
 
 
-def _with_tls(ctx: typer.Context, url: str | None) -> str | None:
-    files = ctx.find_root().obj
-    if not url or not files or not any(files):
+def choose_way(ctx: typer.Context, way: Way) -> None:
+    """Have brokers' addresses (`Nats`) name these files, and this proxy."""
+    files = {name: getattr(way, name) for name in ("ca", "certificate", "key", "proxy_ca")}
+    ctx.obj = replace(way, **{name: path.resolve() for name, path in files.items() if path is not None})
+
+
+def way_of(ctx: typer.Context) -> Way:
+    """Return what was said before the command."""
+    way = ctx.find_root().obj
+    return way if isinstance(way, Way) else Way()
+
+
+def by_way(ctx: typer.Context, url: str | None) -> str | None:
+    """Return a broker's URL whose addresses name the files and the proxy that they are to be reached by."""
+    if not url:
         return url
+    way = way_of(ctx)
     from fedbus.bus.tls import SECURE_SCHEMES, TlsFiles, scheme_of, with_files  # here: `fedbus --help` is quick
+    from fedbus.cli.proxying import proxied
 
-    for part in url.split(","):
-        if scheme_of(part.strip()) not in SECURE_SCHEMES:
-            raise ConfigError("--ca and --tls-cert (FEDBUS_CA, ...) are for TLS, the address is not: write tls://")
-    return with_files(url, TlsFiles(*files))
+    files = TlsFiles(way.ca, way.certificate, way.key)
+    if files and any(scheme_of(part.strip()) not in SECURE_SCHEMES for part in url.split(",")):
+        raise ConfigError("--ca and --tls-cert (FEDBUS_CA, ...) are for TLS, the address is not: write tls://")
+    return proxied(with_files(url, files), way.proxy, way.proxy_ca, environ())
 
 
 TlsCa = Annotated[
@@ -56,6 +77,26 @@ TlsKey = Annotated[
     Path | None,
     typer.Option("--tls-key", envvar="FEDBUS_TLS_KEY", metavar="FILE", help="Its key.", show_default=False),
 ]
+HttpProxy = Annotated[
+    str | None,
+    typer.Option(
+        "--proxy",
+        envvar="FEDBUS_PROXY",
+        metavar="URL",
+        help="The HTTP proxy to the broker, as http://HOST:3128; none: not even that of HTTPS_PROXY.",
+        show_default=False,
+    ),
+]
+ProxyCa = Annotated[
+    Path | None,
+    typer.Option(
+        "--proxy-ca",
+        envvar="FEDBUS_PROXY_CA",
+        metavar="FILE",
+        help="Who signed the certificate of a proxy of https://.",
+        show_default=False,
+    ),
+]
 Nats = Annotated[
     str,
     typer.Option(
@@ -63,7 +104,7 @@ Nats = Annotated[
         envvar="FEDBUS_URL",
         metavar="URL",
         help="The broker; several addresses with commas.",
-        callback=_with_tls,
+        callback=by_way,
     ),
 ]
 Credentials = Annotated[

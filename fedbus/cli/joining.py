@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from fedbus.access.keys import Key
 from fedbus.access.renewal import renew as renewed
 from fedbus.access.tokens import JoinToken
 from fedbus.bus.nats import connect
+from fedbus.bus.nats.connection import without_secrets
 from fedbus.cli.environment import host_name
 from fedbus.cli.output import duration, moment, print_json
 from fedbus.cli.roles import Place
@@ -25,11 +26,15 @@ from fedbus.messages.ids import check_name
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """How to join: under which name ('': the token's, or this machine's), with which attributes, into which file."""
+    """How to join: under which name ('': the token's, or this machine's), with which attributes, into which file.
+
+    ``by_way``: makes of a broker's URL one that names how this machine reaches it (proxy, files for TLS).
+    """
 
     name: str = ""
     attributes: Mapping[str, str] = field(default_factory=dict)
     out: Path | None = None
+    by_way: Callable[[str], str | None] = str
 
 
 async def take_token(text: str, wanted: Wanted, *, json: bool) -> None:
@@ -40,7 +45,7 @@ async def take_token(text: str, wanted: Wanted, *, json: bool) -> None:
     _say(f"joining workspace {token.workspace} as {token.role} {request.name}, at {', '.join(token.urls)}")
     _say(f"key: {_grouped(Key.of(request.seed).public)}  (whoever approves sees the same)")
     try:
-        credentials = await join(request, tell=_say)
+        credentials = await join(request, tell=_say, url=wanted.by_way(",".join(token.urls)))
     except Refused:
         await asyncio.to_thread(kept.unlink, missing_ok=True)
         raise
@@ -98,7 +103,8 @@ async def renew(place: Place, *, rotate: bool, json: bool) -> None:
     found = found or await asyncio.to_thread(known.find, place.url, place.workspace)
     if found is None:
         raise ConfigError(
-            f"no credentials are known for workspace {place.workspace} at {place.url}: --credentials FILE"
+            f"no credentials are known for workspace {place.workspace} at {without_secrets(place.url)}: "
+            "--credentials FILE"
         )
     path = Path(found)
     async with await connect(place.url, name="renewal", credentials=path) as bus:

@@ -49,7 +49,7 @@ from fedbus.cli.commands import (
     up,
     workspace,
 )
-from fedbus.cli.environment import TlsCa, TlsCert, TlsKey, choose_home, choose_tls
+from fedbus.cli.environment import HttpProxy, ProxyCa, TlsCa, TlsCert, TlsKey, Way, choose_home, choose_way
 from fedbus.cli.running import INTERRUPTED
 from fedbus.errors import ConfigError, FedbusError
 from fedbus.version import __version__
@@ -82,10 +82,12 @@ def main(
     ca: TlsCa = None,
     tls_cert: TlsCert = None,
     tls_key: TlsKey = None,
+    proxy: HttpProxy = None,
+    proxy_ca: ProxyCa = None,
 ) -> None:
     """Federated learning over a message bus."""
     choose_home()
-    choose_tls(ctx, ca, tls_cert, tls_key)
+    choose_way(ctx, Way(ca, tls_cert, tls_key, proxy, proxy_ca))
 
 
 app.command("demo")(demo.demo)

@@ -26,6 +26,7 @@ from fedbus.access.renewal import renewing
 from fedbus.access.signing import signing_of
 from fedbus.bus.base import Bus
 from fedbus.bus.nats import connect
+from fedbus.bus.proxy import through
 from fedbus.client.app import ClientApp, Model
 from fedbus.client.cards import Card, OnCard
 from fedbus.client.newest import NewestModel
@@ -156,9 +157,10 @@ class Client(_Party):
     an update is kept from the end of training until its round is closed, so that it survives this process; clients of
     several names may share one. ``policy``: what its owner allows (`fedbus.config.policy`), or the file that says so.
     ``on_card``: asked with the `Card` of a session before it takes part (also ``@app.consent``). ``outgoing_log``:
-    where all that leaves is written down, with a ``state_dir`` by default ``outgoing.jsonl`` in it. Raises
-    `ConfigError` for a policy, a name or an app that cannot be, `BusUnavailable` when it is entered and no broker
-    answers at ``url``.
+    where all that leaves is written down, with a ``state_dir`` by default ``outgoing.jsonl`` in it. ``proxy``: the HTTP
+    proxy by which every address of ``url`` is reached, ``http://[user:password@]host:port`` or ``https://`` (only the
+    command line looks at ``HTTPS_PROXY``). Raises `ConfigError` for a policy, a name, a proxy or an app that cannot be,
+    `BusUnavailable` when it is entered and no broker answers at ``url``.
     """
 
     def __init__(
@@ -180,10 +182,11 @@ class Client(_Party):
         policy: Policy | Path | str | None = None,
         on_card: OnCard | None = None,
         outgoing_log: Path | str | None = None,
+        proxy: str | None = None,
     ) -> None:
         peer = Peer("client", check_name("client name", name))
         super().__init__(
-            url,
+            through(url, proxy),
             credentials,
             Setup(
                 app=app,
@@ -233,6 +236,7 @@ class Crowd(_Party):
         policy: Policy | Path | str | None = None,
         on_card: OnCard | None = None,
         outgoing_log: Path | str | None = None,
+        proxy: str | None = None,
     ) -> None:
         check_name("crowd name", name)
         if not 1 <= count <= MEMBERS_MAX:
@@ -245,7 +249,7 @@ class Crowd(_Party):
             check_name("name of the crowd's last client", f"{name}-{first + count - 1}")
         peer = Peer("crowd", check_name("crowd name", crowd))
         super().__init__(
-            url,
+            through(url, proxy),
             credentials,
             Setup(
                 app=app,

@@ -14,7 +14,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 from nats.aio.client import Client, Srv
@@ -24,6 +24,7 @@ from nats.errors import ConnectionClosedError, Error, ProtocolError, StaleConnec
 from fedbus.bus.nats.frames import headers_from
 from fedbus.bus.nats.link import Link
 from fedbus.bus.nats.wire import WireTransport
+from fedbus.bus.proxy import Proxy, host_and_port
 from fedbus.bus.tls import SECURE_SCHEMES, WEB_SCHEMES
 
 LOG = logging.getLogger("fedbus.bus")
@@ -67,6 +68,14 @@ class WireClient(Client):
     """A client of nats-py whose subscriptions are made by `listen`, and by nothing else."""
 
     _was_secure = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._proxies: dict[tuple[str, int], Proxy] = {}
+
+    def go_through(self, proxies: Mapping[tuple[str, int], Proxy]) -> None:
+        """Reach these hosts and ports through proxies from now on, and what other nodes one of them tells of."""
+        self._proxies |= proxies
 
     @property
     def _interests(self) -> dict[int, Interest]:
@@ -133,7 +142,8 @@ class WireClient(Client):
         assert isinstance(self._transport, WireTransport)
         context = self.ssl_context if s.uri.scheme == "wss" else None
         name = s.tls_name or s.uri.hostname or ""
-        await self._transport.reach(s.uri, context, name, self.options["connect_timeout"])
+        proxy = self._proxies.get(host_and_port(s.uri.geturl()))
+        await self._transport.reach(s.uri, context, name, self.options["connect_timeout"], proxy)
 
     async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:  # noqa: FBT001, FBT002 - nats-py's
         current, known = self._current_server, {id(server) for server in self._server_pool}
@@ -141,11 +151,14 @@ class WireClient(Client):
         if initial_connection and current.uri.scheme not in WEB_SCHEMES:
             self._insist_on_tls(current, info)
         await super()._process_info(info, initial_connection)
+        proxy = self._proxies.get(host_and_port(current.uri.geturl()))
         for server in self._server_pool:
             if id(server) not in known:  # another node, which nats-py takes for one of nats://
                 server.uri = server.uri._replace(scheme=current.uri.scheme)
                 is_address = self._host_is_ip(server.uri.hostname)
                 server.tls_name = current.tls_name or current.uri.hostname if is_address else None
+                if proxy is not None:
+                    self._proxies.setdefault(host_and_port(server.uri.geturl()), proxy)
 
     def _insist_on_tls(self, server: Srv, info: dict[str, Any]) -> None:
         asked = server.uri.scheme in SECURE_SCHEMES or "tls" in self.options

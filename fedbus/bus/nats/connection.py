@@ -31,6 +31,7 @@ from fedbus.bus.nats import standstill
 from fedbus.bus.nats.client import STALE_BYTES, NoTls, WireClient
 from fedbus.bus.nats.identity import Identify, Identity
 from fedbus.bus.nats.websocket import WebsocketRefused
+from fedbus.bus.proxy import ProxyProblem, proxies_of
 from fedbus.bus.tls import SECURE_SCHEMES, WEB_SCHEMES, client_context, scheme_of, split_url, tls_problem
 from fedbus.errors import BusClosed, BusDenied, BusError, BusFull, BusUnavailable, ConfigError
 
@@ -112,6 +113,7 @@ class Connection:
         self._closing = False
         self._refusal = ""
         self._last_error = ""
+        self._in_proxy = False
         self._distrust = ""
         self._refused = asyncio.Event()
         self._attempt = 0
@@ -132,6 +134,7 @@ class Connection:
         """Connect; raises `BusDenied`, `BusUnavailable`, `ConfigError`."""
         self._urls, files = split_url(self._url)
         _check_urls(self._urls, insists=tls is not None)
+        self._client.go_through(proxies_of(self._url))
         ca = ""
         if identify is not None:
             # now, before nats-py asks in the midst of a handshake; and permissions leave a member one inbox
@@ -192,7 +195,8 @@ class Connection:
             raise BusUnavailable(f"{self.where}: {self._distrust}") from cause
         why = str(cause or self._last_error or "no answer")
         text = f"{self.where}: not connected after {deadline_s:g} s ({why})"
-        raise BusUnavailable(f"{text}: is a broker running there? `fedbus up` starts one") from cause
+        hint = "" if self._in_proxy else ": is a broker running there? `fedbus up` starts one"
+        raise BusUnavailable(f"{text}{hint}") from cause
 
     def _next_server(self, servers: list[Server], _info: dict[str, Any]) -> tuple[Server, float]:
         first, longest = BACKOFF_S
@@ -211,10 +215,11 @@ class Connection:
         if violation:
             self._tell_denied(violation[1], violation[2])
             return
-        self._last_error = str(error) or type(error).__name__
+        self._last_error, self._in_proxy = str(error) or type(error).__name__, isinstance(error, ProxyProblem)
         if problem := tls_problem(error, [name for url in self._urls if (name := urlsplit(url).hostname)]):
             self._last_error = problem
-        if len(self._urls) == 1 and (problem or isinstance(error, (NoTls, WebsocketRefused))):
+        is_final = isinstance(error, ProxyProblem) and error.is_final
+        if len(self._urls) == 1 and (problem or is_final or isinstance(error, (NoTls, WebsocketRefused))):
             self._distrust = self._last_error  # it will be the same a second later
             self._refused.set()
         if problem and problem not in self._warned and len(self._warned) < 1000:

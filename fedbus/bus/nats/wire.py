@@ -2,6 +2,8 @@
 
 nats://  TCP, and TLS where the broker's first line asks for it      tls://  the same, and nothing without TLS
 ws://    a websocket (before a proxy that ends TLS, in a lab)        wss://  TLS first, then a websocket in it
+
+Each of them also through an HTTP proxy: then a tunnel (`fedbus.bus.tunnel`) is what all this lies in.
 """
 
 from __future__ import annotations
@@ -12,12 +14,15 @@ from urllib.parse import ParseResult
 
 from nats.aio.transport import Transport
 
+from fedbus.bus import tunnel
 from fedbus.bus.nats.frames import keep_freed_memory
 from fedbus.bus.nats.link import Link, OnMessage
 from fedbus.bus.nats.websocket import WebLink
+from fedbus.bus.proxy import BROKER_PORTS, Proxy
 from fedbus.bus.tls import WEB_SCHEMES
 
-PORTS = {"nats": 4222, "tls": 4222, "ws": 80, "wss": 443}
+TUNNEL_PART = 0.8
+"""Of an attempt's time for what is before the broker: who waits for a proxy is told that it was the proxy."""
 
 
 class WireTransport(Transport):
@@ -40,17 +45,25 @@ class WireTransport(Transport):
         assert self.link.transport is not None
         return self.link.transport
 
-    async def reach(self, uri: ParseResult, context: ssl.SSLContext | None, name: str, deadline_s: float) -> None:
+    async def reach(
+        self,
+        uri: ParseResult,
+        context: ssl.SSLContext | None,
+        name: str,
+        deadline_s: float,
+        proxy: Proxy | None = None,
+    ) -> None:
         """Connect anew, whatever became of the last connection; with a ``context`` over TLS from the first byte.
 
-        ``name``: for which the certificate has to be. Raises `OSError` (`ssl.SSLError`, `WebsocketRefused`, ...).
+        ``name``: for which the certificate has to be. Raises `OSError` (`ssl.SSLError`, `WebsocketRefused`,
+        `ProxyProblem`, ...).
         """
         self.abort()
         link: Link = WebLink(self._on_message) if uri.scheme in WEB_SCHEMES else Link(self._on_message)
-        port = uri.port or PORTS[uri.scheme]
+        port = uri.port or BROKER_PORTS[uri.scheme]
         self.secure = False
         async with asyncio.timeout(deadline_s):
-            await asyncio.get_running_loop().create_connection(lambda: link, uri.hostname or "", port)
+            await self._dial(link, uri.hostname or "", port, proxy, deadline_s * TUNNEL_PART)
             self._link = link
             try:
                 if context is not None:
@@ -60,6 +73,15 @@ class WireTransport(Transport):
             except BaseException:
                 self.abort()
                 raise
+
+    async def _dial(self, link: Link, host: str, port: int, proxy: Proxy | None, deadline_s: float) -> None:
+        if proxy is None:
+            await asyncio.get_running_loop().create_connection(lambda: link, host, port)
+            return
+        transport, rest = await tunnel.dig(proxy, host, port, deadline_s=deadline_s)
+        tunnel.take_over(transport, link, rest)
+        if proxy.is_secure:
+            link.secured(transport)
 
     async def _encrypt(self, context: ssl.SSLContext, name: str) -> None:
         loop = asyncio.get_running_loop()

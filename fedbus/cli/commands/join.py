@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from fedbus.cli.environment import Json
+from fedbus.cli.environment import Json, by_way
 from fedbus.cli.running import run
 
 
 def join(
+    ctx: typer.Context,
     token: Annotated[str, typer.Argument(metavar="TOKEN", help="What you were sent (fbj_...); - reads it from stdin.")],
     *,
     name: Annotated[
@@ -38,5 +40,5 @@ def join(
     from fedbus.cli.loading import pairs
 
     text = sys.stdin.read() if token == "-" else token
-    wanted = joining.Wanted(name, pairs("--attribute", attribute or []), out)
+    wanted = joining.Wanted(name, pairs("--attribute", attribute or []), out, partial(by_way, ctx))
     run(joining.take_token(text, wanted, json=json))

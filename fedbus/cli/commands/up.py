@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from fedbus.cli.environment import Credentials, Keys, LogLevel, Store, Workspace
+from fedbus.cli.environment import Credentials, Keys, LogLevel, Store, Workspace, way_of
 from fedbus.cli.gateways import AllowHost, CorsOrigin, HttpsCert, HttpsKey, JaegerUrl
 from fedbus.cli.keeping import PlacementCluster, PlacementTags, Replicas, placement_of
 from fedbus.cli.observing import (
@@ -139,7 +139,7 @@ def up(
             tls=tls,
             certificate=tls_cert,
             key=tls_key,
-            ca=(ctx.find_root().obj or [None])[0],
+            ca=way_of(ctx).ca,
             hosts=public_host or (),
             listen=listen,
             wss_port=wss_port,
