@@ -27,6 +27,7 @@ from fedbus.access.signing import WorkspaceModels, credentials_at
 from fedbus.aggregation.companions import with_companions
 from fedbus.bus.base import Bus, Message
 from fedbus.bus.nats import connect as connect_nats
+from fedbus.bus.proxy import through
 from fedbus.clock import Clock, SystemClock
 from fedbus.codecs import Coding
 from fedbus.config.session import SessionConfig
@@ -563,11 +564,13 @@ def connect(
     workspace: str = "default",
     name: str | None = None,
     store: str | Store | None = None,
+    proxy: str | None = None,
 ) -> Federation:
     """Return a federation to be entered with ``async with``.
 
     ``url``: of the broker, ``credentials``: path of a credentials file; None takes what is known of that broker on this
     machine (`fedbus up`, `fedbus join`), '' none. ``store``: the store behind the bus, or its URL
-    (``s3://bucket/prefix``): models that the bus has no longer are read from there.
+    (``s3://bucket/prefix``): models that the bus has no longer are read from there. ``proxy``: the HTTP proxy by which
+    the broker is reached, as `fedbus.Client` has it.
     """
-    return Federation(url, credentials=credentials, workspace=workspace, name=name, store=store)
+    return Federation(through(url, proxy), credentials=credentials, workspace=workspace, name=name, store=store)
