@@ -74,7 +74,7 @@ class EmbeddedBroker:
         self._port = port
         self._settings = settings or BrokerSettings()
         self._security = security
-        self._probe: Identity | None = None
+        self._probes: tuple[Identity | None, ...] = (None,)
         self._by_watcher = by_watcher
         self._child: Child | None = None
 
@@ -142,7 +142,7 @@ class EmbeddedBroker:
             self._put_last_run_aside()
             self._check_ports()
             security = self._security() if callable(self._security) else self._security
-            self._probe = None if security is None else Identity(*security.probe)
+            self._probes = (None,) if security is None else tuple(Identity(*probe) for probe in security.probes)
             self._write_settings(settings_text(self._settings, self._store, self._host, self._port, security))
             output = self._store / "broker.out"
             self._child = start_child(self._command(binary), output, lock, by_watcher=self._by_watcher)
@@ -252,11 +252,20 @@ class EmbeddedBroker:
         if tls is not None and tls.clients_ca is not None:
             self._look_into_log()
             return
+        context = None if tls is None else await asyncio.to_thread(_only, tls.certificate)
+        # in each workspace, one after the other: a server takes an account in when somebody comes to it, and of several
+        # that come at once to a new one it may destroy what they begin with
+        for probe in self._probes:
+            await self._ask_as(probe, context, deadline_s, streams=streams)
+
+    async def _ask_as(
+        self, probe: Identity | None, tls: ssl.SSLContext | None, deadline_s: float, *, streams: bool
+    ) -> None:
         connection = Connection(self.url, "fedbus-readiness")
         try:
             await connection.open(
-                identify=identify_by(self._probe),
-                tls=None if tls is None else await asyncio.to_thread(_only, tls.certificate),
+                identify=identify_by(probe),
+                tls=tls,
                 inbox_prefix="_INBOX",
                 deadline_s=min(5.0, deadline_s),
             )

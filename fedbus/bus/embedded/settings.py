@@ -23,13 +23,14 @@ class BrokerSecurity:
     """Who is let in (`fedbus.access.authority`): a nats-server in operator mode, which knows accounts by their JWTs.
 
     ``accounts``: JWT by public key, the system account's among them; the server keeps newer ones that it was sent.
-    ``probe``: JWT and seed of who asks whether JetStream is ready. ``route_password``: between the nodes of a cluster.
+    ``probes``: JWT and seed of who asks in each workspace whether JetStream is ready. ``route_password``: between the
+    nodes of a cluster.
     """
 
     operator: str
     system_account: str
     accounts: Mapping[str, str]
-    probe: tuple[str, str] = field(repr=False)
+    probes: tuple[tuple[str, str], ...] = field(repr=False)
     route_password: str = field(default="", repr=False)
 
 

@@ -55,6 +55,10 @@ _OVERLOADED = 10167
 _NO_PEERS = 10005
 _NOT_CLUSTERED = 10074
 _CHANGING = {10124, 10226}
+_NO_STORE = (10049, "error creating store")
+"""An account that a nats-server takes in is tried whether it can be written to: a directory is made and removed. Who
+comes meanwhile, and makes a stream, has it removed under the stream: the next try finds none of that."""
+
 _IN_PROCESS = 10158
 """A cluster has this very message, by its id, on its way through: asked again, it says where it was stored."""
 
@@ -345,7 +349,7 @@ def raise_refusal(answer: Mapping[str, Any], what: str) -> None:
     if code in _FULL or any(word in text for word in ("resource limits", "maximum bytes", "insufficient")):
         kind = _Overloaded if code == _OVERLOADED else BusFull
         raise kind(f"{what}: {text} (error {code}): free room or raise the limit")
-    if reason == 503 or code in _CHANGING or code == _IN_PROCESS:
+    if reason == 503 or code in _CHANGING or code == _IN_PROCESS or (code == _NO_STORE[0] and _NO_STORE[1] in text):
         raise NotReady(f"{what}: {text} (error {code})")
     raise ConfigError(f"{what}: the broker refuses: {text} (error {code})")
 

@@ -69,6 +69,8 @@ async def test_who_is_cancelled_in_the_window_gives_its_place_back():
         (500, 10047, "insufficient storage resources available", BusFull),
         (503, 10008, "JetStream system temporarily unavailable", NotReady),
         (409, 10158, "duplicate message id is in process", NotReady),
+        (500, 10049, "error creating store for stream", NotReady),
+        (500, 10049, "stream name is too long", ConfigError),
         (400, 10065, "subjects overlap with an existing stream", ConfigError),
         (500, 10052, "stream configuration update can not change storage type", ConfigError),
     ],
