@@ -157,7 +157,7 @@ def _target(host: str, port: int) -> str:
 
 def _check(proxy: Proxy, target: str, answer: bytes) -> None:
     found = _ANSWERED.match(answer)
-    if found is None:
+    if found is None or not answer.endswith(b"\r\n\r\n"):  # one that does not end is none
         said = _shown(answer.partition(b"\n")[0])
         text = f"what listens at {proxy} is no HTTP proxy: it said {said!r}"
         raise ProxyProblem(text, "check the port in --proxy", is_final=True)

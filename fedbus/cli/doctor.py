@@ -1,6 +1,6 @@
 """The way from here to the clients, hop by hop: what works, where it breaks, what to do.
 
-    DNS -> TCP -> TLS -> authentication -> permission -> JetStream -> payload -> streams
+    DNS -> (proxy ->) TCP -> TLS -> authentication -> permission -> JetStream -> payload -> streams
                                                       -> coordinator -> combiners -> clients -> clocks
 
 A hop that depends on a broken one is not looked at: its failure would tell nothing. What a role may not ask is not
@@ -87,6 +87,7 @@ class _Examination:
         try:
             for hop, look in (
                 ("DNS", self._names),
+                ("proxy", self._proxies),
                 ("TCP", self._ports),
                 ("TLS", self._tls),
                 ("authentication", self._who),
@@ -95,6 +96,8 @@ class _Examination:
                 ("payload", self._payload),
                 ("streams", self._streams),
             ):
+                if hop == "proxy" and all(address.proxy is None for address in self._addresses):
+                    continue
                 if not await self._hop(hop, look):
                     return self._checks
             if self._standing.may_publish(self._subjects.query("clients")):
@@ -135,6 +138,9 @@ class _Examination:
     async def _names(self) -> str:
         self._addresses = reaching.addresses_of(self._place.url)
         return await self._each(reaching.look_up)
+
+    async def _proxies(self) -> str:
+        return await self._each(reaching.pass_proxy)
 
     async def _ports(self) -> str:
         async def greeted(address: Address) -> str:

@@ -1,7 +1,8 @@
 """The way to a broker below its protocol: the name, the connection, the greeting, the encryption; each tried by itself.
 
 A library that connects says "no servers available" for a wrong name, a firewall and an expired certificate alike. Here
-each step is taken alone, and what goes wrong is said with what to do. Nothing is sent but the handshake of TLS.
+each step is taken alone, and what goes wrong is said with what to do. Nothing is sent but the handshake of TLS, and to
+a proxy on the way where to.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from fedbus.access.known import PORTS
+from fedbus.bus import tunnel
+from fedbus.bus.proxy import Proxy, ProxyProblem, proxies_of
 from fedbus.bus.tls import SECURE_SCHEMES, WEB_SCHEMES, split_url, tls_problem
 from fedbus.errors import ConfigError, FedbusError
 
@@ -43,11 +46,12 @@ class BrokenError(FedbusError):
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """One address of a broker."""
+    """One address of a broker, and the HTTP proxy by which it is reached."""
 
     scheme: str
     host: str
     port: int
+    proxy: Proxy | None = None
 
     @property
     def is_web(self) -> bool:
@@ -69,6 +73,7 @@ def addresses_of(url: str) -> list[Address]:
     """Return the addresses of a broker's URL; `BrokenError` for what is none."""
     try:
         parts, _ = split_url(url)
+        proxies = proxies_of(url)
     except ConfigError as error:
         raise BrokenError(str(error), "correct it") from error
     found = []
@@ -80,27 +85,41 @@ def addresses_of(url: str) -> list[Address]:
             host, port = None, 0
         if not host or not port:
             raise BrokenError("the broker's address is none", "write it as nats://HOST:4222 or wss://HOST")
-        found.append(Address(split.scheme, host, port))
+        found.append(Address(split.scheme, host, port, proxies.get((host, port))))
     if not found:
         raise BrokenError("no address is given", "name the broker: --nats nats://HOST:4222, or FEDBUS_URL")
     return found
 
 
 async def look_up(address: Address) -> str:
-    """Return the numbers behind a name; `BrokenError` where there are none."""
+    """Return the numbers behind a name; `BrokenError` where there are none. Through a proxy it is the proxy's name."""
+    host, port = (address.host, address.port) if address.proxy is None else (address.proxy.host, address.proxy.port)
+    said_by = "--nats" if address.proxy is None else "--proxy (FEDBUS_PROXY, HTTPS_PROXY)"
     try:
         async with asyncio.timeout(STEP_S_MAX):
             loop = asyncio.get_running_loop()
-            found = await loop.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+            found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except TimeoutError as error:
         raise BrokenError(
-            f"{address.host}: no answer within {STEP_S_MAX:g} s", "look at this machine's name servers"
+            f"{host}: no answer within {STEP_S_MAX:g} s", "look at this machine's name servers"
         ) from error
     except (OSError, UnicodeError) as error:  # a label of more than 63 characters is a UnicodeError
         why = getattr(error, "strerror", None) or "not a name"
-        raise BrokenError(f"{address.host}: {why}", "check the name in --nats, and this machine's DNS") from error
+        raise BrokenError(f"{host}: {why}", f"check the name in {said_by}, and this machine's DNS") from error
     numbers = sorted({str(each[4][0]) for each in found})
-    return numbers[0] if numbers == [address.host] else f"{address.host} is {', '.join(numbers[:3])}"
+    told = numbers[0] if numbers == [host] else f"{host} is {', '.join(numbers[:3])}"
+    return told if address.proxy is None else f"{told}, the proxy, which looks up {address.host}"
+
+
+async def pass_proxy(address: Address) -> str:
+    """Have the proxy lead to a broker, and close; `BrokenError` where it does not, or does not let us."""
+    if address.proxy is None:
+        return f"none to {address}"
+    began = time.perf_counter()
+    _, writer = await _connect(address)
+    took = time.perf_counter() - began
+    await _close(writer)
+    return f"{address.proxy} leads to {address} in {1000 * took:.1f} ms"
 
 
 async def dial(address: Address) -> str:
@@ -113,6 +132,13 @@ async def dial(address: Address) -> str:
 
 
 async def _connect(address: Address) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    if address.proxy is not None:
+        try:
+            return await tunnel.streams(
+                address.proxy, address.host, address.port, deadline_s=STEP_S_MAX, limit=GREETING_BYTES_MAX
+            )
+        except ProxyProblem as problem:
+            raise BrokenError(problem.found, problem.advice) from problem
     try:
         async with asyncio.timeout(STEP_S_MAX):
             return await asyncio.open_connection(address.host, address.port, limit=GREETING_BYTES_MAX)

@@ -2,17 +2,30 @@
 
 The client's firewall lets nothing in that it has not asked for, and nothing out but TCP to port 443. Nothing of this
 touches the machine's own network; names are of this process alone, and all of it goes with the test.
+
+And two HTTP proxies that are not ours (proxy.py): one asks who we are, the other is spoken to over TLS.
 """
 
 from __future__ import annotations
 
+import asyncio
+import base64
+import contextlib
 import os
 import re
 import secrets
 import shutil
 import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
 
 import pytest
+import pytest_asyncio
+
+from fedbus.access.certs import Certs
+from fedbus.bus.embedded.child import die_with
 
 SERVER, CLIENT = "198.18.77.1", "198.18.77.2"
 """Of the range for tests of network devices (RFC 2544): nobody's."""
@@ -109,3 +122,69 @@ def hosts():
         yield made
     finally:
         made.remove()
+
+
+HERE = Path(__file__).parent
+USER, PASSWORD = "anna", "p@ss:w,rd&?"
+NAME = "broker.test"
+"""Nobody on this machine knows it, but the proxies do (`names.py`): who connects under it went through one."""
+
+
+@dataclass(frozen=True)
+class Proxies:
+    """Their addresses, and who signed the certificate of the second; ``name``: what they alone know as this machine."""
+
+    basic: str
+    secure: str
+    ca: Path
+    name: str = NAME
+
+    @property
+    def anonymous(self):
+        """The first, without user and password."""
+        return f"http://{self.basic.rpartition('@')[2]}"
+
+    @property
+    def secrets(self):
+        """What nothing may show of the first's user and password: as they are, as in its address, as in the header."""
+        user = self.basic.partition("//")[2].rpartition("@")[0]
+        return PASSWORD, user, user.partition(":")[2], base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def proxies(tmp_path_factory):
+    """Both of them, until the module's tests end."""
+    place, host = tmp_path_factory.mktemp("proxies"), "127.0.0.1"
+    certs = Certs(place / "proxy-certs")
+    certs.init()
+    certs.server("proxy", [host, NAME])
+    certificate, key = certs.files("proxy")
+    common = ["-m", "proxy", "--hostname", host, "--port", "0", "--num-workers", "1", "--num-acceptors", "1"]
+    common += ["--plugins", "names.Names", "--log-level", "e"]
+    special = {
+        "basic": ["--basic-auth", f"{USER}:{PASSWORD}"],
+        "secure": ["--cert-file", str(certificate), "--key-file", str(key)],
+    }
+    children, files = [], {name: place / f"{name}.port" for name in special}
+    try:
+        with (place / "proxies.log").open("ab") as log:
+            for name, options in special.items():
+                command = [sys.executable, *common, "--port-file", str(files[name]), *options]
+                env = {**os.environ, "PYTHONPATH": str(HERE)}
+                children.append(
+                    await asyncio.create_subprocess_exec(
+                        *command, env=env, stdout=log, stderr=log, preexec_fn=die_with(os.getpid())
+                    )
+                )
+        async with asyncio.timeout(60):
+            while not all(file.exists() and file.read_text().strip() for file in files.values()):  # noqa: ASYNC110 - processes
+                await asyncio.sleep(0.05)
+        ports = {name: file.read_text().strip() for name, file in files.items()}
+        user = f"{quote(USER, safe='')}:{quote(PASSWORD, safe='')}"
+        yield Proxies(f"http://{user}@{host}:{ports['basic']}", f"https://{host}:{ports['secure']}", certs.ca)
+    finally:
+        for child in children:
+            with contextlib.suppress(ProcessLookupError):
+                child.terminate()
+        for child in children:
+            await child.wait()
