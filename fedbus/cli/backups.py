@@ -96,13 +96,13 @@ def _tell_taken(directory: Path, taken: Taken, *, json: bool) -> None:
         print(f"not in it: {skipped.what}: {skipped.reason}", file=sys.stderr)
 
 
-async def restore(place: Place, directory: Path, *, json: bool) -> None:
-    """Bring a backup back."""
+async def restore(place: Place, directory: Path, *, from_open: bool = False, json: bool) -> None:
+    """Bring a backup back; ``from_open``: one of an open workspace, into one that seals its models."""
     archive = Archive(directory)
     archive.load()  # where there is none, that is to be said, and no directory made
     with archive.locked():
         async with _connected(place) as (bus, subjects, workers, seal):
-            done = await Restore(bus, subjects, workers, archive, seal).restore()
+            done = await Restore(bus, subjects, workers, archive, seal, from_open=from_open).restore()
     _tell_restored(done, json=json)
 
 
@@ -115,6 +115,7 @@ def _tell_restored(done: Restored, *, json: bool) -> None:
                 "entries": done.entries,
                 "blobs": done.blobs,
                 "blobs_there": done.blobs_there,
+                "blobs_sealed": done.blobs_sealed,
                 "versions": done.versions,
                 "nbytes": done.nbytes,
                 "behind": done.behind,
@@ -125,6 +126,8 @@ def _tell_restored(done: Restored, *, json: bool) -> None:
         return
     print(f"restored {len(done.sessions)} sessions ({done.entries} entries) and {len(done.blobs)} models", end="")
     print(f", {size(done.nbytes)}; {done.versions} versions are in the catalogue")
+    if done.blobs_sealed:
+        print(f"sealed on the way: {len(done.blobs_sealed)} models; the backup itself has them as they were, open")
     if done.sessions_there or done.blobs_there:
         there = f"{len(done.sessions_there)} sessions and {len(done.blobs_there)} models"
         print(f"there already, and left as they are: {there}")

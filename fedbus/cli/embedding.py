@@ -102,7 +102,7 @@ def _check_access(store: Path, *, secured: bool) -> None:
     if secured and OPEN_ACCOUNT in names:
         raise ConfigError(
             f"{store} holds the streams of an open run, which a secured broker does not show: go on with --open, or "
-            "take another --data-dir and bring models over (`fedbus model download` there, `fedbus model import` here)"
+            "take it along: `fedbus backup DIR` there, `fedbus restore DIR --from-open` here, over another --data-dir"
         )
     if not secured and any(re.fullmatch("A[A-Z2-7]{55}", name) for name in names):
         raise ConfigError(

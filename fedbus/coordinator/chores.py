@@ -13,11 +13,8 @@ from collections.abc import Awaitable, Callable
 
 from fedbus.access.signing import ModelSigner
 from fedbus.bus.base import Bus
-from fedbus.bus.patience import patiently
 from fedbus.errors import BadMessage, BusDenied, BusFull, BusUnavailable, Conflict, NotFound
-from fedbus.messages.envelope import decode
 from fedbus.messages.records import ModelPublished
-from fedbus.messages.registry import IMPORTED
 from fedbus.messages.subjects import Subjects
 from fedbus.store.models import ModelStore
 from fedbus.store.registry import RegistryStore
@@ -69,43 +66,28 @@ class Chores:
         self._ended: OrderedDict[str, float] = OrderedDict()
         self._wake = asyncio.Event()
 
+    @property
+    def signs(self) -> bool:
+        """Whether what is entered is signed."""
+        return self._signer is not None
+
     def enter(self, model: ModelPublished) -> None:
         """Enter a published version into the catalogue."""
         signed = self._signed(model)
-        self._put(f"{model.version} enters the catalogue", lambda: self._models.enter(signed))
+        self.put(f"{model.version} enters the catalogue", lambda: self._models.enter(signed))
 
     def _signed(self, model: ModelPublished) -> ModelPublished:
         if self._signer is None:
             return model
         return model.model_copy(update={"signature": self._signer.sign(model.version, model.digest).hex()})
 
-    async def sign_all(self) -> None:
-        """Sign what others enter into the catalogue: versions that people bring in; runs until cancelled."""
-        if self._signer is None:
-            return
-        stream, pattern = self._subjects.stream("model"), self._subjects.model()
-        entries = await patiently(self._bus, lambda: self._bus.follow(stream, pattern), tries_max=None)
-        try:
-            async for message in entries:
-                try:
-                    entry = decode(message.data, message.subject).body
-                except BadMessage as error:
-                    log.warning("an entry of the catalogue is not signed: %s", error)
-                    continue
-                if not isinstance(entry, ModelPublished) or entry.session != IMPORTED:
-                    continue  # versions of sessions are entered here, by what their journals say
-                if not entry.signature and not entry.removed_at:
-                    self.enter(entry)
-        finally:
-            await entries.close()
-
     def discard(self, blob: str) -> None:
         """Remove a blob that nobody needs any more."""
-        self._put(f"blob {blob} is removed", lambda: self._models.remove(blob))
+        self.put(f"blob {blob} is removed", lambda: self._models.remove(blob))
 
     def expire(self, model: ModelPublished) -> None:
         """Remove the arrays of a version that its session keeps no longer; what a stage has stays."""
-        self._put(f"version {model.version} expires", lambda: self._expire(model))
+        self.put(f"version {model.version} expires", lambda: self._expire(model))
 
     async def _expire(self, model: ModelPublished) -> None:
         if self._is_used(model.blob):
@@ -135,7 +117,7 @@ class Chores:
 
     def forget(self, command: int) -> None:
         """Remove a command that was carried out, by its sequence."""
-        self._put(f"command {command} is removed", lambda: self._bus.delete(self._subjects.stream("command"), command))
+        self.put(f"command {command} is removed", lambda: self._bus.delete(self._subjects.stream("command"), command))
 
     def ended(self, session: str) -> None:
         """Remove what stands on the boards for a session that has ended, a while from now: clients may be away."""
@@ -148,9 +130,9 @@ class Chores:
             self._clear_boards(self._ended.popitem(last=False)[0])
         if self._look_at <= now:
             if not self._look_at:
-                self._put("the registry has room", self._reserve)
+                self.put("the registry has room", self._reserve)
             self._look_at = now + LOOK_S
-            self._put("what is retired is removed", self._go_on)
+            self.put("what is retired is removed", self._go_on)
 
     def forget_all(self) -> None:
         """Leave what is left to somebody else."""
@@ -161,9 +143,10 @@ class Chores:
     def _clear_boards(self, session: str) -> None:
         board = self._subjects.stream("board")
         for pattern in (self._subjects.task(session=session), self._subjects.order(session=session)):
-            self._put(f"{pattern} is cleared", lambda pattern=pattern: self._bus.purge(board, pattern))  # type: ignore[misc]
+            self.put(f"{pattern} is cleared", lambda pattern=pattern: self._bus.purge(board, pattern))  # type: ignore[misc]
 
-    def _put(self, what: str, chore: Chore) -> None:
+    def put(self, what: str, chore: Chore) -> None:
+        """Do this some time; what stands in the line by the same words is done once."""
         self._line[what] = chore
         self._wake.set()
 

@@ -30,6 +30,7 @@ from fedbus.bus.patience import patiently
 from fedbus.clock import Clock
 from fedbus.coordinator.answers import answer, show_board
 from fedbus.coordinator.chores import Chores
+from fedbus.coordinator.countersigning import Countersigning
 from fedbus.coordinator.deciding import FULL_RETRY_S, Deciding
 from fedbus.coordinator.deeds import Deeds
 from fedbus.coordinator.events import ModelMissing
@@ -110,6 +111,7 @@ class Coordinator:
         self._models = ModelStore(bus, self._subjects, workers, signing.seal)
         registry = RegistryStore(bus, self._subjects, f"coordinator/{name}", clock)
         self._chores = Chores(bus, self._subjects, self._models, registry, self._is_used, signing.model_signer)
+        self._countersigning = Countersigning(bus, self._subjects, self._journal, self._chores)
         self._traces = traces or Telemetry.off()
         self._rounds = RoundTraces(self._traces, workspace, sampling)
         self._numbers = Numbers(self._traces.meters)
@@ -244,8 +246,9 @@ class Coordinator:
             await follow.close()
 
     async def _copy_again(self, message: Message) -> None:
-        """Keep a journal as it is that was written again just now."""
+        """Keep a journal as it is that was written again just now; versions that came with it are signed."""
         (name,) = self._subjects.tokens(message.subject, "journal", 1)
+        self._countersigning.restored(name)
         if name in self._sessions.machines:
             there = await self._journal.messages(name)
             self._sessions.copies.refill(name, [(one.sequence, one.data) for one in there])
@@ -370,7 +373,7 @@ class Coordinator:
                     self._hearing.commands(),
                     self._chores.run(),
                     self._enter_versions(),
-                    self._chores.sign_all(),
+                    self._countersigning.run(),
                     self._look_for_models(),
                     self._finish_restoring(),
                     self._answer(asked),

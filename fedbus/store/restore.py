@@ -8,6 +8,10 @@ there.
 What is numbered by the journal's sequences - tasks and orders, of which clients and combiners take the newest - must
 not go back, or those that lived through the loss would not listen. So an empty journal is advanced first, behind all
 that the sessions can have reached since the backup.
+
+A backup of an open workspace goes into one that seals its models only where that is wanted (``from_open``): each of its
+messages is sealed on the way, and checked as any other. Journals name digests, and neither keys nor who may do what, so
+its sessions go on there.
 """
 
 from __future__ import annotations
@@ -54,6 +58,7 @@ class Restored:
 
     ``registry``: whether stages and retention are the backup's; a broker that has some of its own keeps them.
     ``deeds``: how many of the audit it brought back; ``deeds_lacking``: why it brought none back that the broker lacks.
+    ``blobs_sealed``: those of ``blobs`` that came from an open workspace.
     """
 
     contents: Contents
@@ -62,6 +67,7 @@ class Restored:
     entries: int = 0
     blobs: list[str] = field(default_factory=list)
     blobs_there: list[str] = field(default_factory=list)
+    blobs_sealed: list[str] = field(default_factory=list)
     nbytes: int = 0
     versions: int = 0
     registry: bool = False
@@ -74,9 +80,22 @@ class Restore:
     """Brings a backup back to a broker."""
 
     def __init__(
-        self, bus: Bus, subjects: Subjects, workers: Workers, archive: Archive, seal: Seal | None = None
+        self,
+        bus: Bus,
+        subjects: Subjects,
+        workers: Workers,
+        archive: Archive,
+        seal: Seal | None = None,
+        *,
+        from_open: bool = False,
     ) -> None:
-        """``seal``: with which the workspace's models are; a backup has them as they are stored, sealed."""
+        """``seal``: with which the workspace's models are; a backup has them as they are stored, sealed.
+
+        ``from_open``: what nobody has sealed is sealed on the way: the backup is of an open workspace, and the files
+        are as its owner has made them, which nothing in them can show.
+        """
+        if from_open and seal is None:
+            raise ConfigError("what is brought into an open workspace is not sealed: leave --from-open away")
         self._bus = bus
         self._subjects = subjects
         self._workers = workers
@@ -85,13 +104,15 @@ class Restore:
         self._journal = Journal(bus, subjects)
         self._models = ModelStore(bus, subjects, workers, seal)
         self._registry = RegistryStore(bus, subjects, "restore")
+        self._from_open = from_open
         self._run = secrets.token_hex(4)
 
     async def restore(self) -> Restored:
         """Bring back what the broker has not; returns what was done.
 
-        Raises `WouldOverwrite` before anything is written, `NotFound` where there is no backup, `BadMessage` where it
-        is damaged, `ConfigError` where it is of another workspace, `BusFull`, `BusError`. It may be repeated.
+        Raises, before anything is written, `WouldOverwrite`, and `ConfigError` where it is of another workspace or not
+        sealed as this one seals; `NotFound` where there is no backup, `BadMessage` where it is damaged, `BusFull`,
+        `BusError`. It may be repeated.
         """
         contents = await self._workers.run(self._archive.load)
         if contents.workspace != self._subjects.workspace:
@@ -102,6 +123,7 @@ class Restore:
         left = [found for journal in contents.journals if (found := await self._left(journal, done)) is not None]
         missing = [blob for blob in contents.blobs if not await self._is_there(blob)]
         done.blobs_there = [blob.blob for blob in contents.blobs if blob not in missing]
+        done.blobs_sealed = [blob.blob for blob in missing if not await self._workers.run(self._is_as_stored, blob)]
         await self._call_back({blob.blob for blob in missing})
         for blob in missing:
             await self._put_blob(blob, done)
@@ -152,6 +174,23 @@ class Restore:
             raise WouldOverwrite(f"{what}: nothing was written")
         return await self._models.is_whole(blob.blob)  # a broker that lost its store in between may have some of it
 
+    def _is_as_stored(self, blob: BlobFile) -> bool:
+        """Whether a blob's messages go back as they are; `ConfigError` where they may not, before any is written."""
+        first = next(self._archive.frames(blob.file, blob.nbytes), None)
+        if first is None:
+            return True
+        try:
+            self._models.opened(blob.blob, first.part, first.data)
+        except BadMessage as error:
+            if self._from_open:
+                return False
+            raise ConfigError(
+                f"{blob.file} is not sealed with the key of workspace {self._subjects.workspace}, and nothing was "
+                "written: if the backup is of an open workspace, --from-open seals it on the way; if it is of one with "
+                "other keys, restore it beside those, and take the models along (`fedbus model download`, `import`)"
+            ) from error
+        return True
+
     # ---- what is brought back
 
     async def _call_back(self, blobs: set[str]) -> None:
@@ -164,10 +203,12 @@ class Restore:
         await self._registry.change("brought back from a backup", decide)
 
     async def _put_blob(self, blob: BlobFile, done: Restored) -> None:
-        frames = self._archive.frames(blob.file, blob.nbytes)
+        frames, seals = self._archive.frames(blob.file, blob.nbytes), blob.blob in done.blobs_sealed
         hasher, stream, count = Hasher(), self._subjects.stream("blob"), 0
         while (frame := await self._workers.run(next, frames, None)) is not None:
             count += 1
+            if seals:
+                frame = frame._replace(data=bytes(self._models.sealed(blob.blob, frame.part, frame.data)))
             if blob.digest and frame.part == "manifest":
                 self._check(blob, frame, hasher)
             elif blob.digest:

@@ -35,10 +35,17 @@ def restore(
     nats: Nats = URL,
     workspace: Workspace = "default",
     credentials: Credentials = None,
+    from_open: Annotated[
+        bool,
+        typer.Option(
+            "--from-open",
+            help="The backup is of an open workspace: seal its models on the way into this secured one.",
+        ),
+    ] = False,
     json: Json = False,
 ) -> None:
     """Bring a backup back to a broker that has lost what it holds; nothing is overwritten."""
     from fedbus.cli.backups import restore as bring_back
     from fedbus.cli.roles import Place
 
-    run(bring_back(Place(nats, workspace, credentials), directory, json=json))
+    run(bring_back(Place(nats, workspace, credentials), directory, from_open=from_open, json=json))

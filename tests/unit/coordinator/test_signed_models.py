@@ -8,6 +8,7 @@ from fedbus.access.signing import ModelSigner
 from fedbus.bus.memory import MemoryBroker, MemoryBus
 from fedbus.config.session import SessionConfig
 from fedbus.coordinator.chores import Chores
+from fedbus.coordinator.countersigning import Countersigning
 from fedbus.coordinator.events import PostTask
 from fedbus.coordinator.posting import Poster
 from fedbus.coordinator.posts import task_for
@@ -16,9 +17,10 @@ from fedbus.exchange.station import Station
 from fedbus.messages import records
 from fedbus.messages.envelope import decode
 from fedbus.messages.ids import Peer
-from fedbus.messages.records import ModelPublished
+from fedbus.messages.records import RESTORED, RESTORING, Entry, ModelPublished
 from fedbus.messages.registry import IMPORTED
 from fedbus.messages.subjects import Subjects
+from fedbus.store.journal import Journal
 from fedbus.store.models import ModelStore
 from fedbus.store.streams import ensure_streams
 from fedbus.testing.loop import VirtualClock, run_virtual
@@ -79,28 +81,44 @@ def entry(version: str, session: str, **fields) -> ModelPublished:
 
 
 def test_the_catalogue_is_signed_whoever_enters():
-    """Versions of sessions as they are entered, imports soon behind it; what was removed stays as it is."""
+    """Versions of sessions as they are entered, imports soon behind it; what was removed stays as it is.
+
+    One that was brought back without a signature gets it when its journal is there, whole, and says the same of it.
+    """
 
     async def main():
         bus = MemoryBus(MemoryBroker(), "co")
         await ensure_streams(bus, OURS)
         store = ModelStore(bus, OURS, Inline())
         chores = Chores(bus, OURS, store, None, signer=SIGNER)
-        tasks = [asyncio.create_task(work) for work in (chores.run(), chores.sign_all())]
+        journal = Journal(bus, OURS)
+        countersigning = Countersigning(bus, OURS, journal, chores)
+        tasks = [asyncio.create_task(work) for work in (chores.run(), countersigning.run())]
         chores.enter(entry("s-1", "s"))
         await store.enter_first(entry("bert", IMPORTED))
         await store.enter(entry("old", IMPORTED, removed_at=3.0, removed_why="old"))
         await store.enter(entry("forged-1", "forged"))
+        for version in ("brought-1", "brought-2"):
+            await store.enter(entry(version, "brought"))
+        await asyncio.sleep(5)
+        last = await journal.mark("brought", RESTORING, 1.0, 0)
+        told = entry("brought-1", "brought"), entry("brought-2", "brought").model_copy(update={"digest": "cd" * 32})
+        last = await journal.append("brought", Entry.of(1.0, "one", told), last)
+        countersigning.restored("brought")
+        await asyncio.sleep(5)
+        assert not (await store.find("brought-1")).signature, "its journal is not whole yet"
+        await journal.mark("brought", RESTORED, 1.0, last)
+        countersigning.restored("brought")
         await asyncio.sleep(5)
         found = {one.version: one for one in await store.list()}
-        for version in ("s-1", "bert"):
+        for version in ("s-1", "bert", "brought-1"):
             MODELS.check(version, DIGEST, bytes.fromhex(found[version].signature))
-        assert not found["old"].signature and not found["forged-1"].signature
+        assert not any(found[version].signature for version in ("old", "forged-1", "brought-2"))
         assert (await store.mark_removed(found["bert"], 9.0, "why")).signature == found["bert"].signature
         before = await bus.last(OURS.stream("model"), OURS.model("s-1"))
         chores.enter(entry("s-1", "s"))
         await asyncio.sleep(5)
-        assert await bus.pending(OURS.stream("model"), OURS.model()) == 4
+        assert await bus.pending(OURS.stream("model"), OURS.model()) == 6
         message = await bus.last(OURS.stream("model"), OURS.model("s-1"))
         assert message == before, "entered again it is the same, to the bit"
         for task in tasks:

@@ -27,6 +27,7 @@ from fedbus.store.models import ModelStore
 from fedbus.store.registry import RegistryStore
 from fedbus.store.removal import Collected, Removal
 from fedbus.store.restore import MARGIN, Restore, WouldOverwrite
+from fedbus.store.sealing import OVERHEAD_BYTES, WorkspaceSeal
 from fedbus.store.streams import ensure_streams
 from fedbus.testing.loop import run_virtual
 from fedbus.workers import Inline
@@ -100,9 +101,9 @@ class House:
         """Take a backup."""
         return await Backup(self.bus, OURS, Inline(), Archive(directory)).take(7.0)
 
-    async def restore(self, directory):
+    async def restore(self, directory, seal=None, **how):
         """Bring a backup back."""
-        return await Restore(self.bus, OURS, Inline(), Archive(directory)).restore()
+        return await Restore(self.bus, OURS, Inline(), Archive(directory), seal, **how).restore()
 
     async def stored(self, what):
         """Return what a stream holds, as {subject: [data]} without marks, and the lowest sequence."""
@@ -414,6 +415,34 @@ async def test_a_backup_that_is_cut_short_leaves_the_former(directory):
     assert (await empty.stored("journal"))[0] == (await house.stored("journal"))[0]
     assert await empty.models.read("s-3-1")
     assert await empty.models.read("third-0-ab")
+
+
+@virtual
+async def test_what_was_open_is_sealed_on_the_way_where_that_is_wanted(directory):
+    """Refused before anything is written, or sealed, each message; what is sealed already is not sealed again."""
+    house = await two_sessions()
+    await house.back_up(directory)
+    secured, seal = House("secured"), WorkspaceSeal("ab" * 32)
+    with pytest.raises(ConfigError, match="--from-open"):
+        await secured.restore(directory, seal)
+    assert await secured.stored("blob") == await secured.stored("journal") == ({}, 0)
+    done = await secured.restore(directory, seal, from_open=True)
+    assert sorted(done.blobs_sealed) == sorted(done.blobs) and len(done.blobs) == 6
+    sealed, plain = [(await one.stored("blob"))[0] for one in (secured, house)]
+    assert all(len(data) == len(plain[name][0]) + OVERHEAD_BYTES for name, (data,) in sealed.items())
+    read = await ModelStore(secured.bus, OURS, Inline(), seal).read("s-2-1")
+    np.testing.assert_array_equal(read.arrays["w"], arrays(2)["w"])
+    assert (await secured.stored("journal"))[0] == (await house.stored("journal"))[0]
+    again = directory.with_name("again")
+    await Backup(secured.bus, OURS, Inline(), Archive(again), seal).take(8.0)
+    third = House("third")
+    assert not (await third.restore(again, seal, from_open=True)).blobs_sealed
+    read = await ModelStore(third.bus, OURS, Inline(), seal).read("s-2-1")
+    np.testing.assert_array_equal(read.arrays["w"], arrays(2)["w"])
+    with pytest.raises(ConfigError, match="other keys"):
+        await House("stranger").restore(again, WorkspaceSeal("cd" * 32))
+    with pytest.raises(ConfigError, match="leave --from-open away"):
+        await House("open").restore(directory, from_open=True)
 
 
 @virtual
