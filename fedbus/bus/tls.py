@@ -173,7 +173,8 @@ def _of_protocol(error: ssl.SSLError, plain: str) -> str:
     if any(word in reason for word in _NO_TLS):
         return f"expected TLS, came something else: is this the port for TLS? one without is asked by {plain}"
     if "certificate_required" in reason or "handshake_failure" in reason:
-        return "the broker demands a certificate of ours that its CA has signed: cert= and key= name the files"
+        text = "the broker demands a certificate of ours that its CA has signed: its operator makes one"
+        return f"{text} (`fedbus certs client`), and --tls-cert and --tls-key, or cert= and key=, name the files"
     if "alert" in reason and ("certificate" in reason or "unknown_ca" in reason):
         return f"the broker does not take our certificate ({reason}): expected one that its CA has signed for clients"
     if "protocol_version" in reason:

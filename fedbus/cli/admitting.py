@@ -22,7 +22,7 @@ from fedbus.access.credentials import Credentials, read_credentials
 from fedbus.access.members import Members
 from fedbus.access.tokens import state_word
 from fedbus.bus.nats import connect
-from fedbus.bus.tls import told_to_others
+from fedbus.bus.tls import split_url, told_to_others
 from fedbus.cli.output import duration, moment, print_json, print_table, size
 from fedbus.cli.roles import Place
 from fedbus.clock import SystemClock
@@ -109,6 +109,12 @@ async def create_token(place: Place, wanted: Wanted, *, json: bool) -> None:
     if not json and all(urlsplit(url if "://" in url else f"nats://{url}").hostname in LOOPBACK for url in urls):
         print(
             f"it is good on this machine only ({', '.join(urls)}): --url says where others reach the broker",
+            file=sys.stderr,
+        )
+    if not json and split_url(place.url)[1].certificate is not None:
+        print(
+            "the broker asks for a certificate, and may ask theirs: `fedbus certs client NAME` makes it; they join "
+            "with `fedbus --tls-cert NAME.pem --tls-key NAME-key.pem join ...`",
             file=sys.stderr,
         )
 

@@ -29,6 +29,7 @@ from fedbus.cli.encrypting import Encryption, renewing
 from fedbus.cli.gateways import Gateways
 from fedbus.cli.identities import Identities, forget
 from fedbus.cli.processes import Process
+from fedbus.cli.proxying import NONE
 from fedbus.cli.roles import Place, combine, coordinate, serve
 from fedbus.cli.supervisor import Supervisor
 from fedbus.coordinator.rounds import Sampling
@@ -221,6 +222,7 @@ class Up:
             "FEDBUS_CREDENTIALS": place.credentials,
             "FEDBUS_STORE": place.store,
             "FEDBUS_KEYS": None if place.keys is None else str(place.keys),
+            "FEDBUS_PROXY": NONE,  # the address says all of the way already
         }
         return {variable: value for variable, value in told.items() if value}
 
@@ -337,6 +339,9 @@ class Up:
             print("open:  nobody is asked who he is; whoever reaches the broker may do everything")
         if told := self._reached()[0]:
             print(f"reach: {told}   (from other machines: fedbus token create, then fedbus join there)")
+        if self._encryption is not None and self._encryption.own is not None:
+            at, (certificate, key) = without_secrets(self.place.url), self._encryption.own
+            print(f"certs: export FEDBUS_URL={at} FEDBUS_TLS_CERT={certificate} FEDBUS_TLS_KEY={key}   (for commands)")
         if self._gateways.url:
             print(f"page:  {self.page or self._gateways.url}{'   (logs you in, once)' if self.page else ''}")
         print("next:  fedbus client run MODULE:APP --name site-1   (Ctrl-C here stops everything)", flush=True)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from fedbus.cli.environment import Credentials, Keys, LogLevel, Store, Workspace, way_of
+from fedbus.cli.environment import Credentials, Keys, LogLevel, Store, Workspace, by_way, way_of
 from fedbus.cli.gateways import AllowHost, CorsOrigin, HttpsCert, HttpsKey, JaegerUrl
 from fedbus.cli.keeping import PlacementCluster, PlacementTags, Replicas, placement_of
 from fedbus.cli.observing import (
@@ -49,6 +49,7 @@ def up(
             metavar="URL",
             help="Use this broker in place of an embedded one; of a cluster all addresses, with commas.",
             show_default=False,
+            callback=by_way,
         ),
     ] = None,
     brokers: Annotated[
@@ -98,6 +99,10 @@ def up(
     wss_port: Annotated[
         int, typer.Option("--wss-port", min=0, max=65535, help="The broker over websockets, as 443; 0: not.")
     ] = 0,
+    client_certs: Annotated[
+        bool,
+        typer.Option("--client-certs", help="Clients show a certificate of ours, too: `fedbus certs client` makes it."),
+    ] = False,
     open_: Annotated[
         bool, typer.Option("--open", help="Nobody is asked who he is: whoever reaches the broker may do everything.")
     ] = False,
@@ -120,8 +125,10 @@ def up(
     observing = observe(
         "up", "up", workspace, log_level, log_format, log_file, spans, spans_file, metrics_port, metrics_listen
     )
-    if nats is not None and (tls or tls_cert is not None or wss_port):
-        raise typer.BadParameter("--tls and --wss-port are of an embedded broker; one of --nats has what it has")
+    if nats is not None and (tls or tls_cert is not None or wss_port or client_certs):
+        raise typer.BadParameter(
+            "--tls, --wss-port, --client-certs are of an embedded broker; one of --nats has its own"
+        )
     if open_ and listen != "127.0.0.1":
         raise typer.BadParameter("--open lets everybody do everything, --listen lets others reach it: not both")
     if open_ and keys is not None:
@@ -143,6 +150,7 @@ def up(
             hosts=public_host or (),
             listen=listen,
             wss_port=wss_port,
+            client_certs=client_certs,
         ),
         combiners=combiners,
         coordinators=coordinators,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from fedbus.access.certs import Certs
 from fedbus.bus.embedded import BrokerSettings
+from fedbus.bus.tls import TlsFiles, split_url
 from fedbus.cli.encrypting import encryption
 from fedbus.cli.tree import run
 from fedbus.errors import ConfigError
@@ -38,6 +40,7 @@ def test_nothing_is_encrypted_that_stays_here(tmp_path):
     [
         ({"listen": "0.0.0.0"}, "need --tls"),
         ({"wss_port": 443}, "need --tls"),
+        ({"client_certs": True}, "need --tls"),
         ({"certificate": "broker.pem"}, "go together"),
         ({"certificate": "broker.pem", "key": "broker-key.pem"}, "needs --public-host"),
         ({"certificate": "broker.pem", "key": "broker-key.pem", "ca": "none.pem", "hosts": ["x"]}, "cannot be read"),
@@ -99,7 +102,46 @@ def test_broker_and_gateway_get_the_same_certificate(tmp_path):
     assert (listening.tls_certificate, listening.tls_key) == (made.certificate, made.key)
 
 
-def test_somebody_elses_certificate_is_used_under_its_own_name(tmp_path):
+def test_who_listens_at_one_address_reaches_itself_there(tmp_path):
+    """The roles beside a broker that is not at 127.0.0.1 ask it where it is, by a name in its certificate."""
+    made = of(tmp_path, tls=True, hosts=["broker.lab"], listen="10.0.0.7")
+    assert made.url([4222]) == "tls://10.0.0.7:4222"
+    assert made.told([4222]) == ("tls://broker.lab:4222",)
+    (shown,) = [one for one in Certs(tmp_path / "certs").show() if one.kind == "server and client"]
+    assert "10.0.0.7" in shown.names
+
+
+def test_clients_certificates_are_of_the_same_authority(tmp_path):
+    """What runs here has one of its own, and its address names it; what others are told names none."""
+    made = of(tmp_path, tls=True, client_certs=True, wss_port=443)
+    certs = Certs(tmp_path / "certs")
+    assert made.broker(BrokerSettings()).tls.clients_ca == made.clients_ca == certs.ca
+    addresses, files = split_url(made.url([4222]))
+    assert (addresses, files) == (["tls://127.0.0.1:4222"], TlsFiles(None, *certs.files("operator")))
+    assert made.told([4222]) == ("wss://127.0.0.1",)
+    assert [one.kind for one in certs.show() if one.file == "operator.pem"] == ["client"]
+    kept = files.certificate.read_bytes()
+    assert of(tmp_path, tls=True, client_certs=True).own == made.own
+    assert files.certificate.read_bytes() == kept
+
+
+def test_somebody_elses_certificate_is_shown_if_it_is_good_for_that(tmp_path):
+    """With certificates that are given it takes their authority, and one that is for clients, too; else it says so."""
+    certs = Certs(tmp_path / "theirs")
+    certs.init()
+    certs.server("x", ["fed.example"])
+    certificate, key = certs.files("x")
+    how = {"certificate": certificate, "key": key, "hosts": ["fed.example"], "client_certs": True}
+    made = of(tmp_path, **how, ca=certs.ca)
+    assert (made.clients_ca, made.own) == (certs.ca, (certificate, key))
+    with pytest.raises(ConfigError, match="fedbus --ca FILE up"):
+        of(tmp_path, **how)
+    certs._issue("s", [], [ExtendedKeyUsageOID.SERVER_AUTH], 9)
+    with pytest.raises(ConfigError, match="is not for clients"):
+        of(tmp_path, **(how | {"certificate": certs.files("s")[0]}), ca=certs.ca)
+
+
+def test_somebody_elses_certificate_is_used_is_used_under_its_own_name(tmp_path):
     """A certificate that names no 127.0.0.1 is not asked for under it, not even by the roles beside the broker."""
     certs = Certs(tmp_path / "theirs")
     certs.init()
