@@ -1,4 +1,4 @@
-"""Options of a gateway whose people sign in with an OIDC provider, and of one behind a proxy; also as FEDBUS_OIDC_*."""
+"""Options of how people sign in at a gateway: for how long, with which provider, behind which proxy."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, cast, get_args
 
 import typer
 
+from fedbus.cli.moments import seconds_of
 from fedbus.errors import ConfigError
 from fedbus.messages.access import PersonRole
 
@@ -81,22 +82,103 @@ OidcTitle = Annotated[
         show_default=False,
     ),
 ]
+OidcAcr = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--oidc-acr",
+        envvar="FEDBUS_OIDC_ACR",
+        metavar="VALUE",
+        help="An acr that says that somebody has shown a second factor; asked for; repeatable.",
+        show_default=False,
+    ),
+]
+OidcAmr = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--oidc-amr",
+        envvar="FEDBUS_OIDC_AMR",
+        metavar="VALUE",
+        help="A method in amr that says so, such as mfa; repeatable.",
+        show_default=False,
+    ),
+]
+SecondFactor = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--second-factor",
+        envvar="FEDBUS_SECOND_FACTOR",
+        metavar="ROLE",
+        help="Who needs one, and cannot come otherwise; repeatable. Default: all who come by the provider.",
+        show_default=False,
+    ),
+]
+SignInMax = Annotated[
+    float,
+    typer.Option(
+        "--sign-in-max",
+        envvar="FEDBUS_SIGN_IN_MAX",
+        metavar="TIME",
+        parser=seconds_of,
+        help="How long a sign-in lasts.",
+    ),
+]
+SignInIdle = Annotated[
+    float,
+    typer.Option(
+        "--sign-in-idle",
+        envvar="FEDBUS_SIGN_IN_IDLE",
+        metavar="TIME",
+        parser=seconds_of,
+        help="How long without anything done on the page.",
+    ),
+]
+AskAgain = Annotated[
+    float,
+    typer.Option(
+        "--ask-again",
+        envvar="FEDBUS_ASK_AGAIN",
+        metavar="TIME",
+        parser=seconds_of,
+        help="After how long it asks anew before what lets others in or shuts them out.",
+    ),
+]
 
 
-def oidc_of(
-    issuer: str, client_id: str, secret_file: Path | None, roles_claim: str, role_map: Iterable[str], title: str
+def oidc_of(  # noqa: PLR0917 - one for each option, in their order
+    issuer: str,
+    client_id: str,
+    secret_file: Path | None,
+    roles_claim: str,
+    role_map: Iterable[str],
+    title: str,
+    acr: Iterable[str] = (),
+    amr: Iterable[str] = (),
+    factor: Iterable[str] = (),
 ) -> OidcSettings | None:
     """Return the provider that options name; None where they name none. `ConfigError` for one that cannot be."""
     from fedbus.gateway.oidc import OidcSettings  # here: a client's machine need not have aiohttp
 
-    pairs = tuple(role_map)
+    pairs, factors, roles = tuple(role_map), (tuple(acr), tuple(amr)), tuple(factor)
     if not issuer:
-        if client_id or secret_file or roles_claim or pairs or title:
+        if client_id or secret_file or roles_claim or pairs or title or any(factors) or roles:
             raise ConfigError("--oidc-issuer: expected the provider that the other --oidc options are of")
         return None
     return OidcSettings(
-        issuer, client_id, _secret_in(secret_file), roles_claim, dict(_pair(one) for one in pairs), title
+        issuer,
+        client_id,
+        _secret_in(secret_file),
+        roles_claim,
+        dict(_pair(one) for one in pairs),
+        title,
+        *factors,
+        tuple(_role("--second-factor", one) for one in roles),
     )
+
+
+def _role(option: str, text: str) -> PersonRole:
+    if text not in get_args(PersonRole):
+        raise ConfigError(f"{option}: expected one of {', '.join(get_args(PersonRole))}, got {text!r}")
+    return cast("PersonRole", text)
 
 
 def _pair(text: str) -> tuple[str, PersonRole]:

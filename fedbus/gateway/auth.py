@@ -6,7 +6,9 @@
 
 What a token or a cookie says is who somebody is. What she may is looked up each time, in what is known in memory of
 tokens and people (`fedbus.access.members`), so that whoever is revoked, suspended or given another role is so from the
-next request on; streams look again whenever something has changed there (`Auth.ended`).
+next request on; streams look again whenever something has changed there (`Auth.ended`). Whoever comes with a cookie is
+asked anew who she is before what lets others in or shuts them out (`Operation.asks_again`). How cookies come about is
+told in `fedbus.gateway.signins`.
 
 A gateway without credentials of its own is *open*: nobody is asked, everybody is a local admin.
 """
@@ -15,33 +17,29 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-import secrets
+from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import replace
 from http import HTTPStatus
 from typing import cast
 
 from aiohttp import web
-from yarl import URL
 
 from fedbus.access.actions import ABOUT, Action, may, permitted_to
 from fedbus.access.boards import Board
 from fedbus.access.members import Members
-from fedbus.access.names import id_of
-from fedbus.access.signin import end, spend
 from fedbus.access.tokens import is_secret_of, read_api_token, why_not
 from fedbus.clock import Clock
-from fedbus.errors import BusUnavailable, ConfigError, Conflict
+from fedbus.errors import BusUnavailable
 from fedbus.gateway.caller import Caller, How, Proof, anybody
-from fedbus.gateway.cookies import LIFE_S, Cookies, name_of, set_cookie
+from fedbus.gateway.cookies import Cookies, name_of
 from fedbus.gateway.guard import Guard
-from fedbus.gateway.hosts import is_here
-from fedbus.gateway.limits import Rate
+from fedbus.gateway.listening import Listening
 from fedbus.gateway.operations import Operation
 from fedbus.gateway.origins import origin_of
 from fedbus.gateway.problems import Refused
+from fedbus.gateway.reached import Reached
 from fedbus.gateway.standing import Over, Standing
-from fedbus.messages.access import Person, PersonRole, TokenState
+from fedbus.messages.access import PersonRole, TokenState
 
 CSRF = "X-Fedbus-CSRF"
 """Header of requests that change something, of whoever comes with a cookie."""
@@ -51,9 +49,6 @@ SAFE = ("GET", "HEAD", "OPTIONS")
 
 CLAIMED: web.RequestKey[str] = web.RequestKey("claimed", str)
 """Whose credentials came with a request, whether or not they are good: for the audit."""
-
-OFTEN_PER_S, OFTEN_BURST = 0.2, 30
-"""How often somebody signs in and out: each is a deed, and whoever only looks shall not fill the audit."""
 
 KNOWN_S_MAX = 3.0
 """How long a request waits for a gateway that has just started to have read who is known."""
@@ -65,21 +60,28 @@ _NOBODY = TokenState(id="nobody", what="api", role="viewer", digest="0" * 64, at
 class Auth:
     """Knows who asks a gateway. ``members`` None: it is open. ``secret``: of its gateways, of which cookies are made.
 
-    ``public_url``: where browsers find it behind a proxy that ends their TLS; empty: where it listens itself.
+    ``listening``: how long a sign-in lasts, and where browsers find it. ``factor_roles``: who needs a second factor.
+    ``reached``: under which address. ``standing``: who is let in now.
     """
 
     def __init__(
-        self, members: Members | None, clock: Clock, workspace: str, secret: bytes = b"", public_url: str = ""
+        self,
+        members: Members | None,
+        clock: Clock,
+        workspace: str,
+        secret: bytes = b"",
+        listening: Listening | None = None,
+        factor_roles: Iterable[PersonRole] = (),
     ) -> None:
         self.members = members
+        self.listening = listening or Listening()
         self.guard = Guard(clock.now)
-        self._often = Rate(OFTEN_PER_S, OFTEN_BURST, clock.now)
-        self._clock = clock
-        self._public = _checked_url(public_url) if public_url else None
+        self.reached = Reached(self.listening.public_url)
+        self.clock = clock
         self._changed = asyncio.Event()
         if members is not None:
-            self._cookies = Cookies(secret, workspace)
-            self._standing = Standing(members, clock)
+            self.cookies = Cookies(secret, workspace)
+            self.standing = Standing(members, clock, self.listening, factor_roles)
             members.listen(self._hear)
 
     @property
@@ -110,32 +112,46 @@ class Auth:
                 raise Refused(403, f"{CSRF}: expected the value that GET /api/v1/me gives as `csrf`")
         if not caller.may(operation.needs):
             raise forbidden(caller, operation.needs)
+        if operation.asks_again and self.fresh_until(caller) <= self.clock.now():
+            raise Refused(
+                403,
+                "show again who you are: this lets others in or shuts them out, and you signed in a while ago "
+                "(POST /api/v1/login/again, or GET /api/v1/login/oidc?again=true)",
+                title="Who are you?",
+                again=True,
+            )
         return caller
+
+    def fresh_until(self, caller: Caller) -> float:
+        """Return until when somebody is not asked anew who she is; of who is known by no cookie, for ever."""
+        if caller.how != "cookie" or caller.proof is None:
+            return float("inf")
+        return caller.proof.shown + self.listening.ask_again_s
 
     async def caller(self, request: web.Request) -> Caller | None:
         """Return who asks, None where she does not say; `Refused` with 401 or 429 where what she says is no good."""
         origin = origin_of(request)
         if "Authorization" in request.headers:
-            await self._caught_up()
+            await self.caught_up()
             scheme, _, text = request.headers["Authorization"].partition(" ")
             if scheme.lower() != "bearer":
                 raise unknown("expected `Authorization: Bearer fba_...`: no other scheme is known here")
-            state = self._checked(request, text.strip())
+            state = self.checked(request, text.strip())
             if state.uses_max:
                 raise unknown(
                     "this token is good for signing in once (POST /api/v1/login), not as a bearer", wrong=True
                 )
-            return self._known(_proof_of(state), origin, "token")
-        cookie = request.cookies.get(name_of("", secure=self.is_secure(request)))
+            return self.known(proof_of(state), origin, "token")
+        cookie = request.cookies.get(name_of("", secure=self.reached.is_secure(request)))
         if cookie is None:
             return None
-        await self._caught_up()
-        proof = self._cookies.read(cookie, self._clock.now())
+        await self.caught_up()
+        proof = self.cookies.read(cookie, self.clock.now())
         if proof is None:
             raise unknown("you are not signed in any more: sign in again", wrong=True)
-        return self._known(proof, origin, "cookie")
+        return self.known(proof, origin, "cookie")
 
-    def _checked(self, request: web.Request, text: str) -> TokenState:
+    def checked(self, request: web.Request, text: str) -> TokenState:
         """Return the token that a text is of; `Refused` where there is none such, without saying what is wrong."""
         assert self.members is not None, "an open gateway looks at no token"
         origin = origin_of(request)
@@ -150,22 +166,22 @@ class Auth:
         if state is None or state.what != "api" or not is_right:
             self.guard.failed(origin, id_)
             raise unknown("the token is not valid", wrong=True)
-        if why := why_not(state, self._clock.now()):
+        if why := why_not(state, self.clock.now()):
             self.guard.forget(id_)
             raise unknown(f"the token is no good any more: {why}", wrong=True)
         self.guard.succeeded(origin, id_)
         return state
 
-    def _known(self, proof: Proof, origin: str, how: How) -> Caller:
+    def known(self, proof: Proof, origin: str, how: How) -> Caller:
         """Return who somebody is now; `Refused` where she is let in no more."""
         try:
-            name, roles = self._standing.of(proof)
+            name, roles = self.standing.of(proof)
         except Over as over:
             raise unknown(str(over), wrong=True) from over
-        csrf = self._cookies.csrf(proof) if how == "cookie" else ""
+        csrf = self.cookies.csrf(proof) if how == "cookie" else ""
         return Caller(name=name, roles=roles, origin=origin, how=how, csrf=csrf, proof=proof)
 
-    async def _caught_up(self) -> None:
+    async def caught_up(self) -> None:
         """Wait for what is known of people and tokens; `BusUnavailable` where it cannot be read."""
         assert self.members is not None, "an open gateway knows nobody"
         try:
@@ -181,7 +197,7 @@ class Auth:
         if caller.proof is None:
             return caller.how == "open"
         try:
-            _, roles = self._standing.of(caller.proof)
+            _, roles = self.standing.of(caller.proof)
         except Over:
             return False
         return may(roles, action)
@@ -190,90 +206,11 @@ class Auth:
         """Return as soon as somebody is let in no more; at an open gateway never."""
         while self.still(caller, action):
             changed = self._changed
-            left_s = caller.until - self._clock.now() if caller.until else None
+            until = self.standing.until(caller.proof) if caller.proof is not None else 0.0
+            left_s = until - self.clock.now() if until else None
             with suppress(TimeoutError):
                 async with asyncio.timeout(left_s):
                     await changed.wait()
-
-    # --- signing in and out ---
-
-    def is_secure(self, request: web.Request) -> bool:
-        """Whether a browser came over HTTPS, to us or to the proxy in front of us."""
-        if request.secure:
-            return True
-        if self._public is None or self._public.scheme != "https":
-            return False
-        return _authority(request) == self._public.authority
-
-    def url_of(self, request: web.Request) -> URL:
-        """Return where a browser reaches this gateway; `Refused` with 421 where it asks by what leads nowhere."""
-        try:
-            return self._public or URL(f"{request.scheme}://{request.headers.get('Host', '')}")
-        except ValueError as error:  # a port of 99999, half an address
-            raise Refused(421, "Host: nothing can be reached by that") from error
-
-    def check_line(self, request: web.Request) -> None:
-        """Raise `Refused` where what is sent, and the cookie in the answer, could be read on the way."""
-        if not self.is_secure(request) and not is_here(request.headers.get("Host")):
-            raise Refused(
-                403,
-                "signing in over plain HTTP from another machine would show it to everybody on the way: use HTTPS "
-                "(--tls-cert), or tell the gateway which https:// address leads to it (--public-url)",
-            )
-
-    async def sign_in(self, request: web.Request, text: str) -> tuple[Caller, str]:
-        """Return who a token is of, and a cookie; `Refused` with 401, 403 or 429. A token for one sign-in is spent."""
-        assert self.members is not None, "at an open gateway nobody signs in"
-        self.check_line(request)
-        await self._caught_up()
-        state = self._checked(request, text)
-        self._check_often(f"token/{state.id}")
-        if not state.name:
-            raise unknown(
-                "the token is nobody's: it is a bearer for programs; people sign in with one of their own", wrong=True
-            )
-        caller = self._known(_proof_of(state), origin_of(request), "token")
-        proof = self._begun(state.name, _roles(state))
-        if state.uses_max:
-            self.guard.forget(state.id)
-            try:
-                await spend(self.members, state.id, by=caller.name)
-            except Conflict as error:
-                raise unknown(f"the token is no good any more: {error}", wrong=True) from error
-        else:
-            until = min(proof.until, state.expires_at or proof.until)
-            proof = replace(proof, token=state.id, until=until)
-        return self._signed_in(request, proof)
-
-    def _check_often(self, who: str) -> None:
-        """Raise `Refused` with 429 where somebody signs in and out all the time; of others nobody waits for it."""
-        wait_s = self._often.take(who)
-        if wait_s:
-            raise Refused(429, f"too often; try again in {wait_s} s", headers={"Retry-After": str(wait_s)})
-
-    def sign_in_as(self, request: web.Request, person: Person) -> tuple[Caller, str]:
-        """Return who somebody is whom a provider has vouched for, and a cookie; `Refused` where she is not let in."""
-        return self._signed_in(request, self._begun(id_of(person.name), ()))
-
-    def _begun(self, person: str, roles: tuple[PersonRole, ...]) -> Proof:
-        now = self._clock.now()
-        return Proof(person=person, roles=roles, id=secrets.token_hex(16), at=now, until=now + LIFE_S)
-
-    def _signed_in(self, request: web.Request, proof: Proof) -> tuple[Caller, str]:
-        caller = self._known(proof, origin_of(request), "cookie")
-        secure = self.is_secure(request)
-        age_s = proof.until - self._clock.now()
-        return caller, set_cookie(name_of("", secure=secure), self._cookies.make(proof), secure=secure, age_s=age_s)
-
-    async def sign_out(self, request: web.Request, caller: Caller) -> str:
-        """End a session everywhere; returns the header that takes its cookie away."""
-        self._check_often(caller.name)
-        if caller.how == "cookie" and caller.proof is not None and self.members is not None:
-            person = self.members.people.by_id(caller.proof.person)
-            if person is not None:
-                await end(self.members, person, caller.proof.id, caller.proof.until)
-        secure = self.is_secure(request)
-        return set_cookie(name_of("", secure=secure), "", secure=secure, age_s=0)
 
 
 def unknown(detail: str, *, wrong: bool = False) -> Refused:
@@ -294,25 +231,11 @@ def forbidden(caller: Caller, action: Action) -> Refused:
     )
 
 
-def _proof_of(state: TokenState) -> Proof:
-    return Proof(person=state.name, token=state.id, roles=_roles(state), at=state.at, until=state.expires_at)
+def proof_of(state: TokenState) -> Proof:
+    """Return what a token proves."""
+    return Proof(person=state.name, token=state.id, roles=roles_of(state), at=state.at, until=state.expires_at)
 
 
-def _roles(state: TokenState) -> tuple[PersonRole, ...]:
+def roles_of(state: TokenState) -> tuple[PersonRole, ...]:
     """Return the role that an API token gives; one that nobody knows permits nothing."""
     return (cast("PersonRole", state.role),)
-
-
-def _checked_url(text: str) -> URL:
-    """Return an address of a gateway; `ConfigError` where it is none."""
-    with suppress(ValueError):
-        found = URL(text)
-        if found.scheme in ("http", "https") and found.host and found.path == "/" and not found.query_string:
-            return found
-    raise ConfigError(f"--public-url: expected https://HOST or https://HOST:PORT, got {text[:200]!r}")
-
-
-def _authority(request: web.Request) -> str:
-    with suppress(ValueError):
-        return URL(f"https://{request.headers.get('Host', '')}").authority
-    return ""

@@ -19,8 +19,9 @@ class Proof:
 
     ``person``: the id of her name (`fedbus.access.names.id_of`), '' of a token that is nobody's. ``token``: the id of
     the token that it stands and falls with, '' of a sign-in by other means. ``roles``: to which it is confined; none:
-    to all of the person's. ``id``: of a cookie's session, so that it can be ended. ``at``, ``until``: from when to when
-    it counts, in seconds since the epoch; ``until`` 0: without an end of its own.
+    to all of the person's. ``id``: of a sign-in, whose cookie it is. ``at``, ``until``: from when to when it counts, in
+    seconds since the epoch; ``until`` 0: without an end of its own. Of a sign-in: ``seen``, when she last did something
+    on the page; ``shown``, when she last showed who she is, 0: nobody knows; ``factor``: with a second factor.
     """
 
     person: str
@@ -29,6 +30,9 @@ class Proof:
     id: str = ""
     at: float = 0.0
     until: float = 0.0
+    seen: float = 0.0
+    shown: float = 0.0
+    factor: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +56,6 @@ class Caller:
     def may(self, action: Action) -> bool:
         """Whether it is permitted to do that."""
         return may(self.roles, action)
-
-    @property
-    def until(self) -> float:
-        """When that ends by itself, in seconds since the epoch; 0: it does not."""
-        return self.proof.until if self.proof is not None else 0.0
 
 
 CALLER: web.RequestKey[Caller] = web.RequestKey("caller", Caller)

@@ -1,6 +1,6 @@
 """Cookies of people who have signed in: all that is to be known stands in them, signed; no gateway remembers any.
 
-    1.<base64url of [id, person, token, roles, at, until]>.<base64url of HMAC-SHA256>
+    2.<base64url of [id, person, token, roles, at, until, seen, shown, factor]>.<base64url of HMAC-SHA256>
 
 The key is made of a secret that the workspace's gateways alone have, with the workspace and the purpose as its label:
 each reads the cookies of the others, none of another workspace does. What a person may is not in it: that is looked up.
@@ -21,16 +21,16 @@ from fedbus.gateway.caller import Proof
 from fedbus.messages.access import PersonRole
 from fedbus.messages.ids import is_name
 
-LIFE_S = 8 * 3600.0
-"""How long somebody stays signed in: a day's work; it is not prolonged, so that a stolen cookie ends too."""
-
 SECURE = "__Host-fedbus"
 LOOPBACK = "fedbus_session"
 
 CHARS_MAX = 1024
-"""Of a cookie: ours have some 250."""
+"""Of a cookie: ours have some 300."""
 
-_VERSION = "1"
+AHEAD_S = 3600.0
+"""How far in the future a cookie may have been made: beyond it somebody's clock was set."""
+
+_VERSION = "2"
 
 
 def key_for(secret: bytes, workspace: str, purpose: str) -> bytes:
@@ -48,7 +48,8 @@ class Cookies:
 
     def make(self, proof: Proof) -> str:
         """Return the value of a cookie."""
-        told = [proof.id, proof.person, proof.token, list(proof.roles), proof.at, proof.until]
+        times = [proof.at, proof.until, proof.seen, proof.shown]
+        told = [proof.id, proof.person, proof.token, list(proof.roles), *times, proof.factor]
         body = f"{_VERSION}.{_text(json.dumps(told, separators=(',', ':')).encode())}"
         return f"{body}.{_text(hmac.digest(self._key, body.encode(), 'sha256'))}"
 
@@ -60,7 +61,9 @@ class Cookies:
         if not hmac.compare_digest(_text(hmac.digest(self._key, body.encode(), "sha256")), mac):
             return None
         found = _proof(body.removeprefix(f"{_VERSION}."))
-        return found if found is not None and found.at <= now + LIFE_S and now < found.until else None
+        if found is None or max(found.at, found.seen, found.shown) > now + AHEAD_S or now >= found.until:
+            return None
+        return found
 
     def csrf(self, proof: Proof) -> str:
         """Return what a page has to send along: no other page can read it, and it is of this session alone."""
@@ -87,12 +90,13 @@ def _proof(text: str) -> Proof | None:
     """Return what was signed; None where a later release has signed something else."""
     try:
         told: Any = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
-        id_, person, token, roles, at, until = told
+        id_, person, token, roles, *times, factor = told
     except (ValueError, TypeError, RecursionError, binascii.Error):
         return None
     names = isinstance(id_, str) and is_name(id_) and isinstance(person, str) and isinstance(token, str)
     if not names or not isinstance(roles, list) or not all(role in get_args(PersonRole) for role in roles):
         return None
-    if not isinstance(at, int | float) or not isinstance(until, int | float):
+    if len(times) != 4 or not all(isinstance(one, int | float) for one in times) or not isinstance(factor, bool):
         return None
-    return Proof(person=person, token=token, roles=tuple(roles), id=id_, at=at, until=until)
+    at, until, seen, shown = times
+    return Proof(person, token, tuple(roles), id_, at, until, seen, shown, factor)

@@ -147,7 +147,8 @@ class Deeds:
         operation = request.get(OPERATION)
         if operation is None:
             return self._turned_away(request, id_, status, reason)
-        changes = request.method not in SAFE or DONE_AS in request
+        own = operation.needs is Action.SELF_READ  # what one does about oneself is a deed where it is called one
+        changes = (request.method not in SAFE and not own) or DONE_AS in request
         refusal = request.get(REFUSAL, "")
         status, reason = (HTTPStatus.FORBIDDEN, refusal) if refusal else (status, reason)
         action = request.get(DONE_AS) or (operation.needs.value if operation.needs is not None else "")

@@ -240,7 +240,7 @@ class _Frame:
         if origin in self._origins:
             return True
         scheme = (
-            "https" if self._gateway.auth.is_secure(request) else request.scheme
+            "https" if self._gateway.auth.reached.is_secure(request) else request.scheme
         )  # of it follows which port is meant
         try:
             page, here = URL(origin), URL(f"{scheme}://{request.headers.get('Host', '')}")

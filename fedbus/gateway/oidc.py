@@ -19,7 +19,7 @@ import hmac
 import json
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from typing import Any
@@ -33,6 +33,9 @@ from fedbus.errors import ConfigError, FedbusError
 from fedbus.gateway.cookies import key_for
 from fedbus.gateway.idtoken import Expected, IdTokenRefused, KeyUnknown, claims_of, keys_of
 from fedbus.messages.access import PersonRole
+
+FRESH_S = 60.0
+"""How far the provider's clock may be from ours where somebody has just shown it who she is."""
 
 BEGUN_S = 600.0
 """How long somebody may take to sign in at the provider."""
@@ -50,9 +53,12 @@ ANSWER_S = 10.0
 ANSWER_BYTES_MAX = 2**20
 CODE_CHARS_MAX = 2048
 
+FACTOR_CHARS_MAX = 200
+"""Of a value of `acr` or `amr`."""
+
 SCOPES = ("openid", "profile", "email")
 
-_BEGUN = re.compile(r"([0-9]{1,12})\.([A-Za-z0-9_-]{43})")
+_BEGUN = re.compile(r"([0-9]{1,12})\.([A-Za-z0-9_-]{43})(?:\.([A-Za-z0-9_.-]{1,1024}))?")
 _STRANGE = re.compile(r"[^A-Za-z0-9_@.:+-]")
 
 
@@ -71,6 +77,10 @@ class OidcSettings:
     ``roles_claim``: in which claim of the ID token groups stand, such as ``groups`` or ``realm_access.roles``; '': who
     may sign in, and as what, is decided here (`fedbus person add --login`). ``role_map``: group -> role; with it the
     provider decides: whoever is in none of these groups is refused. ``title``: what the page's button says.
+
+    ``acr``, ``amr``: which values of these claims of an ID token (OpenID Connect Core, 2; RFC 8176) say that somebody
+    has shown a second factor: one of each that is given. Then it is demanded of all who come by the provider, or of
+    those alone with one of ``factor_roles``, who then cannot come otherwise: no token of theirs has a second factor.
     """
 
     issuer: str
@@ -79,6 +89,9 @@ class OidcSettings:
     roles_claim: str = ""
     role_map: Mapping[str, PersonRole] = field(default_factory=dict)
     title: str = ""
+    acr: tuple[str, ...] = ()
+    amr: tuple[str, ...] = ()
+    factor_roles: tuple[PersonRole, ...] = ()
 
     def __post_init__(self) -> None:
         """Raise `ConfigError` for a provider that cannot be."""
@@ -89,6 +102,11 @@ class OidcSettings:
             raise ConfigError(
                 "--oidc-roles-claim and --oidc-role-map belong together: a claim, and what its groups mean"
             )
+        for option, values in (("--oidc-acr", self.acr), ("--oidc-amr", self.amr)):
+            if not all(0 < len(one) <= FACTOR_CHARS_MAX and one.isprintable() and " " not in one for one in values):
+                raise ConfigError(f"{option}: expected a value without blanks, got {' '.join(values)[:200]!r}")
+        if self.factor_roles and not (self.acr or self.amr):
+            raise ConfigError("--second-factor: expected --oidc-acr or --oidc-amr, which say what one is")
         if not self.title:
             object.__setattr__(self, "title", URL(self.issuer).host or self.issuer)
 
@@ -97,12 +115,17 @@ class OidcSettings:
 class Identity:
     """Who a provider says somebody is. ``subject``: ``<issuer>#<sub>``, what never changes. ``name``: as she is called.
 
-    ``roles``: that her groups mean here, None where groups decide nothing.
+    ``roles``: that her groups mean here, None where groups decide nothing. ``shown``: when she showed the provider who
+    she is, 0 where it does not say; ``factor``: whether with what counts as a second factor, and ``factor_told``: what
+    it says of that.
     """
 
     subject: str
     name: str
     roles: tuple[PersonRole, ...] | None
+    shown: float = 0.0
+    factor: bool = False
+    factor_told: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,10 +153,13 @@ class Oidc:
 
     # --- to the provider ---
 
-    async def begin(self, redirect: str) -> tuple[str, str]:
-        """Return where a browser goes to sign in, and the cookie's text that brings it back to us."""
+    async def begin(self, redirect: str, *, again: str = "") -> tuple[str, str]:
+        """Return where a browser goes to sign in, and the cookie's text that brings it back to us.
+
+        ``again``: the cookie of who is signed in, and is to show the provider anew who she is.
+        """
         provider = await self._known()
-        begun = f"{int(self._clock.now())}.{secrets.token_urlsafe(32)}"
+        begun = f"{int(self._clock.now())}.{secrets.token_urlsafe(32)}{f'.{again}' if again else ''}"
         challenge = hashlib.sha256(self._of(begun, "verifier").encode()).digest()
         query = {
             "response_type": "code",
@@ -145,6 +171,10 @@ class Oidc:
             "code_challenge": _text(challenge),
             "code_challenge_method": "S256",
         }
+        if self.settings.acr:
+            query["acr_values"] = " ".join(self.settings.acr)
+        if again:
+            query |= {"prompt": "login", "max_age": "0"}
         return str(URL(provider.authorize).update_query(query)), begun
 
     # --- and back ---
@@ -159,14 +189,27 @@ class Oidc:
             raise SignInRefused("failed", "the provider gave no ID token")
         expected = Expected(self.settings.issuer, self.settings.client_id, self._of(begun, "nonce"))
         try:
-            return self._identity(await self._claims(token, provider, expected))
+            identity = self._identity(await self._claims(token, provider, expected))
         except IdTokenRefused as error:
             raise SignInRefused("failed", str(error)) from error
+        if again_of(begun) and identity.shown < _begun_at(begun) - FRESH_S:
+            raise SignInRefused("failed", "the provider does not say that somebody has shown it just now who she is")
+        return identity
+
+    def check_factor(self, identity: Identity, roles: Iterable[PersonRole]) -> None:
+        """Raise `SignInRefused` where somebody with these roles needs a second factor, and has shown none."""
+        settings = self.settings
+        demanded = not settings.factor_roles or not set(roles).isdisjoint(settings.factor_roles)
+        if demanded and (settings.acr or settings.amr) and not identity.factor:
+            wanted = (("acr", settings.acr), ("amr", settings.amr))
+            said = " and ".join(f"{claim} {' or '.join(values)}" for claim, values in wanted if values)
+            raise SignInRefused(
+                "factor", f"expected {said} of {identity.name}, the provider says {identity.factor_told}"
+            )
 
     def _check_answer(self, told: Mapping[str, str], begun: str, provider: _Provider) -> None:
         """Raise `SignInRefused` unless this browser has asked for this answer, of this provider, a moment ago."""
-        match = _BEGUN.fullmatch(begun)
-        if match is None or not 0 <= self._clock.now() - int(match[1]) <= BEGUN_S:
+        if not 0 <= self._clock.now() - _begun_at(begun) <= BEGUN_S:
             raise SignInRefused("expired", "nobody has begun to sign in from this browser in the last ten minutes")
         if not hmac.compare_digest(told.get("state", "").encode(), self._of(begun, "state").encode()):
             raise SignInRefused("failed", "the answer is not to what this browser has asked (state)")
@@ -216,7 +259,18 @@ class Oidc:
         name = claims.get("preferred_username")
         if not isinstance(name, str) or not name:
             name = claims.get("email") if claims.get("email_verified") is True else claims["sub"]
-        return Identity(f"{settings.issuer}#{claims['sub']}", _STRANGE.sub("_", str(name))[:120], roles)
+        acr, amr = _texts(claims.get("acr"))[:1], _texts(claims.get("amr"))
+        pairs = ((acr, settings.acr), (amr, settings.amr))
+        at = claims.get("auth_time")
+        return Identity(
+            f"{settings.issuer}#{claims['sub']}",
+            _STRANGE.sub("_", str(name))[:120],
+            roles,
+            shown=float(at) if isinstance(at, int) and not isinstance(at, bool) and 0 < at < 2**40 else 0.0,
+            factor=any(wanted for _, wanted in pairs)
+            and all(not wanted or not set(wanted).isdisjoint(told) for told, wanted in pairs),
+            factor_told=f"acr {' '.join(acr) or 'nothing'} and amr {' '.join(amr) or 'nothing'}"[:200],
+        )
 
     # --- what is known of it ---
 
@@ -248,6 +302,17 @@ class Oidc:
         return _text(hmac.digest(self._key, f"{purpose}\0{begun}".encode(), "sha256"))
 
 
+def again_of(begun: str) -> str:
+    """Return the cookie of who is to show anew who she is; '' where somebody signs in."""
+    match = _BEGUN.fullmatch(begun)
+    return match[3] or "" if match is not None else ""
+
+
+def _begun_at(begun: str) -> float:
+    match = _BEGUN.fullmatch(begun)
+    return float(match[1]) if match is not None else float("-inf")
+
+
 def groups_in(claims: Mapping[str, Any], claim: str) -> tuple[str, ...]:
     """Return the groups in a claim, by its name, or by a path of names joined by dots; one text is one group."""
     found: Any = claims.get(claim)
@@ -255,6 +320,11 @@ def groups_in(claims: Mapping[str, Any], claim: str) -> tuple[str, ...]:
         found = claims
         for part in claim.split("."):
             found = found.get(part) if isinstance(found, dict) else None
+    return _texts(found)
+
+
+def _texts(found: object) -> tuple[str, ...]:
+    """Return a claim that is a text, or a list of some; what else it is says nothing."""
     if isinstance(found, str):
         return (found,)
     return tuple(one for one in found if isinstance(one, str)) if isinstance(found, list) else ()

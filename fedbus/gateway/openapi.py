@@ -44,7 +44,8 @@ EVERYWHERE: dict[int, str] = {
 """Problems by status: what each means."""
 
 MORE: dict[int, str] = {
-    403: "Whoever asks lacks the `permission` (the roles of `permitted_to` have it), or asks from a page that may not.",
+    403: "Whoever asks lacks the `permission` (the roles of `permitted_to` have it), has to show anew who she is "
+    "(`again`), or asks from a page that may not.",
     408: "Nothing came of the body for a minute.",
     409: "It is in a state in which that cannot be done: `state` says in which.",
     410: "It was there, and was removed.",
@@ -112,6 +113,7 @@ EXAMPLES: Mapping[str, str] = {
     "token": "k3v9x2",
     "role": "client",
     "member": "site-1",
+    "sign_in": "9f86d081884c7d65",
     "person": "ana@hospital.example",
     "name": "norm_clipping+fedadam",
 }
@@ -239,6 +241,7 @@ def _extensions(operation: Operation) -> Json:
         "x-fedbus-command": operation.command,
         "x-fedbus-python": operation.python,
         "x-fedbus-needs": operation.needs.value if operation.needs is not None else "",
+        "x-fedbus-asks-again": operation.asks_again,
     }
     return {name: value for name, value in found.items() if value}
 

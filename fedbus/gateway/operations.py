@@ -45,6 +45,7 @@ NAMES: Mapping[str, tuple[str, str]] = {
     "token": (NAME, "Id of a token: what stands between its first two `_`."),
     "role": (f"^({'|'.join(BUS_ROLES)})$", "Role of a member at the broker."),
     "member": (NAME, "Name of a member."),
+    "sign_in": (r"^[0-9a-f]{16}$", "A sign-in of one's own."),
     "person": (r"^[A-Za-z0-9_@.:+-]{1,200}$", "Name of a person."),
     "name": (STRATEGY, "Name of a strategy, codec or selection, or of several strategies in a chain: `a+b`."),
 }
@@ -105,6 +106,8 @@ class Operation:
     ``headers``: those that its answer has besides, each with what it says. ``also``: other statuses that are no
     problems, such as 206, each with what it means. ``needs``: what whoever asks must be permitted to do; None: anybody
     may ask, also who has not said who she is. There is no default: whoever adds an operation decides it.
+    ``asks_again``: whether who comes with a cookie has to have shown a moment ago who she is
+    (`fedbus.gateway.listening.Listening.ask_again_s`): of what lets others in, or shuts them out.
     """
 
     id: str
@@ -125,3 +128,4 @@ class Operation:
     headers: Mapping[str, str] = field(default_factory=dict)
     also: Mapping[int, str] = field(default_factory=dict)
     needs: Action | None = field(kw_only=True)
+    asks_again: bool = False

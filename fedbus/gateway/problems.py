@@ -55,6 +55,7 @@ class Refused(FedbusError):
         headers: Mapping[str, str] | None = None,
         permission: str | None = None,
         permitted_to: Iterable[str] = (),
+        again: bool = False,
     ) -> None:
         super().__init__(detail)
         self.status = status
@@ -64,6 +65,7 @@ class Refused(FedbusError):
         self.headers = dict(headers or {})
         self.permission = permission
         self.permitted_to = tuple(permitted_to)
+        self.again = again
 
 
 STATUS: tuple[tuple[type[FedbusError], int], ...] = (
@@ -112,6 +114,7 @@ def problem_of(refused: Refused, id_: str) -> web.Response:
         state=refused.state,
         permission=refused.permission,
         permitted_to=refused.permitted_to or None,
+        again=refused.again or None,
     )
     body = problem.model_dump_json(exclude_none=True).encode()
     return web.Response(body=body, status=refused.status, content_type=MEDIA, headers=refused.headers)

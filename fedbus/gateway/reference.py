@@ -25,6 +25,11 @@ HTTP_ONLY: Mapping[str, str] = {
     "getDocument": "it describes HTTP alone",
     "getLogin": "how a browser signs in; other programs come with a token",
     "logIn": "makes a browser's cookie of a token; other programs send the token itself",
+    "logInAgain": "a browser's cookie ages; the command line has credentials of its own",
+    "stay": "a browser's cookie ends where nobody uses the page",
+    "listSignIns": "of browsers; the command line has credentials of its own",
+    "endSignIn": "of browsers; `fedbus person set NAME --state suspended` ends all of somebody's",
+    "endOtherSignIns": "of browsers; `fedbus person set NAME --state suspended` ends all of somebody's",
     "logOut": "ends a browser's session; a token ends by `fedbus token revoke`",
     "getMe": "what a page shows to whom; the command line comes to the broker, with credentials of its own",
     "getRoles": "the same table is a page: [roles](roles.md)",
@@ -132,7 +137,8 @@ def _operation(operation: Operation, doc: Json) -> str:
 def _needs(operation: Operation) -> str:
     if operation.needs is None:
         return "Open to anybody."
-    return f"Needs `{operation.needs.value}`: {', '.join(permitted_to(operation.needs))}."
+    again = " Of a sign-in: [asks again](../how-to/sign-in.md#asked-again)." if operation.asks_again else ""
+    return f"Needs `{operation.needs.value}`: {', '.join(permitted_to(operation.needs))}.{again}"
 
 
 def roles_page() -> str:

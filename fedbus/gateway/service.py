@@ -45,6 +45,7 @@ from fedbus.gateway.presence import Presence
 from fedbus.gateway.projection import Projection
 from fedbus.gateway.pulse import pulse
 from fedbus.gateway.server import Runner
+from fedbus.gateway.signins import SignIns
 from fedbus.gateway.spans import TraceBook
 from fedbus.gateway.table import OPERATIONS
 from fedbus.gateway.tls import certificate_of
@@ -73,9 +74,10 @@ class Gateway:
     in and shuts out, and tells the broker so by ``push``.
 
     ``federation``: what it knows of the bus, entered while it runs. ``trust``, ``members``: whose signatures count, and
-    who is known; None where the gateway is open. ``auth``: who asks. ``deeds``: what becomes of it, for the ``audit``.
-    ``presence``: who is there, what waits. ``sessions``: what the journals say; ``feed``: events to those who read them
-    live. ``draining``: set when it is to end; a stream that sees it ends. ``app``: its web application.
+    who is known; None where the gateway is open. ``auth``: who asks, ``sign_ins``: of people. ``deeds``: what comes of
+    it, for the ``audit``. ``presence``: who is there, what waits. ``sessions``: what the journals say; ``feed``: events
+    to those who read them live. ``draining``: set when it is to end; a stream that sees it ends. ``app``: its web
+    application.
     """
 
     def __init__(
@@ -116,7 +118,9 @@ class Gateway:
         self.trust = credentials.trust if credentials is not None else None
         self.members = Members(bus, subjects, clock) if credentials is not None else None
         secret = _secret_of(credentials)
-        self.auth = Auth(self.members, clock, workspace, secret, self.listening.public_url)
+        factor_roles = oidc.factor_roles if oidc is not None else ()
+        self.auth = Auth(self.members, clock, workspace, secret, self.listening, factor_roles)
+        self.sign_ins = SignIns(self.auth)
         self.oidc = Oidc(oidc, secret, workspace, clock) if oidc is not None and secret else None
         self.audit = Audit(bus, subjects, Peer("gateway", name), clock)
         self.registrar: Registrar | None = None

@@ -15,6 +15,7 @@ from fedbus.gateway.routes import (
     people,
     rounds,
     sessions,
+    signins,
     strategies,
     system,
     tokens,
@@ -23,7 +24,7 @@ from fedbus.gateway.routes import (
 )
 
 RUNS = (overview, sessions, rounds, traces, events, compare, clients, models, strategies)
-ACCESS = (login, members, tokens, people, workspace, audit)
+ACCESS = (login, signins, members, tokens, people, workspace, audit)
 MODULES = (*RUNS, *ACCESS, system)
 
 OPERATIONS: tuple[Operation, ...] = tuple(operation for module in MODULES for operation in module.OPERATIONS)

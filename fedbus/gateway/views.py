@@ -48,7 +48,7 @@ class Problem(View):
     """What went wrong (RFC 9457); ``errors``: of an invalid request, each field with its bound.
 
     ``state``: of a conflict, the state of what cannot be changed so. ``permission``: which is missing (403), and the
-    roles that it is ``permitted_to``.
+    roles that it is ``permitted_to``. ``again``: it would be done for who has just shown anew who she is (403).
     """
 
     type: str = "about:blank"
@@ -60,6 +60,7 @@ class Problem(View):
     state: str | None = None
     permission: str | None = None
     permitted_to: tuple[str, ...] | None = None
+    again: bool | None = None
 
 
 class FieldProblem(View):

@@ -81,11 +81,29 @@ class Member(Body):
     revoked: Annotated[dict[NkeyPublic, Number], Field(max_length=64)] = {}
 
 
+SIGN_INS_MAX = 32
+"""Sign-ins of one person at once: of more the one that began first ends."""
+
+
+class SignIn(Body):
+    """A person has signed in at a gateway ``at``, and stays so ``until`` at the latest.
+
+    ``origin``: from which address; ``by``: with what, ``token <id>``, ``link`` or the provider; ``agent``: what her
+    browser calls itself.
+    """
+
+    at: Number
+    until: Number
+    origin: Annotated[str, Said, Field(max_length=200)] = ""
+    by: Annotated[str, Said, Field(max_length=200)] = ""
+    agent: Annotated[str, Said, Field(max_length=200)] = ""
+
+
 class Person(Body):
     """A person known to the gateways; ``subjects``: who an OIDC provider says it is, each ``<issuer>#<sub>``.
 
-    ``since``: when she was added; tokens and sign-ins from before were another's of that name. ``ended``: the ids of
-    sign-ins that she has ended, each until it would have ended by itself.
+    ``since``: when she was added; tokens and sign-ins from before were another's of that name. ``signed_in``: her
+    sign-ins that have not ended, by id; ``ended``: those that she has ended, each until it would have ended by itself.
     """
 
     name: Who
@@ -95,6 +113,7 @@ class Person(Body):
     at: Number
     by: Who
     since: Number = 0.0
+    signed_in: Annotated[dict[Name, SignIn], Field(max_length=SIGN_INS_MAX)] = {}
     ended: Annotated[dict[Name, Number], Field(max_length=256)] = {}
 
 

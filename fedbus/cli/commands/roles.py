@@ -23,6 +23,9 @@ from fedbus.cli.observing import (
     observe,
 )
 from fedbus.cli.providers import (
+    AskAgain,
+    OidcAcr,
+    OidcAmr,
     OidcClientId,
     OidcClientSecretFile,
     OidcIssuer,
@@ -30,6 +33,9 @@ from fedbus.cli.providers import (
     OidcRolesClaim,
     OidcTitle,
     PublicUrl,
+    SecondFactor,
+    SignInIdle,
+    SignInMax,
     oidc_of,
 )
 from fedbus.cli.running import run
@@ -156,6 +162,12 @@ def gateway(
     oidc_roles_claim: OidcRolesClaim = "",
     oidc_role_map: OidcRoleMap = None,
     oidc_title: OidcTitle = "",
+    oidc_acr: OidcAcr = None,
+    oidc_amr: OidcAmr = None,
+    second_factor: SecondFactor = None,
+    sign_in_max: SignInMax = "8h",  # type: ignore[assignment]  # typer parses defaults too
+    sign_in_idle: SignInIdle = "2h",  # type: ignore[assignment]
+    ask_again: AskAgain = "15m",  # type: ignore[assignment]
     body_max: Annotated[
         int,
         typer.Option(
@@ -203,6 +215,9 @@ def gateway(
         body_bytes_max=body_max,
         rate_per_s=rate,
         burst=burst,
+        sign_in_s=sign_in_max,
+        idle_s=sign_in_idle,
+        ask_again_s=ask_again,
     )
     place = Place(nats, workspace, credentials, store, observing, keys)
     oidc = partial(
@@ -213,5 +228,8 @@ def gateway(
         oidc_roles_claim,
         oidc_role_map or (),
         oidc_title,
+        oidc_acr or (),
+        oidc_amr or (),
+        second_factor or (),
     )
     run(serve(place, name, listening, ready_file, oidc), terminated=DONE)

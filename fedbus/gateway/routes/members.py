@@ -158,6 +158,6 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation(
         "expelMember", "POST", f"{_OF}/expel", "Shut a member out for good", expel, "fedbus member expel NAME",
         "fedbus.access.members.Members.expel", body=Decision, answer=MemberView, problems=(404, 409),
-        needs=Action.MEMBER_EXPEL,
+        needs=Action.MEMBER_EXPEL, asks_again=True,
     ),
 )  # fmt: skip

@@ -111,6 +111,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "addPerson", "POST", f"{API}/people", "Let somebody use the gateways", add_person,
         "fedbus person add NAME --role ROLE", "fedbus.access.people.People.add", body=PersonWanted, answer=PersonView,
         status=201, problems=(409,), headers={"Location": "Where the person is."}, needs=Action.PERSON_ADD,
+        asks_again=True,
     ),
     Operation(
         "getPerson", "GET", _OF, "A person", get_person, "fedbus person list --json",
@@ -119,12 +120,12 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation(
         "changePerson", "PATCH", _OF, "Change a person's roles or state", change_person,
         "fedbus person set NAME", "fedbus.access.people.People.change", body=PersonChange, answer=PersonView,
-        problems=(404, 409), needs=Action.PERSON_CHANGE,
+        problems=(404, 409), needs=Action.PERSON_CHANGE, asks_again=True,
     ),
     Operation(
         "removePerson", "DELETE", _OF, "Let a person use the gateways no more", remove_person,
         "fedbus person remove NAME", "fedbus.access.people.People.remove", answer=PersonView, problems=(404, 409),
-        needs=Action.PERSON_REMOVE,
+        needs=Action.PERSON_REMOVE, asks_again=True,
     ),
     Operation(
         "getRoles", "GET", f"{API}/roles", "Who may do what", get_roles, answer=RolesView, needs=Action.SELF_READ,

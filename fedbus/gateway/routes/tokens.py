@@ -158,7 +158,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "createToken", "POST", f"{API}/tokens", "Hand out a token", create_token, "fedbus token create --role ROLE",
         "fedbus.access.tokens.Tokens.create_join", body=TokenWanted, answer=TokenMade, status=201, problems=(409,),
         headers={"Location": "Where the token is.", "Cache-Control": "`no-store`: its text is a secret."},
-        needs=Action.TOKEN_CREATE,
+        needs=Action.TOKEN_CREATE, asks_again=True,
     ),
     Operation(
         "revokeToken", "DELETE", f"{API}/tokens/{{token}}", "Let nobody in by a token any more", revoke_token,

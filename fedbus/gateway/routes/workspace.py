@@ -60,6 +60,6 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation(
         "setWorkspace", "PUT", f"{API}/workspace", "Decide what the workspace may use", set_workspace,
         "fedbus workspace set", "fedbus.access.members.Members.set_bounds", body=Bounds, answer=WorkspaceView,
-        problems=(409,), needs=Action.WORKSPACE_SET,
+        problems=(409,), needs=Action.WORKSPACE_SET, asks_again=True,
     ),
 )  # fmt: skip

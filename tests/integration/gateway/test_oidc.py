@@ -68,7 +68,7 @@ async def begin(gateway):
 async def come_back(gateway, told, cookie):
     """Come back from the provider; returns where the browser goes then, and its session."""
     answer = await ask(gateway, "GET", f"{CALLBACK}?{urllib.parse.urlencode(told)}", headers={"Cookie": cookie})
-    session = [one for one in answer.headers.getall("Set-Cookie") if one.startswith("fedbus_session=1")]
+    session = [one for one in answer.headers.getall("Set-Cookie") if one.startswith("fedbus_session=2")]
     return answer.headers["Location"], session[0].partition(";")[0] if session else ""
 
 

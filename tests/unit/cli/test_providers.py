@@ -41,3 +41,13 @@ def test_a_secret_that_cannot_be_is_refused(tmp_path):
     for file in (tmp_path / "none", empty, large, tmp_path):
         with pytest.raises(ConfigError, match="--oidc-client-secret-file"):
             oidc_of(ISSUER, "fedbus", file, "", (), "")
+
+
+def test_a_second_factor_is_made_of_its_options():
+    """Values as they are given; a role that there is not, and a factor without a provider, are refused."""
+    found = oidc_of(ISSUER, "fedbus", None, "", (), "", ["gold"], ["mfa", "hwk"], ["admin"])
+    assert (found.acr, found.amr, found.factor_roles) == (("gold",), ("mfa", "hwk"), ("admin",))
+    with pytest.raises(ConfigError, match="--second-factor"):
+        oidc_of(ISSUER, "fedbus", None, "", (), "", [], ["mfa"], ["root"])
+    with pytest.raises(ConfigError, match="--oidc-issuer"):
+        oidc_of("", "", None, "", (), "", [], ["mfa"])

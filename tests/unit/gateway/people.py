@@ -76,6 +76,19 @@ class Page:
         headers = {name: value for name, value in headers.items() if value is not None}
         return await ask(self.house.gateway, method, target, headers=headers, **given)
 
+    async def stay(self) -> Answer:
+        """Say that somebody uses the page."""
+        return self._taken(await self.ask("POST", "/api/v1/me/active"))
+
+    async def again(self, token) -> Answer:
+        """Show anew who she is."""
+        return self._taken(await self.ask("POST", "/api/v1/login/again", json={"token": token}))
+
+    def _taken(self, answer):
+        if answer.status == 200:
+            self.cookie, self.csrf = answer.headers["Set-Cookie"].partition(";")[0], answer.json["csrf"]
+        return answer
+
 
 @asynccontextmanager
 async def secured_in(house, **given):

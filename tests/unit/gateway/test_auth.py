@@ -18,10 +18,11 @@ from fedbus.client.app import ClientApp
 from fedbus.config.session import SessionConfig
 from fedbus.errors import ConfigError, Conflict
 from fedbus.gateway.caller import Proof
-from fedbus.gateway.cookies import CHARS_MAX, LIFE_S, Cookies
+from fedbus.gateway.cookies import AHEAD_S, CHARS_MAX, Cookies
 from fedbus.gateway.events import frame
 from fedbus.gateway.hiding import frame_without_clients, without_clients
-from fedbus.gateway.operations import API
+from fedbus.gateway.listening import Listening
+from fedbus.gateway.operations import API, NAMES
 from fedbus.gateway.table import OPERATIONS
 from fedbus.gateway.views import HealthView, Page, WaitView
 from fedbus.messages.access import Member
@@ -45,9 +46,9 @@ def in_house(scene, **given):
 
 def target_of(operation):
     """An address of an operation; names in it are those of nothing."""
-    given = {"round": "1", "role": "client", "name": "fedavg"}
+    given = {"round": "1", "role": "client", "name": "fedavg", "sign_in": "0" * 16}
     path = operation.path
-    for name in ("session", "round", "client", "version", "stage", "token", "role", "member", "person", "name"):
+    for name in NAMES:
         path = path.replace(f"{{{name}}}", given.get(name, "nothing"))
     return path
 
@@ -269,7 +270,7 @@ def test_whoever_is_suspended_removed_or_another_of_her_name_is_out_at_once():
 
 
 def test_a_sign_in_sets_a_cookie_that_no_script_reads():
-    """Over plain HTTP on this machine without `Secure`; strict, for all paths, for eight hours."""
+    """Over plain HTTP on this machine without `Secure`; strict, for all paths, until it would be idle."""
 
     async def scene(house):
         answer = await house.ask(None, "POST", f"{API}/login", json={"token": house.tokens["engineer"]})
@@ -278,8 +279,8 @@ def test_a_sign_in_sets_a_cookie_that_no_script_reads():
 
     answer, me = in_house(scene)
     value, *attributes = answer.headers["Set-Cookie"].split("; ")
-    assert value.startswith("fedbus_session=1.")
-    assert sorted(attributes) == ["HttpOnly", "Max-Age=28800", "Path=/", "SameSite=Strict"]
+    assert value.startswith("fedbus_session=2.")
+    assert sorted(attributes) == ["HttpOnly", "Max-Age=7200", "Path=/", "SameSite=Strict"]
     assert answer.headers["Cache-Control"] == "no-store"
     assert me.json["how"] == "cookie" and me.json["csrf"] and me.json["name"] == "engineer-person"
     assert set(me.json["actions"]) == {action.value for action in PERMITTED["engineer"]}
@@ -310,7 +311,7 @@ def test_behind_https_the_cookie_is_of_this_host_alone():
         return cookie, good, wrong
 
     cookie, good, wrong = in_house(scene, public_url="https://fed.example")
-    assert cookie.startswith("__Host-fedbus=1.") and "; Secure" in cookie and "Domain" not in cookie
+    assert cookie.startswith("__Host-fedbus=2.") and "; Secure" in cookie and "Domain" not in cookie
     assert good.status == 200 and wrong.status == 401
 
 
@@ -375,12 +376,13 @@ def test_a_page_of_another_origin_changes_nothing_also_with_both():
 
 
 def test_a_cookie_ends_after_eight_hours_and_with_its_token():
-    """It is not prolonged by use; one that a token stands behind ends when that is revoked."""
+    """It is not prolonged by use, only kept from being idle; what a token stands behind ends when that is revoked."""
 
     async def scene(house):
         page, other = await house.sign_in("admin"), await house.sign_in("viewer")
         for _ in range(7):
             await asyncio.sleep(3600)
+            await page.stay(), await other.stay()
             assert (await page.ask("GET", ME)).status == 200
         await house.members.tokens.revoke(house.ids["viewer"], by="test")
         revoked = await other.ask("GET", ME)
@@ -413,11 +415,11 @@ def test_signing_out_ends_a_cookie_at_every_gateway():
 def test_a_cookie_is_taken_only_as_it_was_signed():
     """Each changed character, another key, another workspace's name: it says nothing; what is signed comes back."""
     cookies = Cookies(bytes.fromhex(SECRET), "default")
-    proof = Proof("ana", "t-1", ("viewer",), "5" * 32, 10.0, 10.0 + LIFE_S)
+    proof = Proof("ana", "t-1", ("viewer",), "5" * 32, 10.0, 9e3, 12.0, 11.5, factor=True)
     value = cookies.make(proof)
     assert cookies.read(value, 11.0) == proof
-    assert cookies.read(value, 10.0 + LIFE_S) is None
-    assert cookies.read(value, 9.0 - LIFE_S) is None  # made in the future: somebody's clock was set
+    assert cookies.read(value, 9e3) is None
+    assert cookies.read(value, 11.0 - AHEAD_S) is None  # made in the future: somebody's clock was set
     for index in range(len(value)):
         changed = value[:index] + ("A" if value[index] != "A" else "B") + value[index + 1 :]
         assert cookies.read(changed, 11.0) is None, index
@@ -426,6 +428,194 @@ def test_a_cookie_is_taken_only_as_it_was_signed():
         assert other.csrf(proof) != cookies.csrf(proof)
     for strange in ("", ".", "1..", "1.e30.", "ü", value * 10, "1." + "A" * CHARS_MAX):
         assert cookies.read(strange, 11.0) is None
+
+
+# --- how long, how fresh, where ---
+
+ACTIVE, AGAIN, SIGN_INS = f"{API}/me/active", f"{API}/login/again", f"{API}/me/sign-ins"
+BOUNDS = {"clients_max": 3}
+
+
+def test_a_sign_in_ends_where_nothing_is_done():
+    """After two hours without a word of the page, also for a stream that goes on; looking is not doing something."""
+
+    async def scene(house):
+        page, idle = await house.sign_in("viewer"), await house.sign_in("viewer")
+        stream = asyncio.ensure_future(idle.ask("GET", f"{API}/events", headers={"Accept": "text/event-stream"}))
+        old = page.cookie
+        await asyncio.sleep(3600)
+        stayed = await page.stay()
+        await asyncio.sleep(3599)
+        before = (await idle.ask("GET", ME)).status, stream.done()
+        await asyncio.sleep(2)
+        late = await idle.ask("GET", ME)
+        kept = await ask(house.gateway, "GET", ME, headers={"Cookie": old})
+        return stayed, before, late, kept, (await asyncio.wait_for(stream, 1)).status, await page.ask("GET", ME)
+
+    stayed, before, late, kept, stream, still = in_house(scene)
+    assert stayed.json["idle_until"] - stayed.json["until"] == 3600 + 7200 - 8 * 3600
+    assert "Max-Age=7200" in stayed.headers["Set-Cookie"]
+    assert before == (200, False) and (late.status, kept.status, stream, still.status) == (401, 401, 200, 200)
+    assert "120 minutes" in late.json["detail"]
+
+
+def test_how_long_sign_ins_last_is_set():
+    """Both spans, also for cookies of a gateway where they were longer; a bearer never is idle. Nonsense is refused."""
+
+    async def scene():
+        house = House()
+        async with (
+            secured_in(house) as found,
+            gateway_in(house, "gw-2", credentials=credentials_of(), sign_in_s=7200.0, idle_s=600.0) as second,
+        ):
+            page = await found.sign_in("viewer")
+            there = []
+            for wait_s in (590, 20, 0):
+                await asyncio.sleep(wait_s)
+                there.append((await ask(second, "GET", ME, headers={"Cookie": page.cookie})).status)
+                await page.stay() if wait_s == 20 else None
+            await asyncio.sleep(6610)
+            await page.stay()
+            there.append((await ask(second, "GET", ME, headers={"Cookie": page.cookie})).status)
+            bearer = {"Authorization": f"Bearer {found.tokens['viewer']}"}
+            there.append((await ask(second, "GET", ME, headers=bearer)).status)
+            return there, (await page.ask("GET", ME)).status
+
+    assert run_virtual(scene()) == ([200, 401, 200, 401, 200], 200)
+    for wrong in ({"idle_s": 0.0}, {"sign_in_s": 31 * 86400.0}, {"ask_again_s": float("nan")}):
+        with pytest.raises(ConfigError):
+            Listening(**wrong)
+
+
+def test_what_lets_others_in_or_shuts_them_out_asks_again():
+    """These operations and no others; a page that has shown its person's token a moment ago, and a bearer, go on."""
+    assert {operation.id for operation in OPERATIONS if operation.asks_again} == {
+        "createToken", "addPerson", "changePerson", "removePerson", "expelMember", "setWorkspace", "endSignIn",
+        "endOtherSignIns",
+    }  # fmt: skip
+
+    async def scene(house):
+        page = await house.sign_in("admin")
+        first = await page.ask("PUT", f"{API}/workspace", json=BOUNDS)
+        await asyncio.sleep(901)
+        told = [(await page.ask(one.method, target_of(one), json={})).json for one in OPERATIONS if one.asks_again]
+        before, csrf = page.cookie, page.csrf
+        again = await page.again(house.tokens["admin"])
+        done = await page.ask("PUT", f"{API}/workspace", json=BOUNDS)
+        old = await ask(house.gateway, "GET", ME, headers={"Cookie": before})
+        listed = await page.ask("GET", SIGN_INS)
+        await asyncio.sleep(901)
+        late = await page.ask("PUT", f"{API}/workspace", json=BOUNDS)
+        bearer = await house.ask("admin", "PUT", f"{API}/workspace", json=BOUNDS)
+        viewer = await (await house.sign_in("viewer")).ask("PUT", f"{API}/workspace", json=BOUNDS)
+        return first, told, again, done, old, listed.json["items"], late, bearer, viewer, page.csrf != csrf
+
+    first, told, again, done, old, listed, late, bearer, viewer, other = in_house(scene)
+    assert (first.status, again.status, done.status, old.status) == (200, 200, 200, 401) and other
+    assert {(one["status"], one["again"], one.get("permission")) for one in told} == {(403, True, None)}
+    assert again.json["until"] - again.json["fresh_until"] < 8 * 3600 - 901 - 900  # not a second longer altogether
+    assert len(listed) == 1 and listed[0]["until"] == again.json["until"]
+    assert (late.status, late.json["again"], bearer.status) == (403, True, 200)
+    assert viewer.json["permission"] == "workspace.set" and "again" not in viewer.json
+
+
+def test_anew_she_is_shown_by_a_token_of_hers_that_gives_no_less():
+    """Not by another's, one of less, a wrong, a spent one, or without the value of the session; a link does, once."""
+
+    async def scene(house):
+        await house.members.people.change("admin-person", by="test", roles=["admin", "viewer"])
+        await house.give("less", "viewer", "admin-person")
+        await house.give("program", "admin", "")
+        page = await house.sign_in("admin")
+        await asyncio.sleep(901)
+        link = (await login_link(house.members, "http://x", person="admin-person", by="test")).partition("#/login/")[2]
+        given = [house.tokens[who] for who in ("viewer", "less", "program")]
+        wrong = f"{house.tokens['admin'][:-4]}AAAA"
+        found = [await page.again(text) for text in (*given, wrong, link, link)]
+        forged = await page.ask("POST", AGAIN, json={"token": house.tokens["admin"]}, headers={"X-Fedbus-CSRF": "x"})
+        bearer = await house.ask("admin", "POST", AGAIN, json={"token": house.tokens["admin"]})
+        nobody = await house.ask(None, "POST", AGAIN, json={"token": house.tokens["admin"]})
+        return [one.status for one in (*found, forged, bearer, nobody)], found[1].json["detail"]
+
+    statuses, less = in_house(scene)
+    assert statuses == [403, 403, 403, 401, 200, 401, 403, 409, 401] and "lesser" in less
+
+
+def test_one_sees_where_one_is_signed_in_and_ends_it():
+    """When, from where, by what, in which browser, and no other's; one by one or all but this, at every gateway."""
+
+    async def scene():
+        house = House()
+        async with secured_in(house) as found, gateway_in(house, "gw-2", credentials=credentials_of()) as second:
+            other = await found.sign_in("viewer")
+            agent = {"User-Agent": "Reader/1 \x1b[1m"}
+            pages = []
+            for n in range(4):
+                await asyncio.sleep(1)
+                pages.append(await found.sign_in("admin", remote=f"192.0.2.{n}", headers=agent))
+            page = pages[0]
+            listed = (await page.ask("GET", SIGN_INS)).json["items"]
+            left = await page.ask("DELETE", f"{SIGN_INS}/{listed[1]['sign_in']}")
+            unknown = await page.ask("DELETE", f"{SIGN_INS}/{listed[1]['sign_in']}")
+            others = await page.ask("DELETE", SIGN_INS)
+            await asyncio.sleep(0.1)
+            there = [(await ask(second, "GET", ME, headers={"Cookie": one.cookie})).status for one in (*pages, other)]
+            hers = (await other.ask("GET", SIGN_INS)).json["items"]
+            bearer = (await found.ask("admin", "GET", SIGN_INS)).json["items"]
+            return listed, left, unknown, others, there, hers, bearer, found.ids["admin"], [one.cookie for one in pages]
+
+    listed, left, unknown, others, there, hers, bearer, token, cookies = run_virtual(scene())
+    assert [one["origin"] for one in listed] == [f"192.0.2.{n}" for n in (3, 2, 1, 0)]
+    assert [one["this"] for one in listed] == [False, False, False, True]
+    assert {(one["by"], one["agent"], one["until"] - one["at"]) for one in listed} == {
+        (f"token {token}", "Reader/1 \ufffd[1m", 8 * 3600.0)
+    }
+    assert len(left.json["items"]) == 3 and unknown.status == 404 and others.json == {"ended": 2}
+    assert there == [200, 401, 401, 401, 200] and len(hers) == len(bearer) == 1 and not bearer[0]["this"]
+    ids = [Cookies(bytes.fromhex(SECRET), "default").read(one.partition("=")[2], 1e12) for one in cookies]
+    assert not [one for one in ids if one is not None]
+
+
+def test_of_too_many_sign_ins_the_first_ends_and_none_comes_back():
+    """At most 32 of a person; one that was ended stays so, however many are ended behind it."""
+
+    async def scene(house):
+        page = await house.sign_in("admin")
+        await page.ask("POST", f"{API}/logout")
+        pages = []
+        for _ in range(40):
+            await asyncio.sleep(5)
+            pages.append(await house.sign_in("admin"))
+        await house.members.people.change("admin-person", by="test", state="active")
+        statuses = [(await one.ask("GET", ME)).status for one in (page, *pages)]
+        person = house.members.people.get("admin-person")
+        await house.members.boards.change(  # as if so many had been ended since that the first is forgotten
+            house.members.boards.subjects.access_person(id_of(person.name)),
+            type(person),
+            lambda known: known.model_copy(update={"ended": {}}),
+        )
+        return statuses, len(person.signed_in), (await page.ask("GET", ME)).status
+
+    statuses, count, forgotten = in_house(scene)
+    assert statuses == [401] * 9 + [200] * 32 and count == 32 and forgotten == 401
+
+
+def test_being_there_is_no_deed_and_showing_and_ending_are():
+    """A page that says every minute that somebody uses it does not fill the audit."""
+
+    async def scene(house):
+        page, other = await house.sign_in("engineer"), await house.sign_in("engineer")
+        for _ in range(3):
+            await page.stay()
+        await page.again(house.tokens["engineer"])
+        await page.ask("DELETE", SIGN_INS)
+        await asyncio.sleep(3)
+        deeds = [(one.entry.action, one.entry.target) async for one in house.gateway.audit.read()]
+        return (await other.ask("GET", ME)).status, deeds
+
+    gone, deeds = in_house(scene)
+    assert gone == 401
+    assert deeds == [("logout", "me/sign-ins"), ("login", "login/again"), ("login", "login"), ("login", "login")]
 
 
 def test_a_gateway_without_the_workspaces_secret_does_not_start():

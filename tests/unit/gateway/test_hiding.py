@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 
 import numpy as np
 import pytest
+from aiohttp.test_utils import make_mocked_request
 from people import SECRET, Page, credentials_of, secured_in
 from whole_house import House
 
@@ -27,7 +28,7 @@ CLINIC = b"clinic-"
 NAMES = {
     "session": ("one", "two", "three"), "version": ("one-0", "one-1", "two-0"), "round": ("1", "newest"),
     "client": ("clinic-a", "no"), "stage": ("no",), "name": ("fedavg",), "role": ("client",), "member": ("no",),
-    "token": ("no",), "person": ("no",),
+    "token": ("no",), "person": ("no",), "sign_in": ("0" * 16,),
 }  # fmt: skip
 
 
@@ -151,6 +152,7 @@ def test_a_stream_names_nobody_and_ends_when_its_reader_may_see_less():
 
 async def sign_in_with_all_roles(found):
     """Sign Ada in as a provider does: with all the roles that she has, whatever they are later."""
-    auth = found.gateway.auth
-    proof = auth._begun("ada", ())
-    return Page(found, f"fedbus_session={auth._cookies.make(proof)}", auth._cookies.csrf(proof))
+    request = make_mocked_request("GET", "/", headers={"Host": "localhost"})
+    person = found.members.people.get("ada")
+    caller, cookie = await found.gateway.sign_ins.by_provider(request, person, "test", shown=0.0, factor=False)
+    return Page(found, cookie.partition(";")[0], caller.csrf)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
+from dataclasses import replace
 
 import pytest
 from asker import ask
@@ -13,6 +14,7 @@ from people import secured_in
 from whole_house import House
 from yarl import URL
 
+from fedbus.access.signin import login_link
 from fedbus.errors import ConfigError
 from fedbus.gateway import oidc as module
 from fedbus.gateway.oidc import BEGUN_S, OidcSettings, SignInRefused, groups_in
@@ -118,7 +120,7 @@ def session_of(answer):
 
 def word_of(answer):
     """Why somebody is not signed in, as the page is told."""
-    assert answer.status == 303 and not any("session=1" in one for one in answer.headers.getall("Set-Cookie"))
+    assert answer.status == 303 and not any("session=2" in one for one in answer.headers.getall("Set-Cookie"))
     return answer.headers["Location"].partition("refused=")[2]
 
 
@@ -428,3 +430,116 @@ def test_a_provider_that_does_not_answer_is_a_word_too(monkeypatch):
 
     words, asked, place = at_provider(monkeypatch, scene)
     assert set(words) == {"failed"} and asked == 1 and place.startswith(f"{ISSUER}/authorize?")
+
+
+# --- a second factor, and who shows anew who she is ---
+
+STRICT = replace(SETTINGS, acr=("gold", "silver"), amr=("otp", "hwk"))
+ADMINS = replace(SETTINGS, amr=("mfa",), factor_roles=("admin",))
+
+
+@pytest.mark.parametrize(
+    ("claims", "is_in"),
+    [
+        ({"acr": "gold", "amr": ["pwd", "otp"]}, True),
+        ({"acr": "silver", "amr": ["hwk"]}, True),
+        ({"acr": "bronze", "amr": ["otp"]}, False),
+        ({"acr": "gold", "amr": ["pwd"]}, False),
+        ({"acr": ["gold"], "amr": "otp"}, True),
+        ({"acr": ["bronze", "gold"], "amr": ["otp"]}, False),
+        ({"acr": {"gold": 1}, "amr": [{"otp": 1}]}, False),
+        ({}, False),
+    ],
+    ids=str,
+)
+def test_who_comes_without_a_second_factor_is_refused_and_told(monkeypatch, claims, is_in):
+    """One of each claim that was set, which is asked for; the audit says what was expected and what came."""
+
+    async def scene(house, provider):
+        await house.members.people.add("ana", ["viewer"], by="test", subjects=[f"{ISSUER}#u-1"])
+        address, cookie = await begin(house)
+        answer = await come_back(house, provider.authorize(address, **claims), cookie)
+        await asyncio.sleep(3)
+        return URL(address).query["acr_values"], answer, [one.entry.reason async for one in house.gateway.audit.read()]
+
+    asked, answer, reasons = at_provider(monkeypatch, scene, STRICT)
+    assert asked == "gold silver"
+    if is_in:
+        assert answer.headers["Location"] == "/" and session_of(answer)
+    else:
+        assert word_of(answer) == "factor" and "expected acr gold or silver and amr otp or hwk" in reasons[0]
+
+
+def test_a_role_can_need_a_second_factor_whichever_way_one_comes(monkeypatch):
+    """An admin is let in with one alone: not by a token, a link, or the provider without; others come as ever."""
+
+    async def scene(house, provider):
+        await house.members.people.add("ana", ["admin", "viewer"], by="test", subjects=[f"{ISSUER}#u-1"])
+        await house.members.people.add("bo", ["viewer"], by="test", subjects=[f"{ISSUER}#u-2"])
+        await house.give("viewing", "viewer", "ana")
+        await house.give("program", "admin", "")
+        link = (await login_link(house.members, "http://x", person="ana", by="test")).partition("#/login/")[2]
+        login = [
+            await house.ask(None, "POST", f"{API}/login", json={"token": one}) for one in (house.tokens["admin"], link)
+        ]
+        by_token = [(await house.ask(who, "GET", ME)).status for who in ("admin", "viewing", "program", "viewer")]
+        words = [word_of(await sign_in(house, provider))]
+        strong = await sign_in(house, provider, amr=["mfa"])
+        me = await ask(house.gateway, "GET", ME, headers=session_of(strong))
+        other = await sign_in(house, provider, sub="u-2")
+        await house.members.people.change("bo", by="test", roles=["admin"])
+        grown = await ask(house.gateway, "GET", ME, headers=session_of(other))
+        return login, by_token, words, me.json["roles"], other.headers["Location"], grown
+
+    login, by_token, words, roles, other, grown = at_provider(monkeypatch, scene, ADMINS)
+    assert [one.status for one in login] == [401, 401] and "second factor" in login[0].json["detail"]
+    assert by_token == [401, 200, 200, 200] and words == ["factor"] and roles == ["admin", "viewer"] and other == "/"
+    assert grown.status == 401 and "second factor" in grown.json["detail"]
+
+
+def test_a_second_factor_that_nobody_can_show_is_no_setting():
+    """Who needs one without what one is; values that would be two."""
+    for wrong in ({"factor_roles": ("admin",)}, {"acr": ("a b",)}, {"amr": ("",)}):
+        with pytest.raises(ConfigError):
+            replace(SETTINGS, **wrong)
+
+
+@pytest.mark.parametrize("case", ["she", "nothing said", "long ago", "another", "signed out", "cancelled", "nobody"])
+def test_who_is_signed_in_shows_the_provider_anew_who_she_is(monkeypatch, case):
+    """The provider is told to ask, and has to say that it just did; of nobody else, and of no sign-in that ended."""
+
+    async def scene(house, provider):
+        for name, sub in (("ana", "u-1"), ("bo", "u-2")):
+            await house.members.people.add(name, ["admin"], by="test", subjects=[f"{ISSUER}#{sub}"])
+        first = session_of(await sign_in(house, provider, auth_time=int(house.gateway.clock.now()) - 600))
+        fresh = (await ask(house.gateway, "GET", ME, headers=first)).json["fresh_until"] - house.gateway.clock.now()
+        answer = await ask(house.gateway, "GET", f"{LOGIN}?again=true", headers={} if case == "nobody" else first)
+        if case == "nobody":
+            return fresh, answer.status, {}, 0, 0
+        address, begun = answer.headers["Location"], answer.headers["Set-Cookie"].partition(";")[0]
+        now = int(house.gateway.clock.now())
+        claims = {"nothing said": {}, "long ago": {"auth_time": now - 70}}.get(case, {"auth_time": now})
+        told = provider.authorize(address, **claims, **({"sub": "u-2"} if case == "another" else {}))
+        if case == "signed out":
+            csrf = (await ask(house.gateway, "GET", ME, headers=first)).json["csrf"]
+            await ask(house.gateway, "POST", f"{API}/logout", headers=first | {"X-Fedbus-CSRF": csrf})
+        if case == "cancelled":
+            told = {"error": "access_denied", "state": URL(address).query["state"]}
+        back = await come_back(house, told, begun)
+        fresher = 0.0
+        if case == "she":
+            me = await ask(house.gateway, "GET", ME, headers=session_of(back))
+            fresher = me.json["fresh_until"] - house.gateway.clock.now()
+        old = (await ask(house.gateway, "GET", ME, headers=first)).status
+        return fresh, back.headers["Location"], dict(URL(address).query), fresher, old
+
+    fresh, where, query, fresher, old = at_provider(monkeypatch, scene)
+    assert 290 < fresh <= 300
+    if case == "nobody":
+        assert where == 401
+        return
+    assert (query["prompt"], query["max_age"]) == ("login", "0")
+    refused = {"nothing said": "failed", "long ago": "failed", "cancelled": "cancelled"}.get(case, "another")
+    assert where == ("/#/shown" if case == "she" else f"/#/shown?refused={refused}")
+    assert 890 < fresher <= 900 if case == "she" else fresher == 0
+    assert old == (401 if case in ("she", "signed out") else 200)

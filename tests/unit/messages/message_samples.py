@@ -160,6 +160,7 @@ VERDICT = reports.Verdict(
     stale=1,
     spent=SPENT,
 )
+SIGN_IN = access.SignIn(at=1.0, until=2.0, origin="192.0.2.1", by="token t-1", agent="a browser")
 ARCHIVING = presence.Archiving(
     store="s3://b/p",
     archived=1,
@@ -400,6 +401,7 @@ SAMPLES: list[envelope.Body] = [
         expires_at=2.0,
         revoked={USER_KEY: 0.5},
     ),
+    SIGN_IN,
     access.Person(
         name="anna",
         roles=("engineer", "auditor"),
@@ -408,6 +410,7 @@ SAMPLES: list[envelope.Body] = [
         at=1.0,
         by="eve",
         since=0.5,
+        signed_in={"beef": SIGN_IN},
         ended={"f00d": 9.0},
     ),
     access.WorkspaceBounds(clients_max=3, sessions_max=2, bytes_max=10, approval="ask", at=1.0, by="eve"),
