@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import secrets
 import shutil
@@ -24,6 +25,7 @@ from fedbus.bus.nats import connect
 from fedbus.cli.backups import back_up, restore
 from fedbus.cli.roles import Place
 from fedbus.clock import SystemClock
+from fedbus.errors import ConfigError
 from fedbus.federation.analytics import Mean
 from fedbus.messages.plans import fold_weight
 from fedbus.planning import plan_of
@@ -44,12 +46,18 @@ def trained(model, client, round_):
     return {key: (value + rng.normal(size=value.shape) / 8).astype(value.dtype) for key, value in model.items()}
 
 
-def app_of():
-    """An app of such clients, which also measures, and lets its ages be asked about."""
+def app_of(stopped=None):
+    """An app of such clients, which also measures, and lets its ages be asked about.
+
+    ``stopped`` is set, and nothing else done, when the second round is to be trained.
+    """
     app = fedbus.ClientApp()
 
     @app.train
-    def train(model, task):
+    async def train(model, task):
+        if stopped is not None and task.round == 2:
+            stopped.set()
+            await asyncio.Event().wait()
         metrics = dict.fromkeys(task.config["metrics"], 0.5)
         return fedbus.Update(trained(model, task.client, task.round), 1.0, metrics)
 
@@ -127,6 +135,29 @@ async def test_models_are_those_of_one_call(secured):
         assert model_digest(found) == model_digest(model), strategy
 
 
+async def test_three_tiers_of_members_make_the_model_of_one(secured):
+    """Sums go from eu/north by eu to the root, each combiner with credentials of its own: what comes is flat FedAvg."""
+    for name, region in {"combiner-north": "eu/north", "combiner-eu": "eu"}.items():
+        await secured.combiner(name, attributes={"region": region})
+        series = name.removeprefix("combiner-")
+        issued = secured.issued("crowd", series)
+        await secured.crowd(series, app_of(), 2, credentials=issued, attributes={"region": region})
+    await secured.present(4, "combiners")
+    await secured.present(COUNT + 4)
+    result, facts, found = await secured.run(
+        MODEL, chunk_bytes=CHUNK_BYTES, rounds=ROUNDS, clients_min=COUNT + 4, evaluate_every=0, residency="require",
+        train_config={"metrics": []}, weight_max=weight_max([1.0] * (COUNT + 4)), value_floor=VALUE_FLOOR,
+    )  # fmt: skip
+    names = [f"phone-{number}" for number in range(COUNT)] + ["north-0", "north-1", "eu-0", "eu-1"]
+    flat, state = MODEL, None
+    for number in range(1, ROUNDS + 1):
+        made = [Contribution(trained(flat, name, number), 1.0, {}) for name in names]
+        flat, state = aggregate("fedavg", flat, made, state, chunk_bytes=CHUNK_BYTES)
+    assert result.digest == model_digest(flat) == model_digest(found)
+    for closing in [fact for fact in facts if fact.kind == "RoundClosing"]:
+        assert closing.parents == {"combiner-north": "combiner-eu"} and closing.root in ("combiner-1", "combiner-2")
+
+
 async def test_differences_are_sealed_as_models_are(secured):
     """int8 up, fp16 down, frames of zstd: what leads to the next model has the model's key, and is what travels."""
     result, facts, found = await secured.run(
@@ -149,6 +180,37 @@ async def test_who_measures_and_answers_has_the_model_and_its_signature(secured)
     _, facts, _ = await secured.run("brought-in", rounds=0, clients_min=COUNT)
     (measured,) = [fact for fact in facts if fact.kind == "RoundEvaluated"]
     assert (measured.answered, measured.metrics["first"], measured.missing) == (COUNT, -2.0, {})
+
+
+async def test_what_was_open_goes_on_secured(secured, make_house, tmp_path):
+    """A session that was under way at an open broker goes on with members, to the model of those whom nobody moved.
+
+    What was published before is signed now; without a word that it was open, nothing of it is brought in.
+    """
+    settings = {"rounds": 3, "clients_min": COUNT, "evaluate_every": 0, "train_config": {"metrics": []}}
+    expected, _, _ = await secured.run(MODEL, chunk_bytes=CHUNK_BYTES, name="undisturbed", **settings)
+    stopped = asyncio.Event()
+    async with EmbeddedBroker(tmp_path / "before") as broker, contextlib.aclosing(make_house(broker.url)) as before:
+        await before.operate(1)
+        await before.crowd("phone", app_of(stopped), COUNT)
+        await before.present(COUNT)
+        async with fedbus.connect(broker.url, credentials="") as federation:
+            await federation.start_session(
+                fedbus.SessionConfig(**settings), model=MODEL, name="moved", chunk_bytes=CHUNK_BYTES
+            )
+        await asyncio.wait_for(stopped.wait(), 60)
+        await back_up(Place(broker.url, credentials=""), tmp_path / "open", None, json=True)
+    place = Place(secured.url, credentials=secured.issued("admin", "ann"))
+    with pytest.raises(ConfigError, match="nothing was written"):
+        await restore(place, tmp_path / "open", json=True)
+    await restore(place, tmp_path / "open", from_open=True, json=True)
+    async with fedbus.connect(secured.url) as federation, asyncio.timeout(60):
+        result = await federation.session("moved").wait()
+        assert result.digest == expected.digest
+        for version in ("moved-0", "moved-1", "moved-3"):
+            while (found := await federation.models.verify(version)).why.endswith("signs what it publishes"):  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+            assert found.is_genuine
 
 
 async def test_what_is_backed_up_sealed_is_brought_back_sealed(secured, tmp_path):
