@@ -3,7 +3,7 @@
     <directory>/operator.nk, system.nk                     seeds; nobody else ever needs them
     <directory>/operator.jwt
     <directory>/workspaces/<workspace>/account.nk          the account, its signing keys by role, model and seal
-    <directory>/workspaces/<workspace>/door.nk             the account that clients are in (`permissions.AT_THE_DOOR`)
+    <directory>/workspaces/<workspace>/door.nk             the account that clients are in; <role>.door.nk: others'
     <directory>/workspaces/<workspace>/state.json          revocations and bounds, of which the account's JWT is made
 
 Several processes may use one directory (a gateway, the command line): what changes is read and written under a lock.
@@ -27,10 +27,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fedbus.access import claims
+from fedbus.access.accounts import Workspace, account_jwts
 from fedbus.access.claims import ENDED_AT, user_jwt
 from fedbus.access.credentials import Credentials, Trust, write_secret
 from fedbus.access.keys import Key
-from fedbus.access.permissions import AT_THE_DOOR, ROLES, door, template
+from fedbus.access.permissions import AT_THE_DOOR, ROLES
 from fedbus.bus.base import Bus
 from fedbus.bus.embedded import BrokerSecurity
 from fedbus.bus.nats import Identity, connect
@@ -96,8 +97,7 @@ class Authority:
             raise ConfigError(f"keys directory {path}: {error.strerror}; name another one") from error
         made = cls(path)
         for workspace in made.workspaces:
-            if not (path / "workspaces" / workspace / "door.nk").exists():  # of an earlier release
-                made.create_workspace(workspace)
+            made._make_doors(workspace)
         return made
 
     # ---- workspaces
@@ -118,8 +118,8 @@ class Authority:
             for directory in (place.parent, place):  # each by itself: parents that mkdir makes do not have its mode
                 directory.mkdir(mode=0o700, exist_ok=True)
             kept = {f"{role}.nk": Key.new("account").seed for role in ROLES}
+            kept |= {door: Key.new("account").seed for door in map(_account_file, AT_THE_DOOR)}
             kept |= {
-                "door.nk": Key.new("account").seed,
                 "model.nk": Key.new().seed,
                 "seal.key": secrets.token_hex(32),
                 "login.key": secrets.token_hex(32),
@@ -129,6 +129,17 @@ class Authority:
                     write_secret(place / name, secret)
             if not (place / "account.nk").exists():  # last: whoever sees it finds all the others
                 write_secret(place / "account.nk", Key.new("account").seed)
+
+    def _make_doors(self, workspace: str) -> None:
+        """Make those accounts that an earlier release did not have, and let in who was signed without them."""
+        missing = [role for role in AT_THE_DOOR if not (self._place(workspace) / _account_file(role)).exists()]
+        if not missing:
+            return
+        with self._guarded():
+            state = self._state(workspace)
+            state["inside"] = sorted({*state["inside"], *missing})
+            self._write_state(workspace, state)
+        self.create_workspace(workspace)
 
     def trust(self, workspace: str, urls: tuple[str, ...] = (), ca: str = "") -> Trust:
         """Return what everybody in a workspace knows of it."""
@@ -151,7 +162,7 @@ class Authority:
         check_name(f"{role} name", name)
         return user_jwt(
             self._signer(workspace, role),
-            self._key("door.nk" if role in AT_THE_DOOR else "account.nk", workspace).public,
+            self._key(_account_file(role), workspace).public,
             workspace=workspace,
             role=role,
             name=name,
@@ -243,44 +254,22 @@ class Authority:
             self._write_state(workspace, state)
         return True
 
-    def account_jwt(self, workspace: str) -> str:
-        """Return the JWT of a workspace's account as it is to be now."""
-        state, shared = self._state(workspace), door(workspace)
-        most = int(state["bounds"].get("bytes_max", 0)) or -1
-        return claims.account_jwt(
-            self._operator,
-            self._account(workspace).public,
-            workspace,
+    def account_jwts(self, workspace: str) -> dict[str, str]:
+        """Return the JWTs of a workspace's accounts as they are to be now, by public key; its own is the first."""
+        state = self._state(workspace)
+        of = Workspace(
+            name=workspace,
+            inside=self._account(workspace).public,
+            doors={role: self._key(_account_file(role), workspace).public for role in AT_THE_DOOR},
+            signers={role: self.signers(workspace, role) for role in ROLES},
             # servers keep the newest by whole seconds, and take another one of the same second
-            max(time.time(), float(state["at"])),
-            scopes=self._scopes(workspace, [role for role in ROLES if role not in AT_THE_DOOR]),
+            issued_at=max(time.time(), float(state["at"])),
             revoked=state["revoked"],
-            jetstream_bytes=(-1, most),
-            connections_max=int(state["bounds"].get("connections_max", 0)) or -1,
-            exports=claims.exported(shared.publish, shared.subscribe),
+            bytes_max=int(state["bounds"].get("bytes_max", 0)),
+            connections_max=int(state["bounds"].get("connections_max", 0)),
+            also_inside=state["inside"],
         )
-
-    def door_jwt(self, workspace: str) -> str:
-        """Return the JWT of the account that a workspace's clients are in, as it is to be now."""
-        state, shared = self._state(workspace), door(workspace)
-        return claims.account_jwt(
-            self._operator,
-            self._key("door.nk", workspace).public,
-            f"{workspace} door",
-            max(time.time(), float(state["at"])),
-            scopes=self._scopes(workspace, AT_THE_DOOR),
-            revoked=state["revoked"],
-            connections_max=int(state["bounds"].get("connections_max", 0)) or -1,
-            imports=claims.imported(self._account(workspace).public, shared.publish, shared.subscribe),
-        )
-
-    def _scopes(self, workspace: str, roles: Iterable[str]) -> list[dict[str, Any]]:
-        allowed = {role: template(role, workspace) for role in roles}
-        return [
-            claims.scope(key, role, may.publish, may.subscribe)
-            for role, may in allowed.items()
-            for key in self.signers(workspace, role)
-        ]
+        return account_jwts(self._operator, of)
 
     # ---- signing keys, one after the other
 
@@ -309,6 +298,10 @@ class Authority:
                 raise ConfigError(f"workspace {workspace}: keys of before still count: retire them first")
             for role in ROLES:
                 _replace_signer(place, role, step)
+            if step == "begin":
+                state["inside_ends"] = True  # whoever is signed from now on is signed into an account of his role
+            elif step == "retire" and state.pop("inside_ends", False):
+                state["inside"] = []
             self._write_state(workspace, state)
 
     # ---- the broker
@@ -318,11 +311,7 @@ class Authority:
         if not self.workspaces:
             raise ConfigError(f"{self.directory} has no workspace yet: `fedbus workspace create NAME` makes one")
         now = time.time()
-        accounts = {
-            self._key(name, workspace).public: jwt
-            for workspace in self.workspaces
-            for name, jwt in zip(("account.nk", "door.nk"), self._newest(workspace), strict=True)
-        }
+        accounts = {key: jwt for workspace in self.workspaces for key, jwt in self._newest(workspace).items()}
         accounts[self._system.public] = claims.account_jwt(self._operator, self._system.public, "system", now)
         return BrokerSecurity(
             claims.operator_jwt(self._operator, "fedbus", self._system.public, now),
@@ -352,11 +341,11 @@ class Authority:
             said = None
             while said != (said := await asyncio.to_thread(self._content, workspace)):
                 newest = await asyncio.to_thread(self._newest, workspace)
-                for made in newest:
+                for made in newest.values():
                     answer = await bus.request(UPDATE, made.encode(), deadline_s=PUSH_S_MAX)
                     _check_taken(workspace, bytes(answer.data))
-                for made in newest:  # when all are there that it imports from
-                    await self._look_at(bus, url, claims.read_claims(made)["sub"])
+                for account in newest:  # when all are there that it imports from
+                    await self._look_at(bus, url, account)
 
     async def _look_at(self, bus: Bus, url: str, account: str) -> None:
         """Have a broker take an account in before anybody comes to it."""
@@ -365,8 +354,8 @@ class Authority:
                 await bus.request(LOOK.format(account), b'{"limit": 1}', deadline_s=PUSH_S_MAX)
                 self._looked_at.add((url, account))
 
-    def _newest(self, workspace: str) -> tuple[str, str]:
-        """Return the JWTs of the account and its door, dated behind all made so before, whatever became of the clock.
+    def _newest(self, workspace: str) -> dict[str, str]:
+        """Return the JWTs of the accounts, dated behind all made so before, whatever became of the clock.
 
         Servers of a cluster that have missed one keep the newest that one of them has, by whole seconds.
         """
@@ -377,12 +366,12 @@ class Authority:
                 self._write_state(workspace, state)
             except ConfigError as error:  # a full disk must not keep anybody in
                 log.warning("when workspace %s was told of last is not written down: %s", workspace, error)
-            return self.account_jwt(workspace), self.door_jwt(workspace)
+            return self.account_jwts(workspace)
 
     def _content(self, workspace: str) -> tuple[object, ...]:
         """Return what an account's JWT depends on, but for its date."""
         state = self._state(workspace)
-        return state["revoked"], state["bounds"], [self.signers(workspace, role) for role in ROLES]
+        return state["revoked"], state["bounds"], state["inside"], [self.signers(workspace, role) for role in ROLES]
 
     # ---- files
 
@@ -418,7 +407,7 @@ class Authority:
             told = {}
         except (OSError, ValueError) as error:
             raise ConfigError(f"{path} cannot be read ({error}): bring it back from a copy") from error
-        return {"revoked": {}, "bounds": {}, "founders": [], "at": 0.0, **told}
+        return {"revoked": {}, "bounds": {}, "founders": [], "inside": [], "at": 0.0, **told}
 
     def _write_state(self, workspace: str, state: dict[str, Any]) -> None:
         state["at"] = max(time.time(), float(state["at"]))  # a clock that was set back must not make it older
@@ -433,6 +422,13 @@ class Authority:
 
     def _guarded(self) -> AbstractContextManager[None]:
         return _locked(self.directory)
+
+
+def _account_file(role: str) -> str:
+    """Return where the key is of the account that members of a role are in."""
+    if role not in AT_THE_DOOR:
+        return "account.nk"
+    return "door.nk" if role == "client" else f"{role}.door.nk"
 
 
 def _replace_signer(place: Path, role: str, step: str) -> None:

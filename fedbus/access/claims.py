@@ -12,7 +12,7 @@ import base64
 import binascii
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,6 +91,7 @@ def account_jwt(
     revoked: Mapping[str, float] | None = None,
     jetstream_bytes: tuple[int, int] | None = None,
     connections_max: int = -1,
+    leaves_max: int = -1,
     exports: Sequence[Mapping[str, Any]] = (),
     imports: Sequence[Mapping[str, Any]] = (),
 ) -> str:
@@ -98,7 +99,8 @@ def account_jwt(
 
     ``exports``, ``imports``: see `exported` and `imported`.
     """
-    limits = {**UNLIMITED, "imports": -1, "exports": -1, "wildcards": True, "conn": connections_max, "leaf": -1}
+    limits = {**UNLIMITED, "imports": -1, "exports": -1, "wildcards": True, "conn": connections_max}
+    limits["leaf"] = leaves_max
     if jetstream_bytes is not None:
         memory, disk = jetstream_bytes
         limits |= {"mem_storage": memory, "disk_storage": disk, "streams": -1, "consumer": -1}
@@ -111,24 +113,42 @@ def account_jwt(
     return signed({"name": name, "sub": account, "iat": int(issued_at), "nats": nats}, operator)
 
 
-def exported(said: Sequence[str], heard: Sequence[str]) -> list[dict[str, Any]]:
-    """Return what members of another account may say to those of this one, and hear of them."""
-    kinds = ((said, "service"), (heard, "stream"))
-    return [{"name": subject, "subject": subject, "type": kind} for subjects, kind in kinds for subject in subjects]
+def exported(
+    asked: Sequence[str] = (), heard: Sequence[str] = (), *, many: Collection[str] = (), answer_s: float = 0.0
+) -> list[dict[str, Any]]:
+    """Return what members of another account may ask those of this one, and hear of them.
+
+    ``many``: those of ``asked`` that are answered more than once. ``answer_s``: for so long a nats-server remembers
+    where an answer goes that does not come; 0: its default, two minutes.
+    """
+    made: list[dict[str, Any]] = [{"subject": subject, "type": "service"} for subject in asked]
+    for one in made:
+        if one["subject"] in many:
+            one["response_type"] = "Stream"
+        elif answer_s:
+            one["response_threshold"] = round(answer_s * 1e9)
+    return made + [{"subject": subject, "type": "stream"} for subject in heard]
 
 
-def imported(account: str, said: Sequence[str], heard: Sequence[str]) -> list[dict[str, Any]]:
+def imported(account: str, asked: Sequence[str] = (), heard: Sequence[str] = ()) -> list[dict[str, Any]]:
     """Return the same for the other account, from an account that exports it; under the same subjects."""
-    return [{**export, "account": account, "local_subject": export["subject"]} for export in exported(said, heard)]
+    return [{**export, "account": account} for export in exported(asked, heard)]
 
 
-def scope(key: str, role: str, publish: Sequence[str], subscribe: Sequence[str]) -> dict[str, Any]:
-    """Return a scoped signing key: whoever it has signed may publish and subscribe to these, and to nothing else."""
+def scope(
+    key: str, role: str, publish: Sequence[str], subscribe: Sequence[str], *, subs: int = -1, payload: int = -1
+) -> dict[str, Any]:
+    """Return a scoped signing key: whoever it has signed may publish and subscribe to these, and to nothing else.
+
+    ``subs``: subscriptions of one connection at the most; ``payload``: bytes of a message; -1: without a bound.
+    """
     # an empty list of what is allowed would mean all
     template: dict[str, Any] = {
         "pub": {"allow": list(publish)} if publish else {"deny": [">"]},
         "sub": {"allow": list(subscribe)} if subscribe else {"deny": [">"]},
         **UNLIMITED,
+        "subs": subs,
+        "payload": payload,
     }
     if role == "joiner":
         template["bearer_token"] = True

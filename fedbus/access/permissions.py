@@ -26,12 +26,12 @@ what comes into it: hence only who may read and write them all makes streams.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from fedbus.messages.access import BUS_ROLES
 from fedbus.messages.ids import Peer
-from fedbus.messages.subjects import Subjects
+from fedbus.messages.subjects import INBOX, Subjects
 
 NAME = "{{name()}}"
 """What a nats-server puts the member's name for, in a template."""
@@ -42,10 +42,17 @@ STREAMS = ("journal", "command", "board", "blob", "model", "registry", "access",
 ROLES = (*BUS_ROLES, "joiner", "probe")
 
 
-AT_THE_DOOR = ("client",)
-"""Roles in an account of their own, from which `door` leads into the workspace's and back. Whoever asks JetStream names
-where it answers, and a nats-server does so with its own rights, which a stream would take: where these are there is no
-stream, whatever subject they name."""
+AT_THE_DOOR = ("client", "crowd", "engineer", "viewer", "auditor", "joiner")
+"""Roles each in an account of its own, from which a `Door` leads into the workspace's and back. Whoever asks JetStream
+names where it answers, and a nats-server does so with its own rights, which a stream would take: in these accounts
+there is no stream, whatever subject they name. Whoever stays in the workspace's account may write its boards anyway."""
+
+WITHOUT_ANSWER = ("up", "chunk", "report", "presence", "span")
+"""Families of subjects on which nobody answers. A nats-server copies every message that it passes on as a question."""
+
+SHADOW = "$JS.API.INFO"
+"""An account without JetStream answers questions about JetStream itself, that it has none, unless it imports this one
+from elsewhere. No template permits it: what is answered is that of `Door.asked`."""
 
 MAPPED = "_R_.>"
 """What a nats-server calls the inboxes of another account; it lets nobody name one himself."""
@@ -57,6 +64,15 @@ class Permissions:
 
     publish: tuple[str, ...]
     subscribe: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """What all of a role may together do: what they ask and say goes in; what they hear, and answers, come out."""
+
+    asked: tuple[str, ...]
+    said: tuple[str, ...]
+    heard: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,12 +162,43 @@ def permissions(role: str, workspace: str, name: str) -> Permissions:
     return Permissions(_once(made.publish), _once(made.subscribe))
 
 
-def door(workspace: str) -> Permissions:
-    """Return what all that are at the door may together say into a workspace, and hear of it."""
-    made = [permissions(role, workspace, "*") for role in AT_THE_DOOR]
-    said = tuple(pattern for each in made for pattern in each.publish)
-    heard = tuple(pattern for each in made for pattern in each.subscribe if not pattern.startswith("_INBOX."))
-    return Permissions(_once(said), _once(heard))
+def door(role: str, workspace: str) -> Door:
+    """Return what passes the door of a role; of patterns that contain each other the wider one."""
+    may = permissions(role, workspace, "*")
+    said = [pattern for pattern in may.publish if _family(pattern) in WITHOUT_ANSWER]
+    heard = [pattern for pattern in may.subscribe if not pattern.startswith(f"{INBOX}.")]
+    asked = [pattern for pattern in may.publish if pattern not in said]
+    if any(pattern.startswith("$JS.API.") for pattern in asked):
+        asked.append(SHADOW)
+    return Door(widest(asked), widest(said), widest(heard))
+
+
+def has_many(asked: str) -> bool:
+    """Return whether JetStream gives several answers: messages of a consumer, the newest of many subjects."""
+    tokens = asked.split(".")
+    return tokens[2:5] == ["CONSUMER", "MSG", "NEXT"] or (tokens[2:4] == ["DIRECT", "GET"] and len(tokens) == 5)
+
+
+def widest(patterns: Iterable[str]) -> tuple[str, ...]:
+    """Return those patterns that no other one contains: a nats-server takes no two of the same kind."""
+    all_ = _once(tuple(patterns))
+    return tuple(one for one in all_ if not any(contains(other, one) for other in all_ if other != one))
+
+
+def contains(wide: str, narrow: str) -> bool:
+    """Return whether all subjects of one pattern are also the other's."""
+    wanted = narrow.split(".")
+    for at, token in enumerate(wide.split(".")):
+        if token == ">":
+            return len(wanted) > at
+        if at >= len(wanted) or wanted[at] == ">" or token not in ("*", wanted[at]):
+            return False
+    return len(wanted) == len(wide.split("."))
+
+
+def _family(pattern: str) -> str:
+    tokens = pattern.split(".")
+    return tokens[2] if tokens[0] == "fb" else ""
 
 
 def template(role: str, workspace: str) -> Permissions:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 import pytest_asyncio
 
 from fedbus.access.authority import Authority
 from fedbus.access.credentials import write_credentials
-from fedbus.access.permissions import ROLES, STREAMS, inbox_of, permissions
+from fedbus.access.permissions import AT_THE_DOOR, ROLES, STREAMS, contains, inbox_of, permissions
 from fedbus.bus.embedded import EmbeddedBroker
 from fedbus.bus.nats import connect
 from fedbus.bus.nats.connection import Connection
@@ -268,30 +270,49 @@ def test_only_who_may_read_all_describes_streams(role):
     assert (("UPDATE", "access") in made) == (role == "admin"), "or it could copy boards of its own into there"
 
 
+def _asked_of_streams(role: str) -> list[str]:
+    """What a role may ask JetStream: of each kind of call, of each stream."""
+    may = permissions(role, WORKSPACE, ME).publish
+    calls = [call.format(OURS.stream(name)) for name in STREAMS for call in STREAM_CALLS]
+    kept = [f"$JS.API.{call}" for call in calls if "PURGE" not in call and "DELETE" not in call]
+    kept += [f"$JS.API.DIRECT.GET.{OURS.stream('blob')}.{OURS.blob(blob, 0)}" for blob in ("there", "nowhere")]
+    return [subject for subject in dict.fromkeys(kept) if any(contains(pattern, subject) for pattern in may)]
+
+
 @pytest.mark.asyncio(loop_scope="module")
-async def test_no_stream_takes_what_the_broker_answers_a_client(broker, keys, streams):
-    """Neither a blob nor that there is none: not where members stand, in the audit, a journal, over another's model."""
-    admin = keys.issue(WORKSPACE, "admin", "ann")
+@pytest.mark.parametrize("role", [role for role in AT_THE_DOOR if role != "joiner"])
+async def test_no_stream_takes_what_the_broker_answers_at_a_door(role, broker, keys, streams):
+    """Neither a blob nor that there is none, nor what a stream is like: in no stream, under no name, whoever asks."""
+    admin, asker = keys.issue(WORKSPACE, "admin", "ann"), keys.issue(WORKSPACE, role, ME)
     kept = [OURS.access_member(Peer("client", ME)), OURS.audit(Peer("admin", "ann")), OURS.journal("forged")]
     kept += [OURS.task(OTHER, "forged"), OURS.order("k-1", "forged"), OURS.blob("there", 0), OURS.model("forged")]
     kept += [OURS.registry_state(), OURS.command(Peer("engineer", ME)), OURS.lead(), OURS.object("forged", "head")]
-    client = keys.issue(WORKSPACE, "client", ME)
+    # also what others of the role may say, or the role itself: an answer is nobody's word
+    kept += [OURS.audit(Peer(role, OTHER)), OURS.command(Peer(role, OTHER)), OURS.span(Peer(role, OTHER))]
+    kept += [OURS.span(Peer(role, ME)), OURS.registry_note("forged"), OURS.presence(Peer(role, OTHER))]
+    inbox, answers = f"{inbox_of(role, ME)}.x", []
     connection = Connection(broker.url, ME)
-    identify = identify_by(Identity(client.jwt, client.seed))
+    asked = _asked_of_streams(role)
     async with await connect(broker.url, name="ann", credentials=Identity(admin.jwt, admin.seed)) as bus:
         await bus.append(OURS.stream("blob"), OURS.blob("there", 0), b"stored")
         before = {name: (await bus.usage(OURS.stream(name))).messages for name in STREAMS}
-        await connection.open(identify=identify, tls=None, inbox_prefix=inbox_of("client", ME), deadline_s=10)
+        await connection.open(
+            identify=identify_by(Identity(asker.jwt, asker.seed)), tls=None, inbox_prefix=inbox, deadline_s=10
+        )
         try:
-            for blob in ("there", "nowhere"):
-                for reply in kept:
-                    asked = f"$JS.API.DIRECT.GET.{OURS.stream('blob')}.{OURS.blob(blob, 0)}"
-                    await connection.send(asked, b"", reply=reply)
+            await connection.receive((inbox,), answers.append)
+            for subject in asked:
+                for reply in (*kept, inbox):
+                    await connection.send(subject, b"{}", reply=reply)
             await connection.flush(10)
+            async with asyncio.timeout(10):
+                while len(answers) < len(asked):  # where answers may be heard, they come, and once
+                    await connection.flush(10)
         finally:
             await connection.close()
+        assert len(answers) == len(asked) > 0
         for name in STREAMS:  # asked behind it: what would have come is there
-            assert (await bus.usage(OURS.stream(name))).messages == before[name]
+            assert (await bus.usage(OURS.stream(name))).messages == before[name], name
         assert bytes((await bus.last(OURS.stream("blob"), OURS.blob("there", 0))).data) == b"stored"
 
 

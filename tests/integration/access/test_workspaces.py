@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 
 from fedbus.access.authority import Authority
-from fedbus.access.claims import account_user_jwt
+from fedbus.access.claims import account_user_jwt, user_jwt
 from fedbus.access.joining import join
 from fedbus.access.keys import Key
 from fedbus.access.permissions import ROLES
 from fedbus.bus.nats import Identity, connect
 from fedbus.bus.nats.connection import Connection
 from fedbus.bus.nats.identity import identify_by
-from fedbus.errors import BusDenied, BusFull, BusUnavailable
+from fedbus.errors import BusDenied, BusError, BusFull, BusUnavailable
 from fedbus.messages.ids import Peer
 from fedbus.store.streams import ensure_streams
 
@@ -113,6 +114,58 @@ async def test_a_new_workspace_is_there_at_a_broker_that_runs(wards):
     await late.register()
     assert (await join(late.request(await late.token(), "first"))).trust.workspace == "late"
     await late.stop()
+
+
+async def test_who_fills_a_door_locks_out_nobody_inside(wards):
+    """At the bound of connections the next client is refused with a reason; a coordinator and a joiner come in."""
+    ward = wards["ward"]
+    authority = ward.authority
+    authority.create_workspace("narrow")
+    authority.set_bounds("narrow", connections_max=2)
+    await authority.push("narrow", ward.url)
+    at = ward.url
+
+    def member(role, name):
+        issued = authority.issue("narrow", role, name)
+        return connect(at, name=name, credentials=Identity(issued.jwt, issued.seed))
+
+    async with await member("client", "a"), await member("client", "b"):
+        with pytest.raises(BusError, match="maximum account"):
+            await member("client", "c")
+        for role in ("coordinator", "combiner", "viewer"):
+            async with await member(role, "in"):
+                pass
+        jwt = authority.joiner("narrow", "token")
+        async with await connect(at, name="joiner", credentials=Identity(jwt, "")):
+            pass
+    async with await member("client", "c"):
+        pass
+
+
+async def test_who_was_signed_by_an_earlier_release_goes_on_until_its_key_is_replaced(wards):
+    """A viewer among the streams, as it was: in while its signing key counts, refused when that is retired."""
+    ward = wards["ward"]
+    authority = ward.authority
+    authority.create_workspace("older")
+    place = authority.directory / "workspaces" / "older"
+    (place / "viewer.door.nk").unlink()
+    again = Authority.open(authority.directory)
+    key, signer = Key.new(), Key.of((place / "viewer.nk").read_text())
+    said = {"workspace": "older", "role": "viewer", "name": "eye", "key": key.public, "issued_at": time.time()}
+    before = Identity(user_jwt(signer, again.trust("older").account, **said), key.seed)
+    new = again.issue("older", "viewer", "new")
+    await again.push("older", ward.url)
+    for identity in (before, Identity(new.jwt, new.seed)):
+        async with await connect(ward.url, name="eye", credentials=identity):
+            pass
+    for step in ("begin", "switch", "retire"):
+        again.replace_signers("older", step)
+    await again.push("older", ward.url)
+    with pytest.raises(BusDenied):
+        await connect(ward.url, name="eye", credentials=before)
+    renewed = again.issue("older", "viewer", "new")
+    async with await connect(ward.url, name="eye", credentials=Identity(renewed.jwt, renewed.seed)):
+        pass
 
 
 async def test_what_does_not_fit_into_a_workspaces_bytes_is_refused(wards):

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import stat
 import threading
 
 import pytest
 
 from fedbus.access import authority as module
+from fedbus.access.accounts import CONNECTIONS_MAX, connections_for
 from fedbus.access.authority import Authority
 from fedbus.access.claims import ENDED_AT, read_claims, read_user
 from fedbus.access.keys import Key
-from fedbus.access.permissions import ROLES, template
+from fedbus.access.permissions import AT_THE_DOOR, ROLES, SHADOW, contains, door, permissions, template, widest
 from fedbus.errors import ConfigError
 
 
@@ -68,16 +71,84 @@ def test_a_member_is_signed_by_its_roles_key(keys):
     assert "model" not in keys.issue("w", "engineer", "n").secrets
 
 
-def test_the_account_says_what_each_role_may_do(keys):
+def accounts(keys, workspace="w"):
+    """What the JWTs of a workspace's accounts say, its own first."""
+    middles = [jwt.split(".")[1] for jwt in keys.account_jwts(workspace).values()]
+    return [json.loads(base64.urlsafe_b64decode(middle + "=="))["nats"] for middle in middles]
+
+
+def test_the_accounts_say_what_each_role_may_do(keys):
     """One scoped signing key a role, with the table's template and nothing that is empty, which would mean all."""
-    made = [read_claims(jwt)["nats"] for jwt in (keys.account_jwt("w"), keys.door_jwt("w"))]
-    found = {scope["role"]: scope["template"] for nats in made for scope in nats["signing_keys"]}
-    assert [scope["role"] for scope in made[1]["signing_keys"]] == ["client"]
+    inside, *doors = accounts(keys)
+    assert [[scope["role"] for scope in one["signing_keys"]] for one in doors] == [[role] for role in AT_THE_DOOR]
+    found = {scope["role"]: scope["template"] for nats in (inside, *doors) for scope in nats["signing_keys"]}
     assert set(found) == set(ROLES)
+    assert not {scope["role"] for scope in inside["signing_keys"]} & set(AT_THE_DOOR)
     for role, made in found.items():
         assert made["pub"] == {"allow": list(template(role, "w").publish)}
         assert made["sub"] == {"allow": list(template(role, "w").subscribe)}
         assert made["pub"]["allow"] and made["sub"]["allow"]
+
+
+def test_only_the_workspaces_own_account_has_streams_and_room_without_a_bound(keys):
+    """A door has no JetStream, a bound of connections, and no place for other servers."""
+    inside, *doors = (nats["limits"] for nats in accounts(keys))
+    assert inside["disk_storage"] == inside["conn"] == -1
+    for role, limits in zip(AT_THE_DOOR, doors, strict=True):
+        assert "disk_storage" not in limits and limits["leaf"] == 0
+        assert limits["conn"] == CONNECTIONS_MAX[role] > 0
+    assert sum(CONNECTIONS_MAX.values()) < 20_000
+
+
+def test_what_passes_a_door_is_what_its_role_may(keys):
+    """Each word of the table goes through, as what it is; and what the other side lets out is what is taken there."""
+    inside, *doors = accounts(keys)
+    exported = {(one["type"], one["subject"]) for one in inside["exports"]}
+    taken = {(one["account"], one["subject"]) for one in inside["imports"]}
+    names = list(keys.account_jwts("w"))[1:]
+    for role, key, nats in zip(AT_THE_DOOR, names, doors, strict=True):
+        may, passes = permissions(role, "w", "*"), door(role, "w")
+        through = {one["subject"] for one in (*nats["imports"], *nats.get("exports", ()))}
+        words = [*may.publish, *(heard for heard in may.subscribe if not heard.startswith("_INBOX."))]
+        assert all(any(contains(wide, word) for wide in through) for word in words)
+        assert through == {*passes.asked, *passes.said, *passes.heard}
+        assert through - {*words} <= {SHADOW}
+        for one in nats["imports"]:
+            assert any(kind == one["type"] and contains(wide, one["subject"]) for kind, wide in exported)
+        assert {(key, one["subject"]) for one in nats.get("exports", ())} == {one for one in taken if one[0] == key}
+
+
+def test_no_two_exports_of_a_kind_contain_each_other(keys):
+    """A nats-server refuses an account that has such."""
+    for nats in accounts(keys):
+        for kind in ("service", "stream"):
+            subjects = [one["subject"] for one in nats.get("exports", ()) if one["type"] == kind]
+            assert len(widest(subjects)) == len(subjects) or not subjects
+
+
+def test_what_is_answered_more_than_once_is_said_to_be(keys):
+    """Messages of a consumer and the newest of many; what clients ask is forgotten with its one answer."""
+    many = {one["subject"] for one in accounts(keys)[0]["exports"] if one.get("response_type") == "Stream"}
+    assert "$JS.API.CONSUMER.MSG.NEXT.fb-w-journal.>" in many and "$JS.API.DIRECT.GET.fb-w-model" in many
+    assert not many & {*door("client", "w").asked}
+
+
+def test_who_was_signed_into_the_workspaces_own_account_is_let_in_there(keys):
+    """By a release without those doors: until the keys that signed them are replaced, which no new workspace needs."""
+    place = keys.directory / "workspaces" / "w"
+    assert not [scope["role"] for scope in accounts(keys)[0]["signing_keys"] if scope["role"] in AT_THE_DOOR]
+    for role in AT_THE_DOOR[1:]:
+        (place / f"{role}.door.nk").unlink()
+    client = (place / "door.nk").read_text()
+    again = Authority.open(keys.directory)
+    assert (place / "door.nk").read_text() == client, "clients are where they were"
+    let_in = {scope["role"] for scope in accounts(again)[0]["signing_keys"]}
+    assert let_in & set(AT_THE_DOOR) == set(AT_THE_DOOR[1:])
+    again = Authority.open(keys.directory)
+    for step in ("begin", "switch", "retire"):
+        assert {scope["role"] for scope in accounts(again)[0]["signing_keys"]} == let_in
+        again.replace_signers("w", step)
+    assert {scope["role"] for scope in accounts(again)[0]["signing_keys"]} == let_in - set(AT_THE_DOOR)
 
 
 def test_a_revocation_lasts_and_a_later_jwt_is_good(keys, monkeypatch):
@@ -89,7 +160,7 @@ def test_a_revocation_lasts_and_a_later_jwt_is_good(keys, monkeypatch):
     assert not keys.revoke("w", {key: 900.0}), "an earlier one takes nothing back"
     again = Authority.open(keys.directory)
     assert again.revoked("w") == {key: 1000.0}
-    assert read_claims(again.account_jwt("w"))["nats"]["revocations"] == {key: 1000}
+    assert [nats["revocations"] for nats in accounts(again)] == [{key: 1000}] * (1 + len(AT_THE_DOOR))
     assert read_claims(again.sign("w", "client", "c", key))["iat"] > 1000
 
 
@@ -99,7 +170,7 @@ def test_what_is_ended_for_good_is_neither_restored_nor_signed(keys):
     assert keys.revoke("w", {gone: ENDED_AT, away: 1000.0})
     assert keys.restore("w", [gone, away]) and not keys.restore("w", [gone, away])
     assert keys.revoked("w") == {gone: ENDED_AT}
-    assert read_claims(keys.account_jwt("w"))["nats"]["revocations"][gone] > 4e9
+    assert all(nats["revocations"][gone] > 4e9 for nats in accounts(keys))
     with pytest.raises(ConfigError, match="for good"):
         keys.sign("w", "client", "c", gone)
     assert read_claims(keys.sign("w", "client", "c", away))["name"] == "c"
@@ -130,15 +201,17 @@ def test_two_who_revoke_at_once_both_do(keys):
     assert keys.revoked("w") == dict.fromkeys(others, 5.0)
 
 
-def test_bounds_stand_in_the_account(keys):
-    """Bytes on disk and connections; 0 takes a bound away."""
+def test_bounds_stand_in_the_accounts(keys):
+    """Bytes on disk inside, connections at the door of clients; 0 takes a bound away."""
     assert keys.set_bounds("w", bytes_max=10**9, connections_max=7)
     assert not keys.set_bounds("w", bytes_max=10**9, connections_max=7)
-    limits = read_claims(keys.account_jwt("w"))["nats"]["limits"]
-    assert (limits["disk_storage"], limits["conn"]) == (10**9, 7)
+    inside, clients, *others = (nats["limits"] for nats in accounts(keys))
+    assert (inside["disk_storage"], inside["conn"], clients["conn"]) == (10**9, -1, 7)
+    assert all(one["conn"] == CONNECTIONS_MAX[role] for role, one in zip(AT_THE_DOOR[1:], others, strict=True))
     keys.set_bounds("w")
-    limits = read_claims(keys.account_jwt("w"))["nats"]["limits"]
-    assert (limits["disk_storage"], limits["conn"]) == (-1, -1)
+    inside, clients, *_ = (nats["limits"] for nats in accounts(keys))
+    assert (inside["disk_storage"], clients["conn"]) == (-1, CONNECTIONS_MAX["client"])
+    assert connections_for(10) > 10 and connections_for(0) == 0
 
 
 def test_what_is_missing_is_said(tmp_path, keys):
@@ -163,4 +236,4 @@ def test_a_damaged_state_is_not_taken_for_an_empty_one(keys):
     keys.revoke("w", {Key.new().public: 5.0})
     (keys.directory / "workspaces" / "w" / "state.json").write_text("{")
     with pytest.raises(ConfigError, match="bring it back from a copy"):
-        keys.account_jwt("w")
+        keys.account_jwts("w")
