@@ -145,7 +145,7 @@ class Authority:
         """Return what everybody in a workspace knows of it."""
         signers = {role: ",".join(self.signers(workspace, role)) for role in ROLES if role not in ("joiner", "probe")}
         model_key = self._key("model.nk", workspace).public
-        return Trust(workspace, self._account(workspace).public, signers, model_key, urls, ca)
+        return Trust(workspace, self._account(workspace).public, signers, model_key, urls, ca, signs_posts=True)
 
     def secret(self, workspace: str, name: str) -> str:
         """Return a secret of a workspace: ``seal``, ``login`` (hexadecimal), ``model`` (a seed)."""

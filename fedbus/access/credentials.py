@@ -37,7 +37,8 @@ class Trust:
 
     ``account``: public key of the workspace's account. ``signers``: by role, the public keys that sign its members'
     JWTs, several joined by commas. ``model_key``: with which published models are signed. ``urls``: of the broker.
-    ``ca``: certificates in PEM, '' for those that the system trusts.
+    ``ca``: certificates in PEM, '' for those that the system trusts. ``signs_posts``: whether its coordinators sign
+    tasks, so that one that is not signed is not theirs; of a workspace of an earlier release nobody says so.
     """
 
     workspace: str
@@ -46,6 +47,7 @@ class Trust:
     model_key: str = ""
     urls: tuple[str, ...] = ()
     ca: str = ""
+    signs_posts: bool = False
 
     def to_json(self) -> str:
         """Return it in one line."""
@@ -56,6 +58,7 @@ class Trust:
             "model_key": self.model_key,
             "urls": list(self.urls),
             "ca": self.ca,
+            "signs_posts": self.signs_posts,
         }
         return json.dumps(told, sort_keys=True)
 
@@ -77,6 +80,7 @@ class Trust:
             told["model_key"],
             tuple(told["urls"]),
             told["ca"],
+            told.get("signs_posts") is True,
         )
 
 

@@ -90,7 +90,9 @@ def _next_key(pending: Path, *, rotate: bool) -> Key | None:
 def _credentials(known: Credentials, key: Key, answer: JoinAnswered) -> Credentials:
     if answer.state != "active":
         raise Refused(f"{known.role} {known.name} of workspace {known.trust.workspace}: {answer.reason}")
-    trust = replace(Trust.from_json(answer.trust), urls=known.trust.urls, ca=known.trust.ca)
+    told = Trust.from_json(answer.trust)
+    signs_posts = known.trust.signs_posts or told.signs_posts  # nobody in the broker takes that back
+    trust = replace(told, urls=known.trust.urls, ca=known.trust.ca, signs_posts=signs_posts)
     ours, theirs = ((one.workspace, one.account, one.model_key) for one in (known.trust, trust))
     if ours != theirs:  # they are never replaced: whoever sits in the broker would have its own models believed
         raise BadMessage(f"workspace {known.trust.workspace}: another account or model key was answered: join anew")

@@ -4,6 +4,8 @@
                                                                             and of the one who speaks?
     coordinator --version and digest, signed by the workspace's model key--> clients, before they load the bytes
 
+Reports, commands, tasks and orders are signed as whole messages: `fedbus.access.envelopes`.
+
 What is signed is not the message but a *statement*: what it is about, as msgpack of plain values behind a line that
 says what it is, so that no signature of one thing is one of another. Bytes are covered by their BLAKE3 digest, which
 the statement has, and which is compared when they have come.
@@ -24,6 +26,7 @@ import msgpack
 
 from fedbus.access.claims import UserClaims, read_user
 from fedbus.access.credentials import Credentials, Trust, read_credentials
+from fedbus.access.envelopes import PostKey, PostSigner, PostVerifier, Signer, Verifier, WorkspacePosts
 from fedbus.access.keys import Key, verify
 from fedbus.access.seals import seal_of
 from fedbus.clock import Clock
@@ -48,27 +51,6 @@ _UPLOAD = b"fedbus upload\n"
 _MODEL = b"fedbus model\n"
 
 
-class Signer(Protocol):
-    """Somebody who can sign. ``identity``: the JWT that says whose key it is."""
-
-    @property
-    def identity(self) -> str:
-        """Its JWT, as it stands now: it may be renewed."""
-        ...
-
-    def sign(self, statement: bytes) -> bytes:
-        """Return the signature, 64 bytes."""
-        ...
-
-
-class Verifier(Protocol):
-    """Somebody who knows whose signatures count."""
-
-    def check(self, sender: Peer, statement: bytes, identity: str, signature: bytes) -> None:
-        """Raise `BadUpdate` with the reason unless this was signed by whoever it is said to be from."""
-        ...
-
-
 class ModelSigner(Protocol):
     """Whoever signs models in the name of a workspace."""
 
@@ -87,13 +69,18 @@ class ModelVerifier(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Signing:
-    """What a role can sign and has to verify, and the models that it can open; each None where it does not."""
+    """What a role can sign and has to verify, and the models that it can open; each None where it does not.
+
+    ``post_signer``, ``posts``: of tasks and orders (`fedbus.access.envelopes`).
+    """
 
     signer: Signer | None = None
     verifier: Verifier | None = None
     model_signer: ModelSigner | None = None
     models: ModelVerifier | None = None
     seal: Seal | None = None
+    post_signer: PostSigner | None = None
+    posts: PostVerifier | None = None
 
 
 OPEN = Signing()
@@ -112,12 +99,16 @@ def signing_of(path: str | Path | None, clock: Clock) -> Signing:
 def signing_by(credentials: Credentials, clock: Clock, path: str | Path | None = None) -> Signing:
     """Return what somebody with these credentials signs and verifies; ``path``: where they may be renewed."""
     trust, seed = credentials.trust, credentials.secrets.get("model", "")
+    model_key = Key(seed) if seed else None
+    demands = None if credentials.role in ("client", "crowd") else True  # operators upgrade their roles together
     return Signing(
         Own(credentials, path),
         Members(trust, clock),
-        ModelKey(trust.workspace, Key(seed)) if seed else None,
+        ModelKey(trust.workspace, model_key) if model_key else None,
         WorkspaceModels(trust) if trust.model_key else None,
         seal_of(credentials),
+        PostKey(model_key) if model_key else None,
+        WorkspacePosts(trust, demands=demands) if trust.model_key else None,
     )
 
 
@@ -188,7 +179,7 @@ class Members:
                 f"the identity that has signed it has ended: renew it (`fedbus member renew`), or {HOW_TO_JOIN}"
             )
         if not verify(claims.key, statement, signature):
-            raise BadUpdate("its signature is not one of what was announced, by the key of its sender")
+            raise BadUpdate("its signature is not one, by the key of its sender, of what it says")
 
     def _claims(self, identity: str) -> UserClaims:
         known = self._known.get(identity)

@@ -200,6 +200,7 @@ async def serve(
                     credentials=credentials,
                     authority=authority,
                     push=push,
+                    signer=(await asyncio.to_thread(signing_of, place.credentials, SystemClock())).signer,
                     oidc=provider,
                 ).run()
 

@@ -57,10 +57,10 @@ from fedbus.client.watched import About
 from fedbus.client.work import Workshop
 from fedbus.clock import Clock
 from fedbus.crash import Crash
-from fedbus.errors import FedbusError
+from fedbus.errors import BadMessage, FedbusError
 from fedbus.exchange.outbox import Outbox
 from fedbus.exchange.spans import carry
-from fedbus.exchange.station import Station, hash_of
+from fedbus.exchange.station import Heard, Station, hash_of
 from fedbus.messages import reports
 from fedbus.messages.ids import Peer
 from fedbus.messages.presence import NameIsTaken
@@ -243,6 +243,7 @@ class Hub:
         self._clients: dict[str, dict[str, _Session]] = {name: {} for name in setup.clients}
         self._ended: dict[str, tuple[float, int]] = {}
         self._numbers = Numbers(setup.traces.meters)
+        self._doubted = ""
 
     async def run(self) -> None:
         """Take part until cancelled. Raises `NameTaken` where another process lives under the name."""
@@ -313,6 +314,8 @@ class Hub:
 
     def doing(self) -> str:
         """Say what its clients do, each or all together."""
+        if self._doubted:
+            return self._doubted
         sessions = [session for part in self._clients.values() for session in part.values()]
         busy = [session for session in sessions if session.machine.phase is not Phase.IDLE]
         if not self._setup.crowd:
@@ -334,7 +337,7 @@ class Hub:
         _, _, family, *names = message.subject.split(".")
         body = found.envelope.body
         if family == "task" and isinstance(body, Task):
-            if names[0] in self._clients and not self._is_full:
+            if names[0] in self._clients and not self._is_full and self._is_asked(found):
                 now = asyncio.get_running_loop().time()
                 self._inbox.put_nowait(_Told(names[0], body.session, TaskSeen(body), message.headers, since=now))
         elif family == "down" and isinstance(body, UploadState):
@@ -345,6 +348,23 @@ class Hub:
             self._outbox.taken(body)
         elif family == "ack" and isinstance(body, NameIsTaken):
             self._station.heed(body)
+
+    def _is_asked(self, found: Heard) -> bool:
+        """Whether a task is the workspace's: its owner's policy goes by what it says, and questions stand in it.
+
+        One that is not is passed over, as if it had been lost: what it says is nobody's word, also of the round.
+        """
+        posts = self._setup.signing.posts
+        if posts is None:
+            return True
+        try:
+            posts.check(found.message.subject, found.envelope)
+        except BadMessage as error:
+            self._station.refuse(error)
+            self._doubted = "passes over tasks that its workspace has not signed"
+            return False
+        self._doubted = ""
+        return True
 
     @property
     def _is_full(self) -> bool:

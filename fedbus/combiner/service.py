@@ -54,7 +54,7 @@ from fedbus.errors import BadMessage, BadUpdate, FedbusError
 from fedbus.exchange.numbers import watch_bus, watch_outbox
 from fedbus.exchange.outbox import Outbox
 from fedbus.exchange.spans import carry
-from fedbus.exchange.station import Station
+from fedbus.exchange.station import Heard, Station
 from fedbus.messages import reports
 from fedbus.messages.ids import Peer
 from fedbus.messages.orders import Order
@@ -125,7 +125,7 @@ class Combiner:
 
     ``memory_bytes_max``: of this process; a session whose sums do not fit is refused with the reason
     (`fedbus.combiner.budget`). 0: without a limit of ours. ``signing``: whose signatures count here, and with which it
-    signs its partials.
+    signs its partials and reports.
     """
 
     def __init__(
@@ -150,7 +150,7 @@ class Combiner:
         self._station = Station(
             bus, workspace, me, incarnation, clock, heartbeat_s=HEARTBEAT_S, attributes=attributes or {}, life=life
         )
-        self._station.signer, self._verifier = signing.signer, signing.verifier
+        self._station.signer, self._verifier, self._posts = signing.signer, signing.verifier, signing.posts
         self._left = tuple(left)
         self._station.doing = self._doing
         self._subjects = self._station.subjects
@@ -252,8 +252,19 @@ class Combiner:
 
     def _take_order(self, message: Message) -> None:
         heard = self._station.read(message)
-        if heard is not None and isinstance(heard.envelope.body, Order):
+        if heard is not None and isinstance(heard.envelope.body, Order) and self._is_ordered(heard):
             self._put(heard.envelope.body.session, OrderSeen(heard.envelope.body, dict(message.headers)))
+
+    def _is_ordered(self, heard: Heard) -> bool:
+        """Whether an order is the workspace's: who makes up one may leave out whom he likes, or robustness."""
+        if self._posts is None:
+            return True
+        try:
+            self._posts.check(heard.message.subject, heard.envelope)
+        except BadMessage as error:
+            self._station.refuse(error)
+            return False
+        return True
 
     async def _hear_begins(self, up: Subscription) -> None:
         async for message in up:

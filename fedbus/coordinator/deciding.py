@@ -19,6 +19,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 
+from fedbus.access.envelopes import PostSigner
 from fedbus.access.signing import ModelSigner
 from fedbus.clock import Clock
 from fedbus.coordinator.chores import Chores
@@ -106,6 +107,7 @@ class Deciding:
         restore: Callable[[], Awaitable[Collection[str]]],
         key_of: Callable[[str], bytes],
         signer: ModelSigner | None = None,
+        post_signer: PostSigner | None = None,
         deeds: Deeds,
         sessions_max: Callable[[], int] = lambda: 0,
     ) -> None:
@@ -123,7 +125,7 @@ class Deciding:
         self._leading = leading
         self._clock: Clock = leading.time
         self._chores = chores
-        self._poster = Poster(station, lambda: leading.valid_s, key_of, signer)
+        self._poster = Poster(station, lambda: leading.valid_s, key_of, signer, post_signer)
         self._rounds = rounds
         self._numbers = numbers
         self._deeds = deeds

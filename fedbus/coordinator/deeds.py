@@ -61,11 +61,14 @@ class Deeds:
 
     def of_no_use(self, sender: Peer, command: StartSession | StopSession) -> None:
         """Take note of a command for a session that is over, or never was; also of one that is heard once more."""
+        start = isinstance(command, StartSession)
+        self.refused(sender, command, "a session of that name has ended" if start else "no such session runs")
+
+    def refused(self, sender: Peer, command: StartSession | StopSession, why: str) -> None:
+        """Take note of a command that was not carried out."""
         if self._audit is not None:
-            start = isinstance(command, StartSession)
-            why = "a session of that name has ended" if start else "no such session runs"
             self._audit.note(
-                SESSION_START if start else SESSION_STOP,
+                SESSION_START if isinstance(command, StartSession) else SESSION_STOP,
                 by=author_of(sender, command),
                 target=command.session,
                 origin="bus",

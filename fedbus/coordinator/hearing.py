@@ -14,6 +14,7 @@ from dataclasses import replace
 
 from fedbus.bus.base import Message, Subscription
 from fedbus.bus.patience import patiently
+from fedbus.coordinator.believing import Believing
 from fedbus.coordinator.chores import Chores
 from fedbus.coordinator.deeds import Deeds
 from fedbus.coordinator.events import Report, Reported, StartAsked, StopAsked
@@ -42,7 +43,7 @@ class Hearing:
     """Listens, and tells the inbox. ``may_start``, ``may_stop``: whether a command for a session is of any use.
 
     ``leads``: whether reports are for us. ``rival``: called when another coordinator is heard of anew.
-    ``deeds``: where commands are written down.
+    ``deeds``: where commands are written down. ``believing``: whose word counts.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class Hearing:
         leads: Callable[[], bool],
         rival: Callable[[Peer, Hello], None],
         deeds: Deeds,
+        believing: Believing,
     ) -> None:
         self._station = station
         self._roster = roster
@@ -67,6 +69,7 @@ class Hearing:
         self._leads = leads
         self._rival = rival
         self._deeds = deeds
+        self._believing = believing
         self._kept: deque[tuple[float, Message]] = deque()
         self._kept_bytes = 0
         self.roster_changed = False
@@ -163,7 +166,9 @@ class Hearing:
             self._station.refuse(BadMessage(f"{subject}: a {sender.role} may not report {body.kind}"))
             return
         assert isinstance(body, Report)
-        self._inbox.put(Told(body.session, Reported(sender, heard.envelope.id, body)))
+        report = self._believing.report(sender, heard, body)
+        if report is not None:
+            self._inbox.put(Told(body.session, Reported(sender, heard.envelope.id, report)))
 
     # --- commands ---
 
@@ -187,9 +192,17 @@ class Hearing:
         """Return what a command asks for; None where it is of no use (any more)."""
         body = heard.envelope.body
         sender = self._station.subjects.sender(message.subject, "command", 2, 0)
+        flaw = self._believing.flaw(sender, heard)
         match body:
             case StartSession() if self._may_start(body.session):
-                return Told(body.session, asked_by(author_of(sender, body), body), message.sequence)
+                asked = asked_by(author_of(sender, body), body)
+                if flaw:  # whoever has asked waits for an answer, and the audit tells of it
+                    asked = replace(asked, refusal=f"{author_of(sender, body)} has not asked for it: {flaw}")
+                return Told(body.session, asked, message.sequence)
+            case StopSession() if flaw:
+                self._station.refuse(BadMessage(f"{message.subject}: session {body.session} is not stopped: {flaw}"))
+                self._deeds.refused(sender, body, flaw)
+                return None
             case StopSession() if self._may_stop(body.session):
                 self._deeds.stop_asked(sender, body)
                 return Told(body.session, StopAsked(f"{body.reason} ({author_of(sender, body)})"), message.sequence)

@@ -61,6 +61,10 @@ class Numbers:
         meters.watch(metrics.WAITS, lambda: [(count, {telemetry.WAIT: kind}) for kind, (count, _) in self._seen()])
         meters.watch(metrics.WAIT_AGE, lambda: [(age, {telemetry.WAIT: kind}) for kind, (_, age) in self._seen()])
 
+    def refused(self, role: str) -> None:
+        """Count a report that is not believed, of a client or a combiner."""
+        self._meters.add(metrics.REPORTS_REFUSED, 1, {telemetry.ROLE: role})
+
     def _read_peers(self) -> Readings:
         return [(count, {telemetry.ROLE: role}) for role, count in self._peers.items()]
 

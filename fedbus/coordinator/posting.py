@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from math import inf
 
+from fedbus.access.envelopes import PostSigner
 from fedbus.access.signing import ModelSigner
 from fedbus.coordinator.events import NotPosted, PostOrder, PostTask
 from fedbus.errors import BusFull, BusUnavailable
 from fedbus.exchange.station import Station
-from fedbus.messages.envelope import encode
+from fedbus.messages.envelope import Envelope, encode
 from fedbus.messages.tasks import Task
 from fedbus.together import together
 
@@ -25,13 +26,17 @@ quarter of what the bus lets be under way, so that an append to the journal does
 
 POST_DEADLINE_S = 3.0
 
+SIGNED_MAX = 1024
+"""Posts that are signed at once: 30 ms in which nothing else is done, and 10 steps, 330 bytes, from one to the root."""
+
 Post = PostTask | PostOrder
 
 
 class Poster:
     """The boards of a workspace, to be written; ``left_s``: for how many seconds from now we may.
 
-    ``key_of``: of a blob that is sealed; a task brings it. ``signer``: signs the versions that tasks are about.
+    ``key_of``: of a blob that is sealed; a task brings it. ``signer``: signs the versions that tasks are about,
+    ``post_signer`` the tasks and orders themselves, all that are posted together at once.
     What is under way when that is over may not arrive later: the newest word on a board counts, and it may be somebody
     else's by then.
     """
@@ -42,9 +47,11 @@ class Poster:
         left_s: Callable[[], float] = lambda: inf,
         key_of: Callable[[str], bytes] | None = None,
         signer: ModelSigner | None = None,
+        post_signer: PostSigner | None = None,
     ) -> None:
         self._station = station
         self._signer = signer
+        self._post_signer = post_signer
         self._key_of = key_of
         self._left_s = left_s
         self._board = station.subjects.stream("board")
@@ -58,12 +65,12 @@ class Poster:
 
         After the first silence of the bus nothing more is tried: each try would wait for its deadline.
         """
-        pending, unposted = iter(posts), list[Post]()
+        pending, unposted = iter(self._written(session, posts)), list[Post]()
         silent = False
 
         async def work() -> None:
             nonlocal silent
-            for post in pending:
+            for post, subject, envelope in pending:
                 left_s = 0.0 if silent else self._left_s()
                 if left_s <= 0:
                     unposted.append(post)
@@ -71,7 +78,9 @@ class Poster:
                 try:
                     client = post.client if isinstance(post, PostTask) else ""
                     about = headers(client) if headers is not None else None
-                    await self._append(session, post, about, min(POST_DEADLINE_S, left_s))
+                    await self._station.bus.append(
+                        self._board, subject, encode(envelope), headers=about, deadline_s=min(POST_DEADLINE_S, left_s)
+                    )
                 except (BusUnavailable, BusFull) as error:
                     log.debug("%s: not posted: %s", session, error)
                     unposted.append(post)
@@ -86,16 +95,23 @@ class Poster:
                     group.create_task(work())
         return _not_posted(unposted) if unposted else None
 
-    async def _append(self, session: str, post: Post, headers: Mapping[str, str] | None, deadline_s: float) -> None:
-        subjects = self._station.subjects
+    def _written(self, session: str, posts: list[Post]) -> Iterator[tuple[Post, str, Envelope]]:
+        """Give each post with its subject and what is posted there, `SIGNED_MAX` made at once."""
+        for at in range(0, len(posts), SIGNED_MAX):
+            some = posts[at : at + SIGNED_MAX]
+            written = [self._envelope(session, post) for post in some]
+            if self._post_signer is not None:
+                signed = self._post_signer.sign_all(written)
+                written = [(subject, envelope) for (subject, _), envelope in zip(written, signed, strict=True)]
+            for post, (subject, envelope) in zip(some, written, strict=True):
+                yield post, subject, envelope
+
+    def _envelope(self, session: str, post: Post) -> tuple[str, Envelope]:
+        """Return where a post goes, and what."""
+        subjects, station = self._station.subjects, self._station
         if isinstance(post, PostTask):
-            subject, data = (
-                subjects.task(post.client, session),
-                encode(self._station.envelope(self._opening(post.task))),
-            )
-        else:
-            subject, data = subjects.order(post.combiner, session), encode(self._station.envelope(post.order))
-        await self._station.bus.append(self._board, subject, data, headers=headers, deadline_s=deadline_s)
+            return subjects.task(post.client, session), station.envelope(self._opening(post.task))
+        return subjects.order(post.combiner, session), station.envelope(post.order)
 
     def _opening(self, task: Task) -> Task:
         """Give a client the key of the model that it is to work on, and of no other, and the model's signature."""

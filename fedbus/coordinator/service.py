@@ -29,6 +29,7 @@ from fedbus.bus.base import Bus, Message, Placement, Subscription
 from fedbus.bus.patience import patiently
 from fedbus.clock import Clock
 from fedbus.coordinator.answers import answer, show_board
+from fedbus.coordinator.believing import Believing
 from fedbus.coordinator.chores import Chores
 from fedbus.coordinator.countersigning import Countersigning
 from fedbus.coordinator.deciding import FULL_RETRY_S, Deciding
@@ -96,8 +97,8 @@ class Coordinator:
     ) -> None:
         """``replicas`` and ``placement`` are of the workspace's streams; 0 and None leave existing ones as they are.
 
-        ``sampling``: how much is traced, where traces go anywhere. ``signing``: with which it signs models, and opens
-        what is sealed.
+        ``sampling``: how much is traced, where traces go anywhere. ``signing``: with which it signs models, tasks and
+        orders, opens what is sealed, and knows whose reports and commands count.
         """
         me = Peer("coordinator", name)
         self._replicas, self._placement = replicas, placement
@@ -132,6 +133,7 @@ class Coordinator:
             leads=lambda: self._reigns,
             rival=self._heard_rival,
             deeds=self._deeds,
+            believing=Believing(self._station, signing.verifier, self._numbers.refused),
         )
         self._deciding = Deciding(
             self._station,
@@ -148,6 +150,7 @@ class Coordinator:
             restore=self._restore,
             key_of=self._models.key_of,
             signer=signing.model_signer,
+            post_signer=signing.post_signer,
             deeds=self._deeds,
             sessions_max=lambda: self._bounds.bounds.sessions_max,
         )

@@ -1,7 +1,8 @@
 """Reports that arrive: each is repeated until the coordinator says that it has it.
 
 The coordinator acknowledges a report when what it says stands in the journal; a report may arrive twice, and in any
-order. One outbox serves all clients of a crowd.
+order. One outbox serves all clients of a crowd. In a secured workspace each is signed, also when it is said again: by
+whatever identity there is then.
 """
 
 from __future__ import annotations
@@ -104,4 +105,4 @@ class Outbox:
     async def _say(self, id_: str) -> None:
         waiting = self._waiting[id_]
         station = waiting.station
-        await station.say(station.subjects.report(station.peer), waiting.body, waiting.headers, id_)
+        await station.vouch(station.subjects.report(station.peer), waiting.body, waiting.headers, id_)

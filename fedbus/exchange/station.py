@@ -18,7 +18,7 @@ from copy import copy
 from dataclasses import dataclass
 from itertools import count
 
-from fedbus.access.signing import Signer
+from fedbus.access.envelopes import Signer, signed_by
 from fedbus.bus.base import Bus, Message, Payload, Subscription
 from fedbus.bus.patience import patiently
 from fedbus.bus.patterns import matcher
@@ -62,7 +62,7 @@ class Station:
     """One role of one process. ``members``, ``first``: of a crowd, which clients it is (`presence.members_of`).
 
     ``life``: the how manieth process of its incarnation it is; the ids of their messages differ. ``signer``: with which
-    it signs what it uploads, where its workspace is secured.
+    it signs what it uploads and reports, where its workspace is secured.
     """
 
     def __init__(
@@ -112,6 +112,13 @@ class Station:
     async def say(self, subject: str, body: Body, headers: Mapping[str, str] | None = None, id_: str = "") -> None:
         """Send a plain message, at most once."""
         await self.send(subject, encode(self.envelope(body, id_)), headers)
+
+    async def vouch(self, subject: str, body: Body, headers: Mapping[str, str] | None = None, id_: str = "") -> None:
+        """Send a plain message, at most once, signed where the workspace is secured."""
+        envelope = self.envelope(body, id_)
+        if self.signer is not None:
+            envelope = signed_by(self.signer, subject, envelope)
+        await self.send(subject, encode(envelope), headers)
 
     async def send(self, subject: str, data: Payload, headers: Mapping[str, str] | None = None) -> None:
         """Send plain bytes, at most once."""

@@ -22,8 +22,9 @@ import numpy as np
 from fedbus import aggregation
 from fedbus.access import known
 from fedbus.access.audit import Audit
+from fedbus.access.envelopes import Signer, signed_by
 from fedbus.access.seals import seal_of
-from fedbus.access.signing import WorkspaceModels, credentials_at
+from fedbus.access.signing import Own, WorkspaceModels, credentials_at
 from fedbus.aggregation.companions import with_companions
 from fedbus.bus.base import Bus, Message
 from fedbus.bus.nats import connect as connect_nats
@@ -96,9 +97,11 @@ class Federation:
         store: str | Store | None = None,
         role: Literal["engineer", "gateway"] = "engineer",
         seal: Seal | None = None,
+        signer: Signer | None = None,
     ) -> None:
         self._url = url
         self._seal = seal
+        self._signer = signer
         self._opened = open_store(store) if isinstance(store, str) else None
         self._kept_in = self._opened if isinstance(store, str) else store
         self._credentials: str | Path | None = credentials
@@ -127,6 +130,8 @@ class Federation:
         ours = await asyncio.to_thread(credentials_at, self._credentials) if self._credentials else None
         if self._seal is None and ours is not None:
             self._seal = seal_of(ours)
+        if self._signer is None and ours is not None:
+            self._signer = Own(ours, self._credentials)
         self.store = ModelStore(self._bus, self.subjects, self._workers, self._seal)
         opened: object = self._opened
         if isinstance(opened, Unsealing) and opened.credentials:
@@ -478,6 +483,8 @@ class Federation:
         """Put a command where a coordinator takes it, now or when it comes."""
         subject = self.subjects.command(self._peer)
         envelope = Envelope(id_, self.subjects.workspace, self._peer.name, body)
+        if self._signer is not None:
+            envelope = signed_by(self._signer, subject, envelope)
         await self.bus.append(self.subjects.stream("command"), subject, encode(envelope), message_id=id_)
 
     async def _ask(self, what: str, expected: type[Answer], deadline_s: float = ANSWER_DEADLINE_S) -> Answer:

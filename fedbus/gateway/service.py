@@ -22,6 +22,7 @@ from aiohttp import web
 from fedbus.access.audit import Audit
 from fedbus.access.authority import Authority
 from fedbus.access.credentials import Credentials
+from fedbus.access.envelopes import Signer
 from fedbus.access.members import Members
 from fedbus.access.registrar import Registrar
 from fedbus.access.seals import seal_of
@@ -69,7 +70,8 @@ class Gateway:
 
     ``listened``: called with its URL when it takes requests. ``scrape``: gives its numbers as Prometheus reads them.
 
-    ``credentials``: its own, where the workspace is secured; then whoever asks has to say who she is.
+    ``credentials``: its own, where the workspace is secured; then whoever asks has to say who she is. ``signer``: with
+    which it signs the commands that it hands on.
     ``oidc``: a provider that may say it. ``authority``: the workspace's keys, where this gateway has them: then it lets
     in and shuts out, and tells the broker so by ``push``.
 
@@ -98,6 +100,7 @@ class Gateway:
         oidc: OidcSettings | None = None,
         authority: Authority | None = None,
         push: Callable[[], Awaitable[None]] | None = None,
+        signer: Signer | None = None,
     ) -> None:
         self.name = name
         self.clock = clock
@@ -113,6 +116,7 @@ class Gateway:
             store=store,
             role="gateway",
             seal=seal_of(credentials),
+            signer=signer,
         )
         subjects = self.federation.subjects
         self.trust = credentials.trust if credentials is not None else None

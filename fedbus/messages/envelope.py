@@ -4,12 +4,17 @@ On the bus an envelope is one msgpack map ``{"v", "id", "kind", "ws", "from", "b
 that a newer peer may add some; an unknown version or kind is refused with a reason. `decode` never trusts a length: it
 bounds the whole, the length of each list and map and how many there are, and every field has a bound of its own in its
 pydantic class. ``from`` is for people who read captures: who sent a message is read from its subject.
+
+Where a workspace is secured some are signed (`fedbus.access.envelopes`): then ``"sig"`` stands before the body, as
+``[signature, JWT, way]``. What is signed is the body as it was packed, so that a field that one side does not know yet
+makes no signature wrong.
 """
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import msgpack
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -30,6 +35,12 @@ ITEMS_MAX = 200_000
 CONTAINERS_MAX = 200_000
 """Most lists and maps in one envelope: an empty one is a byte on the wire and 64 in memory."""
 
+IDENTITY_CHARS_MAX = 8192
+"""Longest JWT of who has signed: as `fedbus.messages.access.Jwt`."""
+
+WAY_BYTES_MAX = 40 * 33
+"""Longest way to what was signed: more posts than 2**40 are not signed at once."""
+
 _KINDS: dict[str, type[Body]] = {}
 
 
@@ -46,31 +57,59 @@ class Body(BaseModel):
         _KINDS[cls.__name__] = cls
 
 
+class Signed(NamedTuple):
+    """How an envelope is signed; ``said``: its body, packed.
+
+    ``identity``: the JWT of the member who has signed it; '' where that is the workspace. ``way``: from it to what was
+    signed, where many were signed at once.
+    """
+
+    said: bytes
+    signature: bytes
+    identity: str = ""
+    way: bytes = b""
+
+
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """A body with what it travels in."""
+    """A body with what it travels in; ``signed``: where it is."""
 
     id: str
     workspace: str
     sender: str
     body: Body
+    signed: Signed | None = None
 
 
 def encode(envelope: Envelope) -> bytes:
     """Pack an envelope for the bus."""
-    packed: bytes = msgpack.packb(
-        {
-            "v": PROTOCOL,
-            "id": envelope.id,
-            "kind": envelope.body.kind,
-            "ws": envelope.workspace,
-            "from": envelope.sender,
-            "body": envelope.body.model_dump(mode="python"),
-        },
-        use_bin_type=True,
-    )
+    head = {
+        "v": PROTOCOL,
+        "id": envelope.id,
+        "kind": envelope.body.kind,
+        "ws": envelope.workspace,
+        "from": envelope.sender,
+    }
+    signed = envelope.signed
+    if signed is None:
+        packed: bytes = msgpack.packb(head | {"body": envelope.body.model_dump(mode="python")}, use_bin_type=True)
+    else:
+        packed = _with_packed(head | {"sig": [signed.signature, signed.identity, signed.way]}, "body", signed.said)
     assert len(packed) <= ENVELOPE_BYTES_MAX, f"{envelope.body.kind} of {len(packed)} bytes exceeds the protocol"
     return packed
+
+
+def pack_body(body: Body) -> bytes:
+    """Return a body as it travels: what is signed of it."""
+    packed: bytes = msgpack.packb(body.model_dump(mode="python"), use_bin_type=True)
+    return packed
+
+
+def _with_packed(head: dict[str, Any], key: str, value: bytes) -> bytes:
+    """Pack a map whose last value is packed already."""
+    packer = msgpack.Packer(use_bin_type=True)
+    parts = [packer.pack(part) for pair in head.items() for part in pair]
+    return b"".join([packer.pack_map_header(len(head) + 1), *parts, packer.pack(key), value])
 
 
 def decode(data: bytes | bytearray | memoryview, origin: str) -> Envelope:
@@ -93,7 +132,21 @@ def decode(data: bytes | bytearray | memoryview, origin: str) -> Envelope:
         body = cls.model_validate(raw.get("body"))
     except ValidationError as error:
         raise BadMessage(f"{origin}: {cls.kind} is not valid: {_first(error)}") from error
-    return Envelope(str(texts[0]), str(texts[1]), str(texts[2]), body)
+    return Envelope(str(texts[0]), str(texts[1]), str(texts[2]), body, _signed(raw, origin))
+
+
+def _signed(raw: dict[str, Any], origin: str) -> Signed | None:
+    """Return how it is signed. Packed again, a body of ours has the bytes that it came as."""
+    found = raw.get("sig")
+    if found is None:
+        return None
+    match found:
+        case [bytes() as signature, str() as identity, bytes() as way]:
+            is_short = len(signature) <= 64 and len(identity) <= IDENTITY_CHARS_MAX and len(way) <= WAY_BYTES_MAX
+            with suppress(ValueError):  # deeper than some releases of msgpack pack: not by us
+                if is_short:
+                    return Signed(msgpack.packb(raw["body"], use_bin_type=True), signature, identity, way)
+    raise BadMessage(f"{origin}: expected a signature, a JWT and a way as sig, got {_short(found)}")
 
 
 def is_envelope(data: bytes | bytearray | memoryview) -> bool:

@@ -105,6 +105,14 @@ REFUSALS: Final = Metric(
     _OPERATOR,
     (STAGE,),
 )
+REPORTS_REFUSED: Final = Metric(
+    "fedbus.reports.refused",
+    "counter",
+    "{report}",
+    "Reports whose signature does not count, by the role that they are said to be from.",
+    _OPERATOR,
+    (ROLE,),
+)
 PEERS: Final = Metric(
     "fedbus.peers",
     "gauge",

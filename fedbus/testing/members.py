@@ -26,7 +26,7 @@ class Workspace:
         self._model = Key.new()
         self._signers = {role: Key.new("account") for role in BUS_ROLES}
         public = {role: key.public for role, key in self._signers.items()}
-        self.trust = Trust(name, self._account.public, public, self._model.public)
+        self.trust = Trust(name, self._account.public, public, self._model.public, signs_posts=True)
         self._made: dict[tuple[str, str], Credentials] = {}
 
     def credentials(self, role: str, name: str, *, expires_at: float = 0.0) -> Credentials:

@@ -156,8 +156,11 @@ class Rig:
             incarnation=self.incarnation(name),
             state=state,
         )
-        data = encode(Envelope("o", "default", "coordinator", body))
-        await self.bus.append(OURS.stream("board"), OURS.order(name, "s"), data)
+        subject, envelope = OURS.order(name, "s"), Envelope("o", "default", "coordinator", body)
+        signer = self.signing(Peer("coordinator", "coordinator")).post_signer
+        if signer is not None:
+            (envelope,) = signer.sign_all([(subject, envelope)])
+        await self.bus.append(OURS.stream("board"), subject, encode(envelope))
 
     async def client(self, name):
         """A client's place on the bus."""

@@ -121,8 +121,36 @@ def test_what_was_heard_of_another_is_of_no_use():
             while answer.body.verdict == "pending":
                 answer = decode((await anext(told)).data, "down")
             assert (answer.body.round, answer.body.verdict) == (2, "refused")
-            assert "its signature is not one of what was announced" in answer.body.reason
+            assert "its signature is not one, by the key of its sender" in answer.body.reason
             async with rig.news:
                 await rig.news.wait_for(lambda: not rig.verdicts["a"].accepted)
 
     run_virtual(main())
+
+
+def test_an_order_that_a_broker_makes_up_is_not_followed(caplog):
+    """One that leaves out a client, not signed or of another workspace, changes nothing: the round counts all."""
+
+    async def main():
+        async with Rig(members=Workspace("default")) as rig:
+            members = rig.members
+
+            async def told(uploads):
+                rig.members = members
+                await rig.order("k0", "fold", round=1, blob="m-0", uploads=uploads)
+
+            await rig.store.put("m-0", MODEL, chunk_bytes=32)
+            await rig.start("k0")
+            await told({"a": 1, "b": 1})
+            for forger in (None, Workspace("default")):
+                rig.members = forger
+                await rig.order("k0", "fold", round=1, blob="m-0", uploads={"a": 1})
+            rig.members = members
+            for name in ("a", "b"):
+                (sent,) = await rig.send(
+                    name, variant(MODEL, name, 1), 1.0, ["k0"], round_=1, attempt=1, chunk_bytes=32
+                )
+                assert sent.accepted, sent.reason
+
+    run_virtual(main())
+    assert "this is not signed" in caplog.text and "its signature is not one by the key of workspace" in caplog.text

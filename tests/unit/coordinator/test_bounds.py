@@ -24,14 +24,16 @@ MODEL = {"w": np.zeros(4, np.float32)}
 async def in_house(steps):
     """Run a secured coordinator in memory, and do some steps with a federation and an admin's members."""
     broker, clock = MemoryBroker(), VirtualClock()
-    signing = replace(Workspace().signing("coordinator", "co"), seal=None)
+    workspace = Workspace()
+    signing = replace(workspace.signing("coordinator", "co"), seal=None)
     coordinator = Coordinator(
         MemoryBus(broker, "co"),
         name="co", incarnation="co-1", workspace="default", clock=clock, workers=Inline(), signing=signing,
     )  # fmt: skip
     running = asyncio.create_task(coordinator.run())
     bus = MemoryBus(broker, "eve")
-    federation = Federation(bus, workspace="default", name="eve", clock=clock, workers=Inline())
+    signer = workspace.signing("engineer", "eve").signer
+    federation = Federation(bus, workspace="default", name="eve", clock=clock, workers=Inline(), signer=signer)
     async with federation:
         await asyncio.sleep(5)
         await steps(federation, Members(bus, Subjects("default"), clock))

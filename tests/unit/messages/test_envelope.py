@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from message_samples import SAMPLES
 
 from fedbus.errors import BadMessage
-from fedbus.messages.envelope import ENVELOPE_BYTES_MAX, Envelope, decode, encode
+from fedbus.messages.envelope import ENVELOPE_BYTES_MAX, Envelope, Signed, decode, encode, pack_body
 from fedbus.messages.presence import Bye, Hello
 
 
@@ -166,3 +166,25 @@ def test_any_buffer_is_read(of):
     """Payloads come as bytes, bytearray or memoryview."""
     sent = Envelope("i", "w", "f", Hello(incarnation="i", heartbeat_s=1.0))
     assert decode(of(encode(sent)), "x") == sent
+
+
+@pytest.mark.parametrize("sample", SAMPLES, ids=lambda body: body.kind)
+def test_what_is_signed_of_a_body_is_what_was_packed(sample):
+    """Read and packed again, every body has the bytes that it had: a signature of them stays right."""
+    said = pack_body(sample)
+    signed = Signed(said, bytes(64), "a.b.c", b"\1" * 33)
+    found = decode(encode(Envelope("i", "w", "f", sample, signed)), "fb.w.report.client.c")
+    assert found.signed == signed and found.body == sample
+    bare = decode(encode(Envelope("i", "w", "f", sample)), "fb.w.report.client.c")
+    assert bare.signed is None and bare.body == sample
+
+
+@pytest.mark.parametrize(
+    "sig",
+    [7, "x", [], [b"", "", b"", b""], ["", "", b""], [b"", b"", b""], [bytes(65), "", b""], [b"", "x" * 8193, b""],
+     [b"", "", bytes(1321)], {"a": 1}],
+)  # fmt: skip
+def test_a_signature_of_another_form_is_refused(sig):
+    """It is three things of bounded sizes, or it is not there."""
+    raw = {"v": 1, "id": "i", "kind": "Bye", "ws": "w", "from": "f", "sig": sig, "body": {"incarnation": "i"}}
+    assert "expected a signature, a JWT and a way as sig" in refusal(msgpack.packb(raw))
