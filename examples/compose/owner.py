@@ -2,7 +2,9 @@
 
 The digits are dealt out as in `fedbus demo`, to ``FEDBUS_OWNERS`` owners (10). Each process takes the first share that
 no other process on the machine has, by a lock in the directory ``FEDBUS_SHARES``: started five times, it is five owners
-with different digits. ``python owner.py FILE`` writes the first model, which nobody has trained yet.
+with different digits. Or it is told which one it is, from 1 on: ``FEDBUS_OWNER``.
+
+``python owner.py FILE`` writes the first model, which nobody has trained yet.
 """
 
 from __future__ import annotations
@@ -36,11 +38,14 @@ def claim(shares: Path, owners: int) -> tuple[int, IO[bytes]]:
     raise SystemExit(f"all {owners} shares of the digits have an owner: let FEDBUS_OWNERS be more, for every client")
 
 
-def owner() -> tuple[fedbus.ClientApp, IO[bytes]]:
+def owner() -> tuple[fedbus.ClientApp, IO[bytes] | None]:
     """Return the app of the owner that this process is, and what keeps its share."""
     owners = int(os.environ.get("FEDBUS_OWNERS", "10"))
     shares = Path(os.environ.get("FEDBUS_SHARES", Path(tempfile.gettempdir()) / "fedbus-shares"))
-    number, lock = claim(shares, owners)
+    told = int(os.environ.get("FEDBUS_OWNER", "0"))
+    if told > owners:
+        raise SystemExit(f"owner {told} of {owners}: let FEDBUS_OWNERS be more, for every client")
+    number, lock = (told - 1, None) if told else claim(shares, owners)
     data = digits.load(clients=owners, seed=SEED)
     return client_app(data.clients[number], held_out(data.test, number, owners)), lock
 

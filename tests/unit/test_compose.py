@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -143,6 +146,36 @@ def test_every_service_sees_its_own_secrets_only():
     places = {mount[1] for mount in mounts["init"]}
     assert {str(Path(file).parent) for _, file in made} <= places
     assert len(made) == len(secrets)
+
+
+def test_a_client_takes_the_place_that_is_free_and_joins_once(tmp_path):
+    """Three containers are three clients; the one that comes for one that went is that one, with its key and data."""
+    stand_in, places = tmp_path / "bin" / "fedbus", tmp_path / "places"
+    stand_in.parent.mkdir()
+    stand_in.write_text(
+        '#!/bin/sh\n[ "$1" != join ] || { mkdir -p "$FEDBUS_HOME"; cat > "$FEDBUS_HOME/known.json"; echo; exit; }\n'
+        'echo "$FEDBUS_OWNER $*"; exec cat\n'
+    )
+    stand_in.chmod(0o755)
+    (tmp_path / "token").write_text("a token")
+    paths = {"FEDBUS_PLACES": str(places), "FEDBUS_INVITATION": str(tmp_path / "token")}
+    environment = os.environ | paths | {"PATH": f"{stand_in.parent}:{os.environ['PATH']}"}
+    command = ["sh", str(SHIPPED / "take-part.sh"), "client", "run"]
+
+    def start():
+        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+
+    with contextlib.ExitStack() as stack:
+        running = [stack.enter_context(start()) for _ in range(3)]
+        assert [one.stdout.readline() for one in running] == ["\n"] * 3
+        said = [one.stdout.readline() for one in running]
+        assert sorted(said) == [f"{number} client run --name site-{number}\n" for number in (1, 2, 3)]
+        assert {path.read_text() for path in places.glob("site-*/known.json")} == {"a token"}
+        running[1].communicate()
+        again = stack.enter_context(start())
+        assert again.stdout.readline() == said[1], "it did not join again"
+        for one in (running[0], running[2], again):
+            one.stdin.close()
 
 
 def test_no_secret_is_in_the_repository():
