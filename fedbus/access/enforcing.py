@@ -15,6 +15,7 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING
 
+from fedbus.access.accounts import connections_for
 from fedbus.access.boards import Board
 from fedbus.access.claims import ENDED_AT
 from fedbus.access.members import Members
@@ -147,7 +148,8 @@ class Enforcing:
             since = {key: at for key, (_, at) in ended.items()}
             changed = await asyncio.to_thread(self._authority.revoke, workspace, since)
             changed |= await asyncio.to_thread(self._authority.restore, workspace, good)
-            changed |= await asyncio.to_thread(self._authority.set_bounds, workspace, bytes_max=bounds.bytes_max)
+            most = {"bytes_max": bounds.bytes_max, "connections_max": connections_for(bounds.clients_max)}
+            changed |= await asyncio.to_thread(self._authority.set_bounds, workspace, **most)
         except BaseException:
             self._dirty |= peers
             raise

@@ -7,8 +7,9 @@ import time
 
 import pytest
 
+from fedbus.access.accounts import CONNECTIONS_MAX, connections_for
 from fedbus.access.authority import Authority
-from fedbus.access.claims import account_user_jwt, user_jwt
+from fedbus.access.claims import account_user_jwt, read_claims, user_jwt
 from fedbus.access.joining import join
 from fedbus.access.keys import Key
 from fedbus.access.permissions import ROLES
@@ -140,6 +141,20 @@ async def test_who_fills_a_door_locks_out_nobody_inside(wards):
             pass
     async with await member("client", "c"):
         pass
+
+
+async def test_a_quota_of_clients_bounds_their_connections(wards):
+    """What a workspace's board says of clients stands at their door, with room for connections that have died."""
+    lab = wards["lab"]
+    for clients_max in (30, 0):
+        await lab.members.set_bounds(by="eve", clients_max=clients_max)
+        wanted = connections_for(clients_max) or CONNECTIONS_MAX["client"]
+        async with asyncio.timeout(20):
+            while True:
+                door = list(lab.authority.account_jwts("lab").values())[1]
+                if read_claims(door)["nats"]["limits"]["conn"] == wanted:
+                    break
+                await asyncio.sleep(0.02)
 
 
 async def test_who_was_signed_by_an_earlier_release_goes_on_until_its_key_is_replaced(wards):
