@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -29,6 +29,7 @@ from fedbus.access.members import Members
 from fedbus.access.sealed import seal
 from fedbus.bus.base import Bus, Message, Subscription
 from fedbus.bus.patience import patiently
+from fedbus.bus.turns import Room, Turns
 from fedbus.clock import Clock
 from fedbus.errors import BadMessage, BusError, BusUnavailable, ConfigError, Conflict, NotFound
 from fedbus.messages.access import JoinAnswered, JoinAsked, Member, RenewAsked, TokenState
@@ -56,8 +57,14 @@ ROTATIONS_MAX = 10
 """Keys of a member that end within a day: each stays in the account's JWT, which has to fit into one message, and is a
 deed in an audit from which nothing is removed. Whoever has more to hide can be expelled."""
 
-PENDING_BYTES_MAX = 4 * 2**20
-"""Of requests that wait: some thousands, of which each takes a few milliseconds; who is not answered asks again."""
+PENDING_BYTES_MAX = 16 * 2**20
+"""Of all requests that wait; each takes a few milliseconds, and who is not answered asks again."""
+
+JOIN_ROOM = Room(waiting_max=256, bytes_max=4 * 2**20, per_s_max=500)
+"""Of a token, by which many machines may come at the same moment."""
+
+RENEW_ROOM = Room(waiting_max=4, bytes_max=64 * 1024, per_s_max=30)
+"""Of a member: it renews its JWT every few weeks, and says once that it has the one of its new key."""
 
 FRESH = 0.9
 """With so much of its life left a JWT is not renewed, however often a member asks."""
@@ -103,6 +110,8 @@ class Registrar:
         self._attempts = Attempts()
         self._noted = Attempts()
         self._holders: dict[str, Peer] = {}
+        self._turns: dict[str, Turns] = {}
+        self._bad = 0
         self._enforcing = Enforcing(bus, self._workspace, members, authority, clock, push=push, note=self._note_ended)
         members.listen(self._hear)
 
@@ -113,8 +122,8 @@ class Registrar:
             self._hear(member)
         await self._enlist_founders()
         listening = [
-            (await self._listen(self._subjects.join()), self._joined),
-            (await self._listen(self._subjects.renew()), self._renewed),
+            (await self._listen("join", self._subjects.join(), JOIN_ROOM), self._joined),
+            (await self._listen("renew", self._subjects.renew(), RENEW_ROOM), self._renewed),
         ]
         try:
             async with together() as group:
@@ -143,32 +152,41 @@ class Registrar:
             for key in (board.key, *board.revoked):
                 self._holders[key] = Peer(board.role, board.name)
 
-    async def _listen(self, pattern: str) -> Subscription:
-        return await patiently(
-            self._bus,
-            lambda: self._bus.subscribe(pattern, pending_bytes_max=PENDING_BYTES_MAX),
-            tries_max=None,
-        )
+    @property
+    def dropped(self) -> Mapping[str, int]:
+        """How many requests of those who ask more than they have room for were dropped, by what they asked."""
+        return {what: turns.dropped for what, turns in self._turns.items()}
+
+    async def _listen(self, what: str, pattern: str, room: Room) -> Turns:
+        subscription = await patiently(self._bus, lambda: self._bus.subscribe(pattern), tries_max=None)
+        self._turns[what] = Turns(subscription, what, lambda _: room, bytes_max=PENDING_BYTES_MAX)
+        return self._turns[what]
 
     # --- requests ---
 
     async def _answer(self, subscription: Subscription, answer: Callable[[Message], Awaitable[JoinAnswered]]) -> None:
-        """Answer requests in the order in which they come: what one decides the next sees."""
+        """Answer requests one after the other, of each who asks in turn: what one decides the next sees."""
         async for message in subscription:
             try:
                 self._subjects.check_inbox(message.reply, self._asker(message.subject))
             except BadMessage as error:  # or it would be we who write where whoever asks may not
-                log.warning("%s: not answered: %s", message.subject[:200], error)
+                self._warn("%s: not answered: %s", message.subject[:200], error)
                 continue
             try:
                 told = await answer(message)
             except BadMessage as error:
-                log.warning("%s: %s", message.subject, error)
+                self._warn("%s: %s", message.subject, error)
                 told = JoinAnswered(state="refused", reason=str(error)[:2000])
             except (BusError, ConfigError, OSError) as error:
                 log.warning("%s: not answered, who asks will ask again: %s", message.subject, error)
                 continue
             await self._say(message.reply, told)
+
+    def _warn(self, text: str, *about: object) -> None:
+        """Log what is wrong with a request; after the first hundred only each hundredth, or a flood is one of lines."""
+        self._bad += 1
+        if self._bad <= 100 or self._bad % 100 == 0:
+            log.warning(text, *about)
 
     def _asker(self, subject: str) -> Peer:
         """Return whose inbox an answer goes to."""

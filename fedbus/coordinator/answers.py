@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from fedbus.bus.base import Message, Subscription
 from fedbus.coordinator.roster import Roster
-from fedbus.errors import BadMessage, BusFull, BusUnavailable, ConfigError
+from fedbus.errors import BadMessage, ConfigError
 from fedbus.exchange.station import Station
 from fedbus.messages import queries
-from fedbus.messages.access import BoardAsked, BoardFound
-from fedbus.messages.envelope import Body, decode, encode
-from fedbus.together import together
+from fedbus.messages.envelope import Body, encode
 
 log = logging.getLogger("fedbus.coordinator")
-
-SHOWN_AT_ONCE = 16
-"""Boards that are read at once: clients ask when they come, and all of them when a connection is made again."""
-
-PAGE_BYTES, TASK_BYTES = 4096, 400
-"""Room for what stands around all tasks of an answer, and around each: its subject, and what msgpack adds."""
 
 ROLES = {
     "clients": ("client", "crowd"),
@@ -54,55 +45,6 @@ async def _answer(station: Station, message: Message, roster: Roster, waits: All
         await station.send(message.reply, answered)
     except (BadMessage, ConfigError) as error:
         station.refuse(BadMessage(f"{message.subject}: the answer cannot be sent: {error}"))
-
-
-async def show_board(station: Station, asked: Subscription) -> None:
-    """Show every client that asks what stands on the board for it, and nothing else; runs until cancelled.
-
-    Several at once, or one read that the broker keeps waiting would hold up everybody.
-    """
-    room = asyncio.Semaphore(SHOWN_AT_ONCE)
-
-    async def show(message: Message) -> None:
-        try:
-            await _show(station, message)
-        finally:
-            room.release()
-
-    async with together() as group:
-        async for message in asked:
-            if message.reply:
-                await room.acquire()
-                group.create_task(show(message))
-
-
-async def _show(station: Station, message: Message) -> None:
-    try:
-        asker = station.subjects.sender(message.subject, "board", 2, 0)
-        station.subjects.check_inbox(message.reply, asker)
-        question = decode(message.data, message.subject).body
-        after = question.after if isinstance(question, BoardAsked) else 0
-        board, pattern = station.subjects.stream("board"), station.subjects.task(asker.name)
-        found = await station.bus.newest(board, pattern) if asker.role == "client" else []
-        await station.send(message.reply, encode(station.envelope(_page(found, after, station.bus.payload_max))))
-    except (BadMessage, ConfigError) as error:
-        station.refuse(BadMessage(f"{message.subject}: the board cannot be shown: {error}"))
-    except (BusUnavailable, BusFull) as error:
-        log.debug("%s: the board was not shown: %s", message.subject, error)
-
-
-def _page(found: Iterable[Message], after: int, payload_max: int) -> BoardFound:
-    """Return as much of a board as one message holds, and one task at least."""
-    tasks: list[tuple[str, bytes, int]] = []
-    left = payload_max - PAGE_BYTES
-    for one in found:
-        if one.sequence <= after:
-            continue
-        left -= len(one.data) + TASK_BYTES
-        if tasks and left < 0:
-            return BoardFound(tasks=tuple(tasks), more=True)
-        tasks.append((one.subject, bytes(one.data), one.sequence))
-    return BoardFound(tasks=tuple(tasks))
 
 
 def _answer_to(what: str, roster: Roster, waits: AllWaits, at: float) -> Body:

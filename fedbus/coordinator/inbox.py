@@ -8,15 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from dataclasses import dataclass
 
 from fedbus.coordinator.events import Event, Reported
 from fedbus.messages import reports
+from fedbus.messages.ids import Peer
 
 log = logging.getLogger("fedbus.coordinator")
 
 REPORTS_WEIGHT_MAX = 100_000
 """Most verdicts and other reports that wait: some 100 MB, the answers of as many clients."""
+
+CLIENT_WEIGHT_MAX = 1000
+"""Of those, of one client: it reports once a round of each of its sessions, and must not take the room of others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,17 +40,20 @@ class Inbox:
         self.dropped = 0
         self._told: list[Told] = []
         self._reports = 0
+        self._of = Counter[Peer]()
         self._ticked = False
         self._filled = asyncio.Event()
 
     def put(self, told: Told) -> None:
         """Add something, unless it is a report for which there is no room."""
         if isinstance(told.event, Reported):
-            weight = _weight(told.event)
-            if self._reports and self._reports + weight > REPORTS_WEIGHT_MAX:
+            weight, sender = _weight(told.event), told.event.sender
+            is_much = sender.role == "client" and self._of[sender] >= CLIENT_WEIGHT_MAX
+            if is_much or (self._reports and self._reports + weight > REPORTS_WEIGHT_MAX):
                 self._drop()
                 return
             self._reports += weight
+            self._of[sender] += weight
         self._told.append(told)
         self._filled.set()
 
@@ -72,6 +80,7 @@ class Inbox:
     def clear(self) -> None:
         """Forget all of it."""
         self._told, self._reports, self._ticked = [], 0, False
+        self._of.clear()
         self._filled.clear()
 
 

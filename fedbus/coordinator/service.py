@@ -28,7 +28,7 @@ from fedbus.access.signing import OPEN, Signing
 from fedbus.bus.base import Bus, Message, Placement, Subscription
 from fedbus.bus.patience import patiently
 from fedbus.clock import Clock
-from fedbus.coordinator.answers import answer, show_board
+from fedbus.coordinator.answers import answer
 from fedbus.coordinator.believing import Believing
 from fedbus.coordinator.chores import Chores
 from fedbus.coordinator.countersigning import Countersigning
@@ -38,12 +38,14 @@ from fedbus.coordinator.events import ModelMissing
 from fedbus.coordinator.hearing import Hearing
 from fedbus.coordinator.inbox import Inbox, Told
 from fedbus.coordinator.leading import Leading
+from fedbus.coordinator.listening import Listening
 from fedbus.coordinator.machine import Machine
 from fedbus.coordinator.numbers import Numbers
 from fedbus.coordinator.recovery import missing_models, put_back
 from fedbus.coordinator.roster import Roster
 from fedbus.coordinator.rounds import RoundTraces, Sampling
 from fedbus.coordinator.sessions import Sessions
+from fedbus.coordinator.showing import show_board
 from fedbus.crash import Crash, never
 from fedbus.errors import BusFull, BusUnavailable, FedbusError
 from fedbus.exchange.numbers import watch_bus
@@ -116,6 +118,7 @@ class Coordinator:
         self._traces = traces or Telemetry.off()
         self._rounds = RoundTraces(self._traces, workspace, sampling)
         self._numbers = Numbers(self._traces.meters)
+        self._listening = Listening(self._station, self._traces.meters)
         self._sessions = Sessions(self._subjects, self._rounds)
         self._roster = Roster()
         self._inbox = Inbox()
@@ -178,8 +181,8 @@ class Coordinator:
         self._numbers.watch(leads=lambda: self._reigns, inbox=lambda: len(self._inbox))
         watch_bus(self._traces.meters, self._bus)
         await self._ensure()
-        presence = await self._station.listen(self._subjects.presence())
-        reported = await self._station.listen(self._subjects.report())
+        presence = await self._listening.presence()
+        reported = await self._listening.reports()
         try:
             await self._ask_who_is_there()
             async with together() as group:
@@ -367,7 +370,7 @@ class Coordinator:
 
     async def _reign(self) -> None:
         asked = await self._station.listen(self._subjects.query())
-        boards = await self._station.listen(self._subjects.board())
+        boards = await self._listening.boards()
         try:
             self._begin()
             async with together() as group:

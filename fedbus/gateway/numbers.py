@@ -57,9 +57,15 @@ class Numbers:
         meters.watch(
             metrics.SESSIONS, lambda: [(count, {telemetry.STATUS: name}) for name, count in self._statuses.items()]
         )
+        meters.watch(metrics.MESSAGES_DROPPED, self._dropped)
         meters.watch(metrics.READERS, lambda: [(gateway.feed.readers, {})])
         meters.watch(metrics.STREAM_USAGE, self._usage)
         meters.watch(metrics.STREAM_LIMIT, self._limits)
+
+    def _dropped(self) -> Readings:
+        registrar = self._gateway.registrar
+        dropped = registrar.dropped if registrar is not None else {}
+        return [(count, {telemetry.QUEUE: what}) for what, count in dropped.items()]
 
     @property
     def _known(self) -> Known:

@@ -252,6 +252,15 @@ QUEUE_LENGTH: Final = Metric(
     (QUEUE,),
     reads=True,
 )
+MESSAGES_DROPPED: Final = Metric(
+    "fedbus.messages.dropped",
+    "counter",
+    "{message}",
+    "Messages of those who say more than they have room for; the log names them.",
+    (*_OPERATOR, *_GATEWAY),
+    (QUEUE,),
+    reads=True,
+)
 RECONNECTS: Final = Metric(
     "fedbus.bus.reconnects",
     "counter",

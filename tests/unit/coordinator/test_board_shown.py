@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 
 from fedbus.bus.memory import MemoryBroker, MemoryBus
-from fedbus.coordinator.answers import show_board
+from fedbus.coordinator.listening import Listening
+from fedbus.coordinator.showing import show_board
 from fedbus.exchange.station import Station
 from fedbus.messages.envelope import encode
 from fedbus.messages.ids import Peer
 from fedbus.messages.subjects import Subjects
 from fedbus.messages.tasks import Task
 from fedbus.store.streams import ensure_streams
+from fedbus.telemetry import Telemetry
 from fedbus.testing.loop import VirtualClock, run_virtual
 
 OURS = Subjects("default")
@@ -28,11 +30,17 @@ class OwnBus(MemoryBus):
 
 
 class SlowBus(MemoryBus):
-    """A coordinator's, at a broker that never answers what is asked about one client."""
+    """A coordinator's, at a broker that never answers what is asked about one client.
+
+    ``asked``: of how many clients, each time.
+    """
+
+    asked = ()
 
     async def newest(self, stream, pattern, *, deadline_s=10.0):
         """Return it, but of that one."""
-        if ".stuck." in pattern:
+        self.asked.append(len(pattern))
+        if any(".stuck." in one for one in pattern):
             await asyncio.Event().wait()
         return await super().newest(stream, pattern, deadline_s=deadline_s)
 
@@ -50,25 +58,63 @@ async def found_by(broker, name):
     return [message.subject for message in found]
 
 
+async def showing(bus):
+    """A coordinator that shows boards: the task, and its questions."""
+    coordinator = station(bus, "coordinator", "co")
+    asked = await Listening(coordinator, Telemetry.off().meters).boards()
+    return coordinator, asyncio.create_task(show_board(coordinator, asked)), asked
+
+
+async def post(bus, coordinator, *subjects):
+    """Put tasks on the board."""
+    await ensure_streams(bus, OURS)
+    for subject in subjects:
+        task = Task(session=subject.rpartition(".")[2], revision=1, state="rest")
+        await bus.append(OURS.stream("board"), subject, encode(coordinator.envelope(task)))
+
+
+async def end(asked, *tasks):
+    """End what runs."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    await asked.close()
+
+
 def test_a_board_is_shown_in_as_many_answers_as_it_needs():
     """More tasks than one message holds, and those of nobody else, while somebody else's are not to be had."""
 
     async def main():
         broker = MemoryBroker(payload_max=PAYLOAD_BYTES_MAX)
         bus = SlowBus(broker, "co")
-        await ensure_streams(bus, OURS)
-        coordinator = station(bus, "coordinator", "co")
+        bus.asked = []
+        coordinator, shown, asked = await showing(bus)
         tasks = [OURS.task("c-1", f"s-{number}") for number in range(200)]
-        for subject in (*tasks, OURS.task("c-2", "s-0")):
-            task = Task(session=subject.rpartition(".")[2], revision=1, state="rest")
-            await bus.append(OURS.stream("board"), subject, encode(coordinator.envelope(task)))
-        showing = asyncio.create_task(show_board(coordinator, await coordinator.listen(OURS.board())))
+        await post(bus, coordinator, *tasks, OURS.task("c-2", "s-0"))
         waiting = asyncio.create_task(found_by(broker, "stuck"))
-        await asyncio.sleep(0)
+        await asyncio.sleep(0.1)
         assert await found_by(broker, "c-1") == tasks
         assert not waiting.done()
-        for task in (showing, waiting):
-            task.cancel()
-        await asyncio.gather(showing, waiting, return_exceptions=True)
+        await end(asked, shown, waiting)
+
+    run_virtual(main())
+
+
+def test_many_that_ask_at_once_cost_few_readings():
+    """Each gets its own, of many that come back together, two of whom have more than one reading holds."""
+
+    async def main():
+        broker = MemoryBroker()
+        bus = SlowBus(broker, "co")
+        bus.asked = []
+        coordinator, shown, asked = await showing(bus)
+        tasks = {f"c-{number}": [OURS.task(f"c-{number}", "s-0")] for number in range(50)}
+        for name in ("c-7", "c-8"):
+            tasks[name] = [OURS.task(name, f"s-{number}") for number in range(510)]
+        await post(bus, coordinator, *(subject for own in tasks.values() for subject in own))
+        found = await asyncio.gather(*(found_by(broker, name) for name in tasks))
+        assert dict(zip(tasks, found, strict=True)) == tasks
+        assert len(bus.asked) < 20 and max(bus.asked) == 50
+        await end(asked, shown)
 
     run_virtual(main())

@@ -33,9 +33,16 @@ def judged(count):
     return Told("s", Reported(K0, f"r{count}", body))
 
 
+def failed(name, number):
+    """A report of a client."""
+    body = reports.TaskFailed(session="s", round=1, attempt=1, stage="train", reason="-")
+    return Told("s", Reported(Peer("client", name), f"r{number}", body))
+
+
 def test_reports_beyond_the_bound_are_left_to_be_said_again(monkeypatch):
     """By their verdicts; commands and the passing of time always get through; what was taken makes room."""
     monkeypatch.setattr(inbox_module, "REPORTS_WEIGHT_MAX", 10)
+    monkeypatch.setattr(inbox_module, "CLIENT_WEIGHT_MAX", 2)
 
     async def main():
         inbox = Inbox()
@@ -47,6 +54,10 @@ def test_reports_beyond_the_bound_are_left_to_be_said_again(monkeypatch):
         assert await inbox.take() == ([judged(6), judged(4), command], True) and inbox.dropped == 2
         inbox.put(judged(50))
         assert await inbox.take() == ([judged(50)], False), "one that is larger than all there is room for"
+        told = [failed(name, number) for name, number in [("evil", 1), ("evil", 2), ("evil", 3), ("c-1", 4)]]
+        for one in told:
+            inbox.put(one)
+        assert await inbox.take() == ([told[0], told[1], told[3]], False), "one client's leave room for another's"
 
     run_virtual(main())
 
