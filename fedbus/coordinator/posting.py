@@ -27,7 +27,7 @@ quarter of what the bus lets be under way, so that an append to the journal does
 POST_DEADLINE_S = 3.0
 
 SIGNED_MAX = 1024
-"""Posts that are signed at once: 30 ms in which nothing else is done, and 10 steps, 330 bytes, from one to the root."""
+"""Posts that are signed at once: 20 ms in which nothing else is done, and 10 steps, 330 bytes, from one to the root."""
 
 Post = PostTask | PostOrder
 
