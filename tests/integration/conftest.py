@@ -36,6 +36,9 @@ ROLE = Path(__file__).with_name("role_process.py")
 START_S_MAX = 60.0
 """A process imports for a second of a processor, which on a machine that does ten other things are twenty seconds."""
 
+PATIENCE_S = 60.0
+"""For what comes by itself, and is waited for by looking: nothing is timed, so only what never comes takes as long."""
+
 
 class Collector:
     """A collector of OTLP/HTTP that decodes what it is sent; with ``silent`` it takes everything and never answers."""
@@ -190,7 +193,7 @@ class House:
             await self.combiner(f"combiner-{number}", **how)
         await self.present(combiners, "combiners")
 
-    async def present(self, count, what="clients", within_s=10.0):
+    async def present(self, count, what="clients", within_s=PATIENCE_S):
         """Wait until so many clients (or combiners) are there."""
         async with fedbus.connect(self.url) as federation:
             await eventually(lambda: self._are_there(federation, count, what), within_s)
@@ -236,7 +239,7 @@ class House:
             await self._stack.aclose()
 
 
-async def eventually(condition, within_s=10.0, every_s=0.02):
+async def eventually(condition, within_s=PATIENCE_S, every_s=0.02):
     """Wait until a condition (a function, or one that gives an awaitable) is true; returns its value."""
     end = time.monotonic() + within_s
     while True:
@@ -251,7 +254,7 @@ async def eventually(condition, within_s=10.0, every_s=0.02):
 
 @pytest.fixture(name="eventually", scope="session")
 def fixture_eventually():
-    """``await eventually(condition, within_s=10)``: wait until it is true."""
+    """``await eventually(condition)``: wait until it is true."""
     return eventually
 
 

@@ -125,4 +125,4 @@ async def test_the_death_of_a_leader_is_overcome_within_a_call(engine, eventuall
         async def all_is_there():  # any node answers, also one that has not heard of the newest yet
             return (await hub.last("board", "board.a")).data == after[-1]
 
-        await eventually(all_is_there, within_s=10)
+        await eventually(all_is_there)

@@ -95,7 +95,7 @@ def expected():
 def run_session(house, expected):
     """Run the session with these settings; returns its records. Its models and metrics must be those expected."""
 
-    async def run(within_s=30.0, **config):
+    async def run(within_s=60.0, **config):
         async with fedbus.connect(house.url) as federation, asyncio.timeout(within_s):
             session = await federation.start_session(
                 fedbus.SessionConfig(**CONFIG | config), model=first_model(), name=SESSION, chunk_bytes=CHUNK_BYTES
