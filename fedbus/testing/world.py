@@ -44,6 +44,9 @@ from fedbus.workers import Inline
 GONE = re.compile("came back without|is not stored|is stored")
 """How a session says that it cannot go on without what went with the broker."""
 
+MUTE_DEADLINE_S = 150.0
+"""Every round waits so long for who never answers: until all misfortune is over and everybody else has sent."""
+
 LIMIT_S = 4 * 3600.0
 """Virtual time in which every world must have ended; its own deadlines end it long before."""
 
@@ -262,7 +265,7 @@ class World(Lives):
             rounds=plan.rounds,
             clients_min=len(plan.asked) + len(plan.rogues),
             quorum=1 if plan.is_hurried else max(1, len(plan.honest)),
-            round_deadline_s=240.0 if "mute" in plan.rogues else plan.round_deadline_s,
+            round_deadline_s=MUTE_DEADLINE_S if "mute" in plan.rogues else plan.round_deadline_s,
             round_attempts_max=1000 if plan.is_hurried else 3,
             late_updates=plan.late_updates,
             close_deadline_s=600.0,

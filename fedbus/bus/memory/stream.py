@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from typing import NamedTuple
 
 from fedbus.bus.base import Message, StreamSpec, Usage
@@ -18,6 +19,10 @@ from fedbus.errors import BusDenied, BusFull, ConfigError, Conflict
 
 RECORD_OVERHEAD_BYTES = 30
 """What JetStream's file store adds to each message, so that ``bytes_max`` means about the same here."""
+
+
+SUBJECTS_KNOWN_MAX = 1024
+"""Of so many subjects a stream remembers whether it takes them."""
 
 
 class Expected(NamedTuple):
@@ -45,7 +50,7 @@ class MemoryStream:
         self._subjects: dict[str, OrderedDict[int, None]] = {}
         self._ids: OrderedDict[str, tuple[int, float]] = OrderedDict()
         self._bytes = 0
-        self._takes = [matcher(pattern) for pattern in spec.subjects]
+        self._takes = _taking(spec)
 
     @property
     def usage(self) -> Usage:
@@ -54,7 +59,7 @@ class MemoryStream:
 
     def takes(self, subject: str) -> bool:
         """Whether this stream stores messages of a subject."""
-        return any(take(subject) for take in self._takes)
+        return self._takes(subject)
 
     def adopt(self, spec: StreamSpec) -> None:
         """Bring the stream to a new description; only the storage can't change."""
@@ -64,7 +69,7 @@ class MemoryStream:
         if self.spec.append_only and not spec.append_only:
             raise ConfigError(f"stream {spec.name!r} is append-only, which is never taken back")
         self.spec = spec
-        self._takes = [matcher(pattern) for pattern in spec.subjects]
+        self._takes = _taking(spec)
         for subject in list(self._subjects):
             self._trim(subject)
 
@@ -192,6 +197,12 @@ class MemoryStream:
         if "*" not in pattern and ">" not in pattern:
             return iter([pattern] if pattern in self._subjects else [])
         return filter(matcher(pattern), self._subjects)
+
+
+def _taking(spec: StreamSpec) -> Callable[[str], bool]:
+    """Whether a stream takes a subject: asked of every stream for every message, mostly for the same few subjects."""
+    patterns = [matcher(pattern) for pattern in spec.subjects]
+    return lru_cache(SUBJECTS_KNOWN_MAX)(lambda subject: any(take(subject) for take in patterns))
 
 
 def _size(message: Message) -> int:
