@@ -16,11 +16,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from fedbus.access import claims
 from fedbus.access.keys import Key
-from fedbus.access.permissions import AT_THE_DOOR, ROLES, door, has_many, template, widest
+from fedbus.access.permissions import AT_THE_DOOR, ROLES, Door, door, has_many, template, widest
 
 ANSWER_S = 60.0
 """For so long a broker remembers where an answer goes that does not come: all who ask have given up by then. Of its
@@ -55,8 +56,9 @@ class Workspace:
     """What the JWTs of a workspace's accounts are made of; keys are public.
 
     ``inside``, ``doors``: the accounts, by role. ``signers``: keys that sign members, by role. ``revoked``: see
-    `Authority.revoke`. ``bytes_max``, ``connections_max`` (of clients): 0, the default. ``also_inside``: roles whose
-    members were signed into the workspace's own account by an earlier release, and are let in there as well.
+    `Authority.revoke`; ``holders``: the roles of those keys, as far as they are known. ``bytes_max``,
+    ``connections_max`` (of clients): 0, the default. ``also_inside``: roles whose members were signed into the
+    workspace's own account by an earlier release, and are let in there as well.
     """
 
     name: str
@@ -65,6 +67,7 @@ class Workspace:
     signers: Mapping[str, Sequence[str]]
     issued_at: float
     revoked: Mapping[str, float] = field(default_factory=dict)
+    holders: Mapping[str, str] = field(default_factory=dict)
     bytes_max: int = 0
     connections_max: int = 0
     also_inside: Collection[str] = ()
@@ -83,17 +86,24 @@ def connections_for(clients_max: int) -> int:
     return 2 * clients_max + 100 if clients_max else 0
 
 
-def _inside(operator: Key, of: Workspace) -> str:
-    doors = {role: door(role, of.name) for role in AT_THE_DOOR}
+@lru_cache(maxsize=64)
+def _through(workspace: str) -> tuple[Mapping[str, Door], tuple[str, ...], tuple[str, ...]]:
+    """Return the doors, and what of all of them is asked and heard: it takes longer than all else of a JWT."""
+    doors = {role: door(role, workspace) for role in AT_THE_DOOR}
     asked = widest(pattern for one in doors.values() for pattern in one.asked)
-    heard = widest(pattern for one in doors.values() for pattern in one.heard)
+    return doors, asked, widest(pattern for one in doors.values() for pattern in one.heard)
+
+
+def _inside(operator: Key, of: Workspace) -> str:
+    doors, asked, heard = _through(of.name)
+    roles = [role for role in ROLES if role not in AT_THE_DOOR or role in of.also_inside]
     return claims.account_jwt(
         operator,
         of.inside,
         of.name,
         of.issued_at,
-        scopes=_scopes(of, [role for role in ROLES if role not in AT_THE_DOOR or role in of.also_inside]),
-        revoked=of.revoked,
+        scopes=_scopes(of, roles),
+        revoked=_revoked(of, roles),
         jetstream_bytes=(-1, of.bytes_max or -1),
         exports=claims.exported(asked, heard, many=[one for one in asked if has_many(one)], answer_s=ANSWER_S),
         imports=[one for role, passes in doors.items() for one in claims.imported(of.doors[role], heard=passes.said)],
@@ -101,7 +111,7 @@ def _inside(operator: Key, of: Workspace) -> str:
 
 
 def _door(operator: Key, of: Workspace, role: str) -> str:
-    passes = door(role, of.name)
+    passes = _through(of.name)[0][role]
     wanted = of.connections_max if role == "client" else 0
     return claims.account_jwt(
         operator,
@@ -109,12 +119,17 @@ def _door(operator: Key, of: Workspace, role: str) -> str:
         f"{of.name} {role} door",
         of.issued_at,
         scopes=_scopes(of, [role]),
-        revoked=of.revoked,
+        revoked=_revoked(of, [role]),
         connections_max=wanted or CONNECTIONS_MAX[role],
         leaves_max=0,
         exports=claims.exported(heard=passes.said),
         imports=claims.imported(of.inside, passes.asked, passes.heard),
     )
+
+
+def _revoked(of: Workspace, roles: Sequence[str]) -> dict[str, float]:
+    """Return the keys of these roles: an account that is told anew forgets whom it was about to answer."""
+    return {key: at for key, at in of.revoked.items() if of.holders.get(key, roles[0]) in roles}
 
 
 def _scopes(of: Workspace, roles: Sequence[str]) -> list[dict[str, Any]]:

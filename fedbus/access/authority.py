@@ -35,10 +35,12 @@ from fedbus.access.permissions import AT_THE_DOOR, ROLES
 from fedbus.bus.base import Bus
 from fedbus.bus.embedded import BrokerSecurity
 from fedbus.bus.nats import Identity, connect
-from fedbus.errors import BusUnavailable, ConfigError
+from fedbus.errors import BadMessage, BusUnavailable, ConfigError
 from fedbus.messages.ids import check_name, is_name
 
 UPDATE = "$SYS.REQ.CLAIMS.UPDATE"
+
+KNOWN = "$SYS.REQ.ACCOUNT.{}.CLAIMS.LOOKUP"
 
 LOOK = "$SYS.REQ.ACCOUNT.{}.CONNZ"
 """Who is connected to an account, asked over the system account: a server takes the account in that is asked about, as
@@ -213,10 +215,11 @@ class Authority:
         """Return since when which keys are not let in with what was signed until then."""
         return dict(self._state(workspace)["revoked"])
 
-    def revoke(self, workspace: str, keys: Mapping[str, float]) -> bool:
+    def revoke(self, workspace: str, keys: Mapping[str, float], holders: Mapping[str, str] | None = None) -> bool:
         """Let keys in no longer with JWTs that were signed up to a time; returns whether that is new. See `push`.
 
-        Up to `ENDED_AT`: for good, nothing takes that back.
+        Up to `ENDED_AT`: for good, nothing takes that back. ``holders``: the roles of their members, as far as they are
+        known: the accounts of other roles need not be told.
         """
         with self._guarded():
             state = self._state(workspace)
@@ -225,6 +228,7 @@ class Authority:
             if not later:
                 return False
             known.update({key: float(int(at)) for key, at in later.items()})
+            state["holders"].update({key: role for key, role in (holders or {}).items() if key in later})
             self._write_state(workspace, state)
         return True
 
@@ -239,6 +243,7 @@ class Authority:
             found = [key for key in keys if known.get(key, ENDED_AT) < ENDED_AT]
             for key in found:
                 del known[key]
+                state["holders"].pop(key, None)
             if found:
                 self._write_state(workspace, state)
         return bool(found)
@@ -265,6 +270,7 @@ class Authority:
             # servers keep the newest by whole seconds, and take another one of the same second
             issued_at=max(time.time(), float(state["at"])),
             revoked=state["revoked"],
+            holders=state["holders"],
             bytes_max=int(state["bounds"].get("bytes_max", 0)),
             connections_max=int(state["bounds"].get("connections_max", 0)),
             also_inside=state["inside"],
@@ -341,7 +347,9 @@ class Authority:
             said = None
             while said != (said := await asyncio.to_thread(self._content, workspace)):
                 newest = await asyncio.to_thread(self._newest, workspace)
-                for made in newest.values():
+                for account, made in newest.items():
+                    if await _knows(bus, account, made):
+                        continue
                     answer = await bus.request(UPDATE, made.encode(), deadline_s=PUSH_S_MAX)
                     _check_taken(workspace, bytes(answer.data))
                 for account in newest:  # when all are there that it imports from
@@ -407,7 +415,7 @@ class Authority:
             told = {}
         except (OSError, ValueError) as error:
             raise ConfigError(f"{path} cannot be read ({error}): bring it back from a copy") from error
-        return {"revoked": {}, "bounds": {}, "founders": [], "inside": [], "at": 0.0, **told}
+        return {"revoked": {}, "bounds": {}, "founders": [], "inside": [], "holders": {}, "at": 0.0, **told}
 
     def _write_state(self, workspace: str, state: dict[str, Any]) -> None:
         state["at"] = max(time.time(), float(state["at"]))  # a clock that was set back must not make it older
@@ -441,6 +449,17 @@ def _replace_signer(place: Path, role: str, step: str) -> None:
         coming.replace(current)
     elif step == "retire":
         old.unlink(missing_ok=True)
+
+
+async def _knows(bus: Bus, account: str, jwt: str) -> bool:
+    """Return whether a broker has an account as this JWT says but for its date.
+
+    Told anew, it would forget where answers go that are under way: who follows a stream waits for some seconds then.
+    """
+    with suppress(BusUnavailable, BadMessage, UnicodeDecodeError):
+        answer = await bus.request(KNOWN.format(account), b"", deadline_s=PUSH_S_MAX)
+        return claims.is_same(bytes(answer.data).decode(), jwt)
+    return False
 
 
 def _check_taken(workspace: str, data: bytes) -> None:

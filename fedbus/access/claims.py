@@ -23,6 +23,9 @@ from fedbus.messages.ids import is_name
 JWT_CHARS_MAX = 8192
 """Of a user's JWT: ours have some 700."""
 
+ACCOUNT_CHARS_MAX = 8 * 2**20
+"""Of an account's JWT: some 40,000 with what its roles may do, and 90 for each key that is revoked."""
+
 _HEAD = {"typ": "JWT", "alg": "ed25519-nkey"}
 
 ENDED_AT = float(2**32)
@@ -170,10 +173,10 @@ def signed(claims: Mapping[str, Any], signer: Key) -> str:
     return f"{text}.{_base64(signer.sign(text.encode()))}"
 
 
-def read_claims(jwt: str) -> dict[str, Any]:
+def read_claims(jwt: str, *, chars_max: int = JWT_CHARS_MAX * 8) -> dict[str, Any]:
     """Return what a JWT says, without looking who says it; `BadMessage` for what is none."""
     parts = jwt.split(".")
-    if len(jwt) > JWT_CHARS_MAX * 8 or len(parts) != 3:
+    if len(jwt) > chars_max or len(parts) != 3:
         raise BadMessage(f"expected a JWT (three parts, joined by dots), got {len(jwt)} characters in {len(parts)}")
     try:
         claims = json.loads(_bytes(parts[1]))
@@ -182,6 +185,12 @@ def read_claims(jwt: str) -> dict[str, Any]:
     if not isinstance(claims, dict) or not isinstance(claims.get("nats"), dict):
         raise BadMessage("expected a JWT of NATS, this one says nothing about it")
     return claims
+
+
+def is_same(one: str, other: str) -> bool:
+    """Return whether two JWTs say the same, whenever they were made; `BadMessage` for what is none."""
+    ours, theirs = (read_claims(jwt, chars_max=ACCOUNT_CHARS_MAX) for jwt in (one, other))
+    return all(ours.get(name) == theirs.get(name) for name in {*ours, *theirs} - {"iat", "jti"})
 
 
 def read_user(jwt: str, signers: Mapping[str, str]) -> UserClaims:

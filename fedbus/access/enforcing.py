@@ -146,7 +146,8 @@ class Enforcing:
             known = await asyncio.to_thread(self._authority.revoked, workspace)
             ended, good = self._keys_of(peers, known, self._clock.now())
             since = {key: at for key, (_, at) in ended.items()}
-            changed = await asyncio.to_thread(self._authority.revoke, workspace, since)
+            holders = {key: peer.role for key, (peer, _) in ended.items()}
+            changed = await asyncio.to_thread(self._authority.revoke, workspace, since, holders)
             changed |= await asyncio.to_thread(self._authority.restore, workspace, good)
             most = {"bytes_max": bounds.bytes_max, "connections_max": connections_for(bounds.clients_max)}
             changed |= await asyncio.to_thread(self._authority.set_bounds, workspace, **most)

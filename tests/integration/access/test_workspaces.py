@@ -143,6 +143,32 @@ async def test_who_fills_a_door_locks_out_nobody_inside(wards):
         pass
 
 
+async def test_only_who_has_to_know_is_told(wards):
+    """A broker that is told an account forgets where answers go: that of the streams is not told of a client's key."""
+    ward = wards["ward"]
+    authority = ward.authority
+    authority.create_workspace("still")
+    await authority.push("still", ward.url)
+    system = Key.of((authority.directory / "system.nk").read_text())
+    key = Key.new()
+    identity = Identity(account_user_jwt(system, "reader", key.public, time.time()), key.seed)
+    async with await connect(ward.url, name="reader", credentials=identity) as bus:
+
+        async def dates():
+            found = []
+            for account in authority.account_jwts("still"):
+                answer = await bus.request(f"$SYS.REQ.ACCOUNT.{account}.CLAIMS.LOOKUP", b"", deadline_s=10)
+                found.append(read_claims(bytes(answer.data).decode())["iat"])
+            return found
+
+        before = await dates()
+        gone = Key.new().public
+        authority.revoke("still", {gone: time.time()}, {gone: "client"})
+        await authority.push("still", ward.url)
+        inside, client, *others = await dates()
+        assert [inside, *others] == [before[0], *before[2:]] and client > before[1]
+
+
 async def test_a_quota_of_clients_bounds_their_connections(wards):
     """What a workspace's board says of clients stands at their door, with room for connections that have died."""
     lab = wards["lab"]

@@ -164,6 +164,22 @@ def test_a_revocation_lasts_and_a_later_jwt_is_good(keys, monkeypatch):
     assert read_claims(again.sign("w", "client", "c", key))["iat"] > 1000
 
 
+def test_only_the_account_of_its_role_says_that_a_key_is_revoked(keys):
+    """Others need not be told anew; where the role is not known, or was at no door before, all that may know it do."""
+    client, viewer, combiner, somebody = (Key.new().public for _ in range(4))
+    holders = {client: "client", viewer: "viewer", combiner: "combiner"}
+    assert keys.revoke("w", dict.fromkeys((client, viewer, combiner, somebody), 5.0), holders)
+    inside, *doors = (nats["revocations"].keys() - {somebody} for nats in accounts(keys))
+    told = dict(zip(AT_THE_DOOR, doors, strict=True))
+    assert inside == {combiner} and told["client"] == {client} and told["viewer"] == {viewer}
+    assert told["engineer"] == set()
+    assert all(somebody in nats["revocations"] for nats in accounts(keys))
+    (keys.directory / "workspaces" / "w" / "viewer.door.nk").unlink()
+    again = Authority.open(keys.directory)
+    assert accounts(again)[0]["revocations"].keys() == {combiner, viewer, somebody}
+    assert again.restore("w", [viewer]) and viewer not in accounts(again)[0]["revocations"]
+
+
 def test_what_is_ended_for_good_is_neither_restored_nor_signed(keys):
     """Whatever a board says, and whatever a clock that was ahead has signed: also in the account's JWT."""
     gone, away = Key.new().public, Key.new().public

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedbus.access.claims import claims_of, read_claims, read_user, signed, user_jwt
+from fedbus.access.claims import claims_of, is_same, read_claims, read_user, signed, user_jwt
 from fedbus.access.keys import Key
 from fedbus.errors import BadMessage
 
@@ -89,6 +89,15 @@ def test_what_is_not_of_a_member_is_refused(nats):
     jwt = signed({"name": "c-1", "sub": USER.public, "iat": 1, "nats": nats}, CLIENTS)
     with pytest.raises(BadMessage, match="expected the JWT of a member"):
         claims_of(jwt)
+
+
+def test_what_says_the_same_at_another_time_is_the_same():
+    """Date and digest apart; a name, a time of its end or a signer make it another."""
+    assert is_same(made(), made(issued_at=900))
+    for changes in ({"name": "c-2"}, {"expires_at": 50}, {"signer": COMBINERS}):
+        assert not is_same(made(), made(**changes))
+    with pytest.raises(BadMessage):
+        is_same("", made())
 
 
 def test_deep_json_is_refused():
