@@ -323,7 +323,7 @@ class Up:
         }
         part = self._ready_file.with_name(self._ready_file.name + ".part")
         # an address may hold a password: such a file is for its owner alone
-        part.touch(mode=0o600 if "@" in self.place.url else 0o666)
+        part.touch(mode=0o600 if "@" in self.place.url or "proxy=" in self.place.url else 0o666)
         part.write_bytes(orjson.dumps(told) + b"\n")
         part.replace(self._ready_file)
 
