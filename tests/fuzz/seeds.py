@@ -168,6 +168,12 @@ def _access() -> Iterator[tuple[str, str, bytes]]:
     hands = b"HTTP/1.1 101 Switching\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: x\r\n\r\n"
     yield "broker_websocket", "answer", hands
     yield "broker_websocket", "frame", b"\x82\x7e\x01\x00abc"
+    yield "proxy_answer", "tunnel", b"HTTP/1.1 200 Connection established\r\nVia: 1.1 proxy\r\n\r\n"
+    yield (
+        "proxy_answer",
+        "who",
+        b"HTTP/1.0 407 Who?\r\nProxy-Authenticate: NTLM\r\nProxy-Authenticate: Basic realm=x\r\n\r\n",
+    )
     claims = {"iss": "https://issuer.example", "aud": "client", "sub": "a", "nonce": "nonce", "iat": 990, "exp": 2000}
     yield "id_token", "claims", json.dumps(claims).encode()
     yield "id_token", "keys", json.dumps({"keys": [PROVIDER.as_dict(private=False)]}).encode()
