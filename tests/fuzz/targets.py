@@ -46,10 +46,12 @@ from fedbus.access.credentials import Trust, parse_credentials
 from fedbus.access.keys import Key, verify
 from fedbus.access.tokens import JOIN, JoinToken
 from fedbus.algorithms import trees
+from fedbus.bus import tunnel
 from fedbus.bus.nats import websocket
 from fedbus.bus.nats.client import _info
 from fedbus.bus.nats.frames import Frames, headers_from
 from fedbus.bus.nats.jetstream import _message_of_leader
+from fedbus.bus.proxy import Proxy, ProxyProblem
 from fedbus.cli.output import metrics_text, plain_table
 from fedbus.client.directory import Directory
 from fedbus.codecs import Coding, Downlink, find
@@ -504,6 +506,19 @@ def broker_websocket(data: bytes) -> None:
             read()
 
 
+PROXY = Proxy.of("http://proxy.example:3128")
+
+
+def proxy_answer(data: bytes) -> None:
+    """What a proxy answers to who wants to go through it: a tunnel, or words for a person, in one line."""
+    told = ""
+    try:
+        tunnel._check(PROXY, "broker.example:443", data)
+    except ProxyProblem as problem:
+        told = str(problem)
+    assert told.isprintable() and len(told) < 1000
+
+
 def broker_message(data: bytes) -> None:
     """A stored message as a broker's plain API tells it."""
     try:
@@ -659,6 +674,7 @@ TARGETS: Mapping[str, Target] = {
     "broker_frames": broker_frames,
     "broker_message": broker_message,
     "broker_websocket": broker_websocket,
+    "proxy_answer": proxy_answer,
     "id_token": id_token,
     "rest_body": rest_body,
     "rest_query": rest_query,
