@@ -31,7 +31,8 @@ from fedbus.client.app import ClientApp, Model
 from fedbus.client.cards import Card, OnCard
 from fedbus.client.newest import NewestModel
 from fedbus.client.owner import Wishes
-from fedbus.client.service import Hub, Setup
+from fedbus.client.service import Hub
+from fedbus.client.setup import Setup
 from fedbus.client.state import State
 from fedbus.clock import Clock, SystemClock
 from fedbus.config.policy import Policy
@@ -139,12 +140,12 @@ class _Party:
     async def _do(self, what: str, session: str = "") -> dict[str, Any]:
         if self._hub is None:
             raise ConfigError(f"{what}: {self.name} is not running; {type(self).__name__.lower()}.run() does")
-        return dict(await self._hub.wants.do(what, session))
+        return dict(await self._hub.heeding.wants.do(what, session))
 
     @property
     def cards(self) -> Mapping[str, Card]:
         """What is known of the sessions that it was asked for since it runs, by name."""
-        return dict(self._hub.cards) if self._hub is not None else {}
+        return dict(self._hub.heeding.cards) if self._hub is not None else {}
 
 
 class Client(_Party):

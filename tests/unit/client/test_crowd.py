@@ -317,11 +317,11 @@ def test_tasks_for_which_there_is_no_room_are_left_to_the_board(monkeypatch):
 
     async def main(operator):
         await crowd(operator, 5)
-        monkeypatch.setattr("fedbus.client.service.TASKS_WAITING_MAX", -10)
+        monkeypatch.setattr("fedbus.client.inbox.TASKS_WAITING_MAX", -10)
         await operator.post("m-1", 1)
         await asyncio.sleep(4 * REFRESH_S)
         assert not operator.begins
-        monkeypatch.setattr("fedbus.client.service.TASKS_WAITING_MAX", 0)
+        monkeypatch.setattr("fedbus.client.inbox.TASKS_WAITING_MAX", 0)
         await asyncio.sleep(2 * REFRESH_S)
         assert list(operator.begins) == ["m-1"]
 
