@@ -23,6 +23,9 @@ from fedbus.clock import SystemClock
 from fedbus.errors import ConfigError
 from fedbus.messages.ids import check_name
 
+_RUNS = {"client": "client run MODULE:APP"} | {role: role for role in ("combiner", "coordinator", "gateway")}
+"""What is run by whom, with the credentials that were got: they are found by role and name."""
+
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
@@ -92,9 +95,9 @@ def _tell_joined(path: Path, credentials: Credentials, token: JoinToken, *, json
     print(f"{credentials.role} {credentials.name} is a member of workspace {token.workspace}")
     lasts = f", good until {moment(credentials.expires_at)} and renewed while it runs" if credentials.expires_at else ""
     print(f"credentials: {path}{lasts}")
-    if credentials.role == "client":
+    if command := _RUNS.get(credentials.role):
         workspace = "" if token.workspace == "default" else f" --workspace {token.workspace}"
-        print(f"next: fedbus client run MODULE:APP --name {credentials.name} --nats {url}{workspace}")
+        print(f"next: fedbus {command} --name {credentials.name} --nats {url}{workspace}")
 
 
 async def renew(place: Place, *, rotate: bool, json: bool) -> None:

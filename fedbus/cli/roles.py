@@ -9,7 +9,7 @@ import secrets
 import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import ExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +18,7 @@ import orjson
 
 import fedbus
 from fedbus import telemetry
+from fedbus.access import known
 from fedbus.access.authority import Authority
 from fedbus.access.renewal import renewing
 from fedbus.access.signing import credentials_at, signing_of
@@ -78,6 +79,7 @@ async def coordinate(
 ) -> None:
     """Run a coordinator until cancelled; ``replicas`` and ``placement`` are of the workspace's streams."""
     check_name("coordinator name", name)
+    place = await _joined(place, "coordinator", name)
     workers = Threads(2, name)
     async with _traced("coordinator", name, place) as tracing:
         try:
@@ -117,6 +119,7 @@ async def combine(
     ``spool_bytes_max`` 0: as much as the machine and the disk give.
     """
     check_name("combiner name", name)
+    place = await _joined(place, "combiner", name)
     workers = Threads(FOLD_THREADS, name)
     async with _traced("combiner", name, place) as tracing:
         with ExitStack() as stack:
@@ -168,6 +171,7 @@ async def serve(
             raise
         raise ConfigError("a gateway needs aiohttp, which is not installed: pip install 'fedbus[server]'") from error
     check_name("gateway name", name)
+    place = await _joined(place, "gateway", name)
     workers = Threads(4, name)  # reading models, validating, digesting: what would keep the loop from answering others
     async with _traced("gateway", name, place) as tracing:
         with ExitStack() as stack:
@@ -259,6 +263,14 @@ async def take_part(
             who = name if count is None else f"{name}-{first} .. {name}-{first + count - 1} in one process"
             log.info("%s: connected, workspace %s; waiting for tasks", who, place.workspace)
             await client.run()
+
+
+async def _joined(place: Place, role: str, name: str) -> Place:
+    """Return the place with the credentials that were got on this machine under that name, where no others are said."""
+    if place.credentials:
+        return place
+    found = await asyncio.to_thread(known.find, place.url, place.workspace, role=role, name=name)
+    return place if found is None else replace(place, credentials=str(found))
 
 
 @asynccontextmanager

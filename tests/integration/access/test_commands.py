@@ -14,8 +14,9 @@ from fedbus.access.credentials import read_credentials
 from fedbus.access.joining import Refused
 from fedbus.access.tokens import read_api_token
 from fedbus.cli import admitting, joining, keyed
-from fedbus.cli.roles import Place
+from fedbus.cli.roles import Place, combine
 from fedbus.errors import ConfigError, Conflict, NotFound
+from fedbus.messages.envelope import decode
 from fedbus.messages.ids import Peer
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -65,6 +66,23 @@ async def test_a_token_is_made_used_listed_and_revoked(place, wards, capsys, hom
         await joining.take_token(made["text"], joining.Wanted("site-2"), json=True)
     deeds = [deed[:3] for deed in await wards["ward"].deeds()]
     assert ("token.create", made["id"], "done") in deeds and ("token.revoke", made["id"], "done") in deeds
+
+
+async def test_a_combiner_that_has_joined_runs_without_being_told_who_it_is(place, wards, capsys):
+    """Whoever runs a region's combiner gets a token, as a data owner does; it is there under its name and region."""
+    made = await said(capsys, admitting.create_token(place, admitting.Wanted("combiner"), json=True))
+    await joining.take_token(made["text"], joining.Wanted("combiner-eu"), json=False)
+    assert f"next: fedbus combiner --name combiner-eu --nats {place.url}" in capsys.readouterr().out
+    heard = await wards["ward"].hears(wards["ward"].subjects.presence(Peer("combiner", "combiner-eu")))
+    running = asyncio.create_task(combine(Place(place.url, "ward"), "combiner-eu", attributes={"region": "eu"}))
+    try:
+        async with asyncio.timeout(60):
+            message = await anext(heard)
+        assert decode(message.data, message.subject).body.attributes == {"region": "eu"}
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        await heard.close()
 
 
 async def test_who_waits_is_approved_and_who_left_meanwhile_comes_back(place, capsys, home, eventually):
