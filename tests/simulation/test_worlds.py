@@ -15,7 +15,8 @@ from fedbus.testing.ways import WAYS
 from fedbus.testing.world import simulate
 
 WORLDS = 2000
-BATCH = 50
+BATCH = 20
+"""Some ten seconds: what a worker still has to do when the others have nothing left is no longer than one test."""
 
 
 @pytest.mark.parametrize("first", range(0, WORLDS, BATCH))
