@@ -10,10 +10,10 @@ import typer
 
 from fedbus.cli.moments import seconds_of
 from fedbus.errors import ConfigError
-from fedbus.messages.access import PersonRole
 
 if TYPE_CHECKING:
     from fedbus.gateway.oidc import OidcSettings
+    from fedbus.messages.access import PersonRole
 
 SECRET_BYTES_MAX = 4096
 """Of a client's secret: providers give some 40."""
@@ -176,15 +176,15 @@ def oidc_of(  # noqa: PLR0917 - one for each option, in their order
 
 
 def _role(option: str, text: str) -> PersonRole:
-    if text not in get_args(PersonRole):
-        raise ConfigError(f"{option}: expected one of {', '.join(get_args(PersonRole))}, got {text!r}")
+    if text not in _roles():
+        raise ConfigError(f"{option}: expected one of {', '.join(_roles())}, got {text!r}")
     return cast("PersonRole", text)
 
 
 def _pair(text: str) -> tuple[str, PersonRole]:
     group, mark, role = text.rpartition("=")
-    if not mark or not group or role not in get_args(PersonRole):
-        roles = ", ".join(get_args(PersonRole))
+    if not mark or not group or role not in _roles():
+        roles = ", ".join(_roles())
         raise ConfigError(f"--oidc-role-map: expected GROUP=ROLE with one of {roles}, got {text!r}")
     return group, cast("PersonRole", role)
 
@@ -200,3 +200,10 @@ def _secret_in(file: Path | None) -> str:
     if not secret or len(secret) > SECRET_BYTES_MAX:
         raise ConfigError(f"--oidc-client-secret-file: {str(file)!r} has no secret in it")
     return secret
+
+
+def _roles() -> tuple[str, ...]:
+    """The roles of people; imported when somebody names one, for with them comes pydantic: half of a start."""
+    from fedbus.messages.access import PersonRole
+
+    return get_args(PersonRole)
