@@ -94,9 +94,15 @@ class Proxy:
 
 
 def host_and_port(address: str) -> tuple[str, int]:
-    """Return which host and port an address of a broker names, its scheme's port where it names none."""
-    split = urlsplit(address if "://" in address else f"nats://{address}")
-    return split.hostname or "", split.port or BROKER_PORTS.get(split.scheme, 4222)
+    """Return which host and port an address of a broker names, its scheme's port where it names none.
+
+    '' and 0 for what is no address: whoever connects there says so.
+    """
+    try:
+        split = urlsplit(address if "://" in address else f"nats://{address}")
+        return split.hostname or "", split.port or BROKER_PORTS.get(split.scheme, 4222)
+    except ValueError:
+        return "", 0
 
 
 def proxies_of(url: str) -> Mapping[tuple[str, int], Proxy]:
@@ -108,7 +114,7 @@ def proxies_of(url: str) -> Mapping[tuple[str, int], Proxy]:
     for part in filter(None, (part.strip() for part in url.split(","))):
         said = dict(parse_qsl(part.partition("?")[2]))
         if "proxy" in said:
-            found[_place(part)] = Proxy.of(said["proxy"], said.get("proxy_ca"))
+            found[host_and_port(part)] = Proxy.of(said["proxy"], said.get("proxy_ca"))
         elif "proxy_ca" in said:
             raise ConfigError("proxy_ca= in the broker's address is of a proxy, and it names none: proxy=")
     return found
@@ -125,7 +131,7 @@ def with_proxy(url: str, proxy: str | None, ca: Path | None = None, *, direct: D
     query = urlencode({"proxy": proxy} | ({"proxy_ca": str(ca)} if ca else {}), safe="/:")
 
     def named(part: str) -> str:
-        if "proxy" in dict(parse_qsl(part.partition("?")[2])) or (direct is not None and direct(*_place(part))):
+        if "proxy" in dict(parse_qsl(part.partition("?")[2])) or (direct is not None and direct(*host_and_port(part))):
             return part
         return f"{part}{'&' if '?' in part else '?'}{query}"
 
@@ -142,10 +148,3 @@ def through(url: Way, proxy: str | None) -> Way | str:
     if proxy:
         raise ConfigError("proxy= is of an address: what was given is connected already")
     return url
-
-
-def _place(address: str) -> tuple[str, int]:
-    try:
-        return host_and_port(address)
-    except ValueError:  # no address: whoever connects there says so
-        return "", 0

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import base64
 from pathlib import Path
+from urllib.parse import urlparse
 
 import pytest
+from nats.aio.client import Srv
 
+from fedbus.bus.nats.client import WireClient
 from fedbus.bus.proxy import Proxy, proxies_of, through, with_proxy
 from fedbus.bus.tls import TlsFiles, split_url, with_files
 from fedbus.errors import ConfigError
@@ -72,6 +75,20 @@ def test_nothing_that_is_shown_holds_the_password():
     """Neither the text nor what a debugger or a log prints of it."""
     proxy = Proxy.of(WITH_SECRET)
     assert all(secret not in f"{proxy} {proxy!r}" for secret in ("anna", SECRET, proxy.authorization))
+
+
+async def test_other_nodes_of_a_cluster_are_behind_the_same_proxy():
+    """A node tells of others: they are reached through its proxy, whatever it calls them; without one, directly."""
+    proxies = proxies_of("wss://one?proxy=http://h:1,wss://two")
+    for told_by, expected in (("one", proxies["one", 443]), ("two", None)):
+        client = WireClient()
+        client.go_through(proxies)
+        client._server_pool = [Srv(urlparse(f"wss://{name}:443")) for name in ("one", "two")]
+        client.options = {"dont_randomize": True}
+        client._current_server = client._server_pool[told_by == "two"]
+        await client._process_info({"connect_urls": ["10.0.0.3:443", "three:99999999"]})
+        assert client._proxies.get(("10.0.0.3", 443)) == expected
+        assert ("two", 443) not in client._proxies
 
 
 def test_what_is_connected_already_has_no_proxy():

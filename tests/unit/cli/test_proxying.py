@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from fedbus.access import known
+from fedbus.access.claims import user_jwt
+from fedbus.access.joining import Refused
+from fedbus.access.keys import Key
+from fedbus.access.tokens import JoinToken
 from fedbus.bus.proxy import proxies_of
+from fedbus.bus.tls import TlsFiles, split_url
+from fedbus.cli import joining
 from fedbus.cli.proxying import is_direct, proxied
 from fedbus.cli.tree import run
 from fedbus.errors import ConfigError
@@ -70,3 +79,33 @@ def test_a_proxy_that_cannot_be_says_who_named_it(monkeypatch, capsys):
     assert "FEDBUS_PROXY" in said
     assert "'ftp://h'" in said
     assert "secret" not in said
+
+
+def test_joining_takes_the_way_that_other_commands_take(monkeypatch, capsys, tmp_path):
+    """A token says where the broker is; by which proxy, and with which certificate, says this machine."""
+    account, signer = Key.new("account"), Key.new("account")
+    jwt = user_jwt(
+        signer, account.public, workspace="ws", role="joiner", name="t1", key=Key.new().public, issued_at=1.0
+    )
+    token = JoinToken("ws", "t1", "s" * 32, jwt, ("wss://one.example", "wss://two.lan"), "client", "site-1").text()
+    asked = []
+
+    async def join(request, *, tell, url):
+        asked.append(url)
+        raise Refused("enough was seen")
+
+    monkeypatch.setattr(joining, "join", join)
+    monkeypatch.setattr(known, "_chosen", [tmp_path])
+    monkeypatch.setenv("FEDBUS_HOME", str(tmp_path))
+    monkeypatch.setenv("HTTPS_PROXY", "http://anna:secret@proxy:3128")
+    monkeypatch.setenv("NO_PROXY", ".lan")
+    assert run(["--tls-cert", "/c.pem", "--tls-key", "/k.pem", "join", token]) == 1
+    assert {place: str(proxy) for place, proxy in proxies_of(asked[0]).items()} == {
+        ("one.example", 443): "http://proxy:3128"
+    }
+    assert split_url(asked[0]) == (
+        ["wss://one.example", "wss://two.lan"],
+        TlsFiles(None, Path("/c.pem"), Path("/k.pem")),
+    )
+    told = capsys.readouterr()
+    assert "secret" not in told.out + told.err
