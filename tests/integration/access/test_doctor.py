@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from fedbus.access import authority as authorities
+from fedbus.access import accounts
 from fedbus.access import known
 from fedbus.access.authority import Authority
 from fedbus.access.certs import Certs
@@ -256,14 +256,14 @@ async def test_credentials_that_are_none(secured, text, found):
 async def test_a_permission_that_is_missing(secured, monkeypatch):
     """Permission: where the account at the broker says less than the role needs, the subject is named."""
     url, authority, place = secured
-    whole = authorities.template
+    whole = accounts.template
 
     def less(role, workspace):
         allowed = whole(role, workspace)
         heard = tuple(pattern for pattern in allowed.subscribe if ".task." not in pattern)
         return Permissions(allowed.publish, heard)
 
-    monkeypatch.setattr(authorities, "template", less)
+    monkeypatch.setattr(accounts, "template", less)
     await authority.push("default", url)
     _, path = issued(authority, place)
     well, check = await broken(Place(url, credentials=path))
