@@ -10,14 +10,9 @@ import asyncio
 import logging
 from typing import assert_never
 
-from fedbus.client.heeding import Heeding
-from fedbus.client.inbox import Inbox, Told
-from fedbus.client.job import Job, Made
-from fedbus.client.keepsake import Keepsakes
-from fedbus.client.machine import (
+from fedbus.client.events import (
     Effect,
     Foreign,
-    Machine,
     Release,
     Report,
     StartEvaluating,
@@ -27,6 +22,11 @@ from fedbus.client.machine import (
     StopWork,
     TaskSeen,
 )
+from fedbus.client.heeding import Heeding
+from fedbus.client.inbox import Inbox, Told
+from fedbus.client.job import Job, Made
+from fedbus.client.keepsake import Keepsakes
+from fedbus.client.machine import Machine
 from fedbus.client.parts import Part, Parts
 from fedbus.client.sending import Courier, Sending
 from fedbus.client.warden import Warden

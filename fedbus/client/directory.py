@@ -19,30 +19,24 @@ from __future__ import annotations
 
 import logging
 import os
-import struct
 import threading
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import msgpack
-
-from fedbus.client.cut import cut_of
 from fedbus.client.file import File, NoRoomError, room
-from fedbus.client.held import Held, Part
+from fedbus.client.held import Held
 from fedbus.client.index import Index
 from fedbus.client.keepsake import Keepsake, Who
-from fedbus.client.keptfile import Entry, KeptFile, Stretch, opened
+from fedbus.client.keptfile import Entry, KeptFile, opened
 from fedbus.client.lock import Lock
+from fedbus.client.saved import DAMAGED, Saved, about_of, fits, held_of
 from fedbus.client.state import Found, Kept
 from fedbus.errors import BadMessage, ConfigError
-from fedbus.foreign import unpacked
 from fedbus.messages.ids import Peer
-from fedbus.messages.plans import Encoding
-from fedbus.tensors import CHUNK_BYTES, Layout, ModelSpec
-from fedbus.tensors.digest import chunk_digest
+from fedbus.tensors import ModelSpec
 
 log = logging.getLogger("fedbus.client")
 
@@ -52,14 +46,6 @@ it is a training that is lost, or a file that is kept for longer."""
 
 GARBAGE_MAX = 4096
 """Entries of the index that say nothing any more, beyond as many as those that do, before it is written anew."""
-
-
-CUT_FACTOR_MAX = 1_000_000
-"""Most bytes of a model for one of its encoded update: the smallest fraction of a codec, and some. A model is cut into
-chunks before its update is looked at, and one of a terabyte is easily written down."""
-
-_DAMAGED = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, EOFError, OSError, struct.error)
-"""What reading raises of what a disk has changed."""
 
 
 class Directory:
@@ -86,37 +72,6 @@ class Directory:
             raise ConfigError(f"state directory {place}: {error.strerror or error}; name another one") from error
 
 
-class _Saved(NamedTuple):
-    """An entry of the index; ``nbytes``: of the stretch, of which a payload may leave some unused."""
-
-    client: str
-    session: str
-    offset: int
-    nbytes: int
-    at: float
-    spec: str
-    about: bytes
-
-
-def _fits(kind: type[_Saved | Entry], fields: Sequence[Any], end: int) -> bool:
-    """Whether an entry's fields are of their types, and name a place in a file that ends there.
-
-    A disk may give back anything. What lies far behind the end would be taken for room between that is free: all of it
-    is noted, and a number of 64 bits has more than there is memory.
-    """
-    named = dict(zip(kind._fields, fields, strict=False))
-    whole, numbers = ("offset", "nbytes", "lost", "digest"), ("at",)
-    return (
-        len(named) == len(kind._fields)
-        and all(type(value) is int and value >= 0 for name, value in named.items() if name in whole)
-        and all(isinstance(named[name], int | float) for name in numbers)
-        and all(isinstance(named[name], str) for name in named.keys() & {"client", "session", "spec"})
-        and isinstance(named.get("about", b""), bytes)
-        and named["offset"] <= end
-        and named["nbytes"] <= 2 * end
-    )
-
-
 def _end_of(path: Path) -> int:
     try:
         return path.stat().st_size
@@ -133,7 +88,7 @@ class _Open:
         self._guard = threading.Lock()
         self._lock: Lock | None = lock
         self._index = Index(path / "index")
-        self._saved: dict[int, _Saved] = {}
+        self._saved: dict[int, Saved] = {}
         self._kept = KeptFile()
         self._specs: dict[str, Any] = {}
         self._count = 0
@@ -156,13 +111,13 @@ class _Open:
         match entry:
             case ["spec", str() as digest, wire]:
                 self._specs[digest] = wire
-            case ["saved", int() as number, *fields] if _fits(_Saved, fields, self._ends["updates"]):
-                count = len(_Saved._fields)
+            case ["saved", int() as number, *fields] if fits(Saved, fields, self._ends["updates"]):
+                count = len(Saved._fields)
                 self._count = max(self._count, number)
-                saved = self._saved[number] = _Saved(*fields[:count])
-                if _fits(Entry, fields[count:], self._ends["kept"]):
+                saved = self._saved[number] = Saved(*fields[:count])
+                if fits(Entry, fields[count:], self._ends["kept"]):
                     self._garbage += self._kept.note((saved.client, saved.session), fields[count:])
-            case ["kept", str() as client, str() as session, *fields] if _fits(Entry, fields, self._ends["kept"]):
+            case ["kept", str() as client, str() as session, *fields] if fits(Entry, fields, self._ends["kept"]):
                 self._kept.note((client, session), fields)
             case ["over", str() as client, str() as session]:
                 self._garbage += 1 + self._kept.forget((client, session))
@@ -199,8 +154,8 @@ class _Open:
         found = []
         for number, saved in list(self._saved.items()):
             try:
-                held = self._held(number, saved)
-            except (BadMessage, ConfigError, *_DAMAGED) as error:
+                held = held_of(saved, self._specs[saved.spec], self._file, _Deposit(self, number))
+            except (BadMessage, ConfigError, *DAMAGED) as error:
                 self._file.left(saved.offset, saved.nbytes)
                 self._drop(number, f"it is damaged ({error})")
             else:
@@ -213,38 +168,10 @@ class _Open:
         for client, session in list(self._kept.entries):
             try:
                 found[client, session] = self._kept.read((client, session), self._specs)
-            except (BadMessage, *_DAMAGED) as error:
+            except (BadMessage, *DAMAGED) as error:
                 log.info("%s: what is kept of %s in %s is dropped: %s", client, session, self._path, error)
                 self.end(client, session)
         return found
-
-    def _held(self, number: int, saved: _Saved) -> Held:
-        about = unpacked(saved.about, "what is known of it")
-        spec, nbytes = ModelSpec.from_wire(self._specs[saved.spec]), int(about.get("nbytes", saved.nbytes))
-        if nbytes > saved.nbytes or spec.nbytes > CUT_FACTOR_MAX * (saved.nbytes + CHUNK_BYTES):
-            raise BadMessage(f"a model of {spec.nbytes} bytes, an update of {nbytes}, in a place of {saved.nbytes}")
-        layout = Layout(spec, about["chunk_bytes"])
-        cut = cut_of(layout, Encoding.model_validate(about.get("encoding", {})), nbytes)
-        digests = struct.unpack(f"<{cut.count}Q", about["chunks"])
-        if cut.nbytes != nbytes:
-            raise BadMessage(f"expected {cut.nbytes} bytes, got {nbytes}")
-        place = Stretch(self._file, saved.offset)
-        for index, digest in enumerate(digests):
-            if chunk_digest(place.get(cut.edges[index], cut.size(index))) != digest:
-                raise BadMessage(f"chunk {index} is not what was written")
-        return Held(
-            int(about["round"]),
-            cut,
-            place,
-            digests,
-            tuple(Part(*part) for part in about["parts"]),
-            float(about["weight"]),
-            dict(about["metrics"]),
-            int(about["fetched"]),
-            base=str(about["base"]),
-            deposit=_Deposit(self, number),
-            adopted=True,
-        )
 
     # --- writing ---
 
@@ -260,7 +187,7 @@ class _Open:
             for index in range(cut.count):
                 self._file.write(offset + cut.edges[index], held.chunk(index))
             kept = None if made is None else self._kept.write(made)
-            saved = _Saved(client, session, offset, stretch, time.time(), spec.digest, _about(held))
+            saved = Saved(client, session, offset, stretch, time.time(), spec.digest, about_of(held))
             with self._guard:
                 number = self._enter(saved, kept, [spec, *([] if made is None else [made.spec])])
         except BaseException as error:
@@ -273,7 +200,7 @@ class _Open:
         if made is not None and kept is not None:
             held.keepsake = self._kept.saved(made, kept)
 
-    def _enter(self, saved: _Saved, kept: Entry | None, specs: Sequence[ModelSpec]) -> int:
+    def _enter(self, saved: Saved, kept: Entry | None, specs: Sequence[ModelSpec]) -> int:
         if self._lock is None:
             raise NoRoomError("the client is leaving")
         for spec in specs:
@@ -379,21 +306,3 @@ class _Deposit:
     def forget(self) -> None:
         """Forget it."""
         self._open.forget(self._number)
-
-
-def _about(held: Held) -> bytes:
-    """All that is to be known of an update but where it lies."""
-    about: dict[str, Any] = {
-        "round": held.round,
-        "base": held.base,
-        "chunk_bytes": held.layout.chunk_bytes,
-        "chunks": struct.pack(f"<{held.cut.count}Q", *held.chunk_digests),
-        "parts": [[part.first, part.stop, part.digest] for part in held.parts],
-        "weight": held.weight,
-        "metrics": dict(held.metrics),
-        "fetched": held.fetched,
-    }
-    if held.encoding.form != "model":
-        about |= {"encoding": held.encoding.model_dump(), "nbytes": held.cut.nbytes}
-    packed: bytes = msgpack.packb(about)
-    return packed

@@ -10,8 +10,8 @@ import asyncio
 
 from fedbus.access.envelopes import PostVerifier
 from fedbus.bus.base import Message, Subscription
+from fedbus.client.events import TaskSeen
 from fedbus.client.inbox import Inbox, Told
-from fedbus.client.machine import TaskSeen
 from fedbus.client.parts import Parts
 from fedbus.errors import BadMessage
 from fedbus.exchange.outbox import Outbox

@@ -11,8 +11,8 @@ from contextlib import AbstractAsyncContextManager, nullcontext
 from pathlib import Path
 
 from fedbus.client.cards import Card
+from fedbus.client.events import Effect, Halted, Report, TaskSeen
 from fedbus.client.inbox import Inbox, Told
-from fedbus.client.machine import Effect, Halted, Report, TaskSeen
 from fedbus.client.newest import NewestModel
 from fedbus.client.owner import Verdict
 from fedbus.client.parts import Part, Parts

@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from fedbus.client.events import Event
 from fedbus.client.job import Made
-from fedbus.client.machine import Event
 from fedbus.client.sending import Sending
 
 TASKS_WAITING_MAX = 10_000

@@ -29,9 +29,9 @@ from fedbus.client.app import (
     check_update,
     is_async,
 )
+from fedbus.client.events import Event, Measured, Trained, WorkFailed
 from fedbus.client.held import Held, prepare
 from fedbus.client.keepsake import Keepsake, Keepsakes
-from fedbus.client.machine import Event, Measured, Trained, WorkFailed
 from fedbus.client.newest import Fetched, NewestModel
 from fedbus.client.queries import answer, columns_of
 from fedbus.client.shelf import Shelf

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 from fedbus import telemetry
 from fedbus.bus.base import Bus
+from fedbus.client.events import Foreign, Measured, Settled, WorkFailed
 from fedbus.client.job import Made
-from fedbus.client.machine import Foreign, Measured, Settled, WorkFailed
 from fedbus.client.sending import Sending
 from fedbus.exchange.numbers import watch_bus, watch_outbox
 from fedbus.exchange.outbox import Outbox

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 
 from fedbus import telemetry
 from fedbus.bus.base import Payload
+from fedbus.client.events import Foreign, Settled
 from fedbus.client.held import Held, Part
-from fedbus.client.machine import Foreign, Settled
 from fedbus.crash import Crash
 from fedbus.errors import BusClosed, FedbusError
 from fedbus.exchange.station import Station

@@ -19,13 +19,14 @@ from contextlib import suppress
 
 from fedbus.bus.base import Bus
 from fedbus.client.deciding import Deciding
+from fedbus.client.events import Foreign, Settled
 from fedbus.client.hearing import Hearing
 from fedbus.client.heeding import Heeding
 from fedbus.client.inbox import Inbox, Told
 from fedbus.client.job import Made, Means
 from fedbus.client.keeper import Keeper
 from fedbus.client.keepsake import Keepsakes
-from fedbus.client.machine import Foreign, Machine, Settled
+from fedbus.client.machine import Machine
 from fedbus.client.newest import NewestModel
 from fedbus.client.numbers import Numbers
 from fedbus.client.parts import Part, Parts

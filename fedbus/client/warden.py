@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Mapping
 
 from fedbus.bus.base import Bus
-from fedbus.client.machine import Report
+from fedbus.client.events import Report
 from fedbus.client.norms import norm_of
 from fedbus.client.outgoing import OutgoingLog
 from fedbus.client.owner import Owner, Verdict, Wishes

@@ -18,9 +18,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from fedbus.client.app import ClientApp
+from fedbus.client.events import WorkFailed
 from fedbus.client.job import Functions, Job, Made, Means, Unfinished
 from fedbus.client.keeper import Keeper
-from fedbus.client.machine import WorkFailed
 from fedbus.client.newest import Fetched
 from fedbus.crash import Point
 from fedbus.messages.tasks import Train

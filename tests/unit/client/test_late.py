@@ -9,11 +9,9 @@ import random
 
 import pytest
 
-from fedbus.client.machine import (
+from fedbus.client.events import (
     Foreign,
-    Machine,
     Measured,
-    Phase,
     Release,
     Report,
     Settled,
@@ -26,6 +24,7 @@ from fedbus.client.machine import (
     Trained,
     WorkFailed,
 )
+from fedbus.client.machine import Machine, Phase
 from fedbus.messages.tasks import Evaluate, Receipt, Task, Train
 
 

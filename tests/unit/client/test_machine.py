@@ -6,10 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedbus.client.machine import (
-    Machine,
+from fedbus.client.events import (
     Measured,
-    Phase,
     Release,
     Report,
     Settled,
@@ -22,6 +20,7 @@ from fedbus.client.machine import (
     Trained,
     WorkFailed,
 )
+from fedbus.client.machine import Machine, Phase
 from fedbus.messages.tasks import Evaluate, Receipt, Task, Train
 
 

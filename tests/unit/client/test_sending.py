@@ -10,8 +10,8 @@ from blake3 import blake3
 
 from fedbus.bus.memory import Faults, MemoryBroker, MemoryBus
 from fedbus.client.app import Model, Update
+from fedbus.client.events import Foreign, Settled
 from fedbus.client.held import prepare
-from fedbus.client.machine import Foreign, Settled
 from fedbus.client.newest import Fetched
 from fedbus.client.sending import REFUSALS_SHOWN, Courier, Sending
 from fedbus.client.shelf import Shelf

@@ -12,9 +12,9 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from fedbus.client.app import ClientApp, Evaluation, Model, Update
+from fedbus.client.events import Measured, Trained, WorkFailed
 from fedbus.client.held import prepare
 from fedbus.client.job import FAILURES_SHOWN, Job, Means
-from fedbus.client.machine import Measured, Trained, WorkFailed
 from fedbus.client.newest import Fetched
 from fedbus.client.shelf import Shelf
 from fedbus.client.work import ALONGSIDE_MAX, UNDER_WAY_MAX, Workshop, updates_under_way_max
