@@ -180,7 +180,7 @@ class _Examination:
         greetings = [greeting for greeting in self._greetings.values() if greeting]
         if greetings and not any(greeting.get("auth_required") for greeting in greetings):
             return f"nobody is asked who he is, {took}"
-        return f"{self._standing}, {took}"
+        return f"{self._standing}, {took}{self._standing.exposed}"
 
     async def _permission(self) -> str:
         return await Permitted(self._connection).check(self._standing, DEADLINE_S)

@@ -12,6 +12,7 @@ import asyncio
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from stat import S_IRGRP, S_IROTH
 
 from fedbus.access import known
 from fedbus.access.authority import Authority
@@ -50,6 +51,13 @@ class Standing:
         """Whether our role may publish there."""
         allowed = self.permissions
         return allowed is None or any(matcher(pattern)(subject) for pattern in allowed.publish)
+
+    @property
+    def exposed(self) -> str:
+        """What is to be said of a file that others of this machine can read; '' of one that is its owner's alone."""
+        if self.path is None or not self.path.stat().st_mode & (S_IRGRP | S_IROTH):
+            return ""
+        return f"; others can read {self.path}, and whoever has it is that member: chmod 600"
 
     def __str__(self) -> str:
         """Show who it is, and until when."""
