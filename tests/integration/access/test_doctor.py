@@ -281,15 +281,19 @@ async def test_a_workspace_without_its_streams(secured):
 
 
 async def test_credentials_are_found_that_are_known(secured):
-    """What is remembered for the address is taken where none are given."""
+    """What is remembered for the address is taken where none are given; that others can read it is said."""
     url, authority, place = secured
     _, path = issued(authority, place)
     known.remember(url, "default", Path(path))
     try:
-        checks = await examine(Place(url))
+        told = []
+        for mode in (0o600, 0o640):
+            await asyncio.to_thread(Path(path).chmod, mode)
+            told.append({check.hop: check.found for check in await examine(Place(url))}["authentication"])
     finally:
         known.forget(url)
-    assert "client site-1 of workspace default" in {check.hop: check.found for check in checks}["authentication"]
+    assert all("client site-1 of workspace default" in each for each in told)
+    assert [f"others can read {path}" in each for each in told] == [False, True]
 
 
 # ---- the rest
