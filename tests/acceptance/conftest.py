@@ -34,7 +34,7 @@ def train(model, task):
 STOP_S_MAX = 25.0
 
 
-def wait_until(what: str, condition: Callable[[], Any], deadline_s: float = 30.0) -> Any:
+def wait_until(what: str, condition: Callable[[], Any], deadline_s: float = 90.0) -> Any:
     """Wait for something to become true; return it."""
     end = time.monotonic() + deadline_s
     while not (found := condition()):
@@ -61,7 +61,7 @@ class Shell:
         (place / "client.py").write_text(CLIENT)
         np.savez(place / "model.npz", w=np.zeros((300, 1000), np.float32), b=np.zeros(3, np.float32))
 
-    def run(self, *arguments: str, code: int | None = 0, timeout: float = 60.0) -> subprocess.CompletedProcess[str]:
+    def run(self, *arguments: str, code: int | None = 0, timeout: float = 120.0) -> subprocess.CompletedProcess[str]:
         """Run a command to its end; its exit code must be ``code``, or 0 or 1 where that is None."""
         done = subprocess.run(
             [sys.executable, "-m", "fedbus", *arguments],

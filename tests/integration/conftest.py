@@ -204,7 +204,7 @@ class House:
             return len(await getattr(federation, what)()) >= count
         return False
 
-    async def run(self, model, within_s=30.0, name=None, chunk_bytes=CHUNK_BYTES, **config):
+    async def run(self, model, within_s=PATIENCE_S, name=None, chunk_bytes=CHUNK_BYTES, **config):
         """Run a session to its end; returns (result, the records of its journal, its last model)."""
         async with fedbus.connect(self.url) as federation, asyncio.timeout(within_s):
             settings = fedbus.SessionConfig(**config)

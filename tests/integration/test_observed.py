@@ -111,7 +111,7 @@ async def _fedbus(place, *arguments):
     finally:
         with contextlib.suppress(ProcessLookupError):
             process.terminate()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await process.wait()
     assert process.returncode == 0
 

@@ -93,7 +93,7 @@ async def test_the_application_takes_part_and_predicts_with_what_it_got(house, c
         await house.present(1)
         predicted, result, arrays = await measure_and_predict(f"http://127.0.0.1:{port}", house, bad)
         process.send_signal(signal.SIGINT)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             _, err = await process.communicate()
     finally:
         with contextlib.suppress(ProcessLookupError):
@@ -180,7 +180,7 @@ async def test_the_readmes_session_runs(house):
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    async with asyncio.timeout(40):
+    async with asyncio.timeout(90):
         out, err = await process.communicate()
     assert (process.returncode, err) == (0, b"")
     assert re.search(rb"'loss': 0\.0\d+.*'slope': array", out), out

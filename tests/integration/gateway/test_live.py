@@ -17,7 +17,7 @@ async def journal_of(federation, session=None):
     return [event.id async for event in federation.events(session=session)]
 
 
-async def read_all(readers, within_s=20):
+async def read_all(readers, within_s=60):
     """Let readers read to the end."""
     reading = [asyncio.create_task(reader.run()) for reader in readers]
     done, left = await asyncio.wait(reading, timeout=within_s)

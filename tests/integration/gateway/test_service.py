@@ -189,7 +189,7 @@ async def test_a_gateway_without_its_broker_says_so_and_recovers(house, broker, 
         status, _, told = await ask("GET", f"{API}/overview")
         assert (status, told["broker"]["connected"], told["coordinator_answers"]) == (200, False, False)
         await broker.start()
-        await eventually(lambda: is_ready(ask), within_s=20)
+        await eventually(lambda: is_ready(ask))
         status, _, told = await ask("POST", f"{API}/sessions", json={"model": "s1-2", "config": {"rounds": 1}})
         assert status == 201, told
 

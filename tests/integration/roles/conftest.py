@@ -42,7 +42,7 @@ class Attacker:
 
         return hear
 
-    async def until(self, condition, within_s=10.0):
+    async def until(self, condition, within_s=60.0):
         """Wait for news until a condition is true; returns its value."""
         async with asyncio.timeout(within_s):
             while not (found := condition()):

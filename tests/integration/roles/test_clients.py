@@ -159,7 +159,7 @@ def known():
     return {}
 
 
-async def until_chunks(chunks, count, name="site-1", round_=1, within_s=20.0):
+async def until_chunks(chunks, count, name="site-1", round_=1, within_s=60.0):
     """Wait until so many chunks of a client's update have passed."""
     seen, news = chunks
     async with asyncio.timeout(within_s):
@@ -278,7 +278,7 @@ async def test_two_processes_of_one_name(expected, house_of_two, sites, eventual
     running = asyncio.create_task(session(house_of_two, "disturbed"))
     await eventually(lambda: first.asked)
     await second.start(pause_s=30.0)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         assert await second.process.wait() == 1
     assert "client site-1: another process takes part under this name since" in second.log
     assert "Traceback" not in second.log
@@ -294,7 +294,7 @@ async def test_two_processes_of_one_state_directory(house_of_two, sites):
     await first.start()
     await house_of_two.present(2)
     await second.start()
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         assert await second.process.wait() == 1
     assert f"process {first.process.pid} has the state directory" in second.log and "Traceback" not in second.log
     assert first.process.returncode is None

@@ -62,7 +62,7 @@ class Wire:
             _, client, combiner = OURS.tokens(message.subject, "down", 3)
             self.accepted.add((combiner, client, state.round))
 
-    async def until(self, condition, within_s=20.0):
+    async def until(self, condition, within_s=60.0):
         """Wait for something to have crossed."""
         async with asyncio.timeout(within_s):
             while not condition():
@@ -133,7 +133,7 @@ async def undisturbed(house):
     return _digests[0]
 
 
-async def disturbed(house, disturb, within_s=40.0, **config):
+async def disturbed(house, disturb, within_s=60.0, **config):
     """Run a session and disturb it; returns its digest and whose updates the coordinator asked for a second time."""
     running = asyncio.create_task(house.run(MODEL, name="disturbed", within_s=within_s, **(CONFIG | config)))
     disturbing = asyncio.create_task(disturb())
@@ -235,7 +235,7 @@ async def test_a_combiner_that_stands_still_for_half_a_minute_changes_nothing(ho
         finally:
             processes.signal("k0", signal.SIGCONT)
 
-    digest, moved = await disturbed(house, disturb, within_s=60.0, rounds=2)
+    digest, moved = await disturbed(house, disturb, within_s=90.0, rounds=2)
     assert digest == expected and moved
     result, _, _ = await house.run(MODEL, name="behind", **CONFIG)
     assert result.digest == expected, "it takes part again as if nothing had been"

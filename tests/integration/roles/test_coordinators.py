@@ -81,7 +81,7 @@ class Board:
 
     async def leader(self, *, other_than=()):
         """Wait until somebody leads who is none of these; returns the name."""
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(60):
             while not self.leases or self.leases[-1][1].holder in ("", *other_than):
                 self.news.clear()
                 await self.news.wait()
@@ -131,7 +131,7 @@ async def clients(house, processes):
     return clients
 
 
-async def run(house, name, within_s=40.0):
+async def run(house, name, within_s=60.0):
     """Run a session; returns its digest, its records, and its entries."""
     result, facts, arrays = await house.run(MODEL, name=name, within_s=within_s, **CONFIG)
     assert result.outcome == "completed" and model_digest(arrays) == result.digest
@@ -148,7 +148,7 @@ async def disturbed(house, clients, disturb):
     clients.training.clear()
     running = asyncio.create_task(run(house, "disturbed"))
     disturbing = asyncio.create_task(disturb())
-    done, _ = await asyncio.wait({running, disturbing}, return_when=asyncio.FIRST_EXCEPTION, timeout=60)
+    done, _ = await asyncio.wait({running, disturbing}, return_when=asyncio.FIRST_EXCEPTION, timeout=90)
     for task in {running, disturbing} - done:
         task.cancel()
     await disturbing

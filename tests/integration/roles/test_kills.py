@@ -81,7 +81,7 @@ async def undisturbed(house):
     return result.digest
 
 
-async def disturbed(house, clients, disturb, within_s=20.0):
+async def disturbed(house, clients, disturb, within_s=60.0):
     """Run the same session and disturb it; returns its digest and what the journal says."""
     clients.training.clear()
     running = asyncio.create_task(house.run(MODEL, name="disturbed", within_s=within_s, **CONFIG))
@@ -211,7 +211,7 @@ async def test_a_combiner_that_stands_still_is_replaced_and_comes_back(house, pr
         finally:
             processes.signal("combiner-1", signal.SIGCONT)
 
-    digest, facts = await disturbed(house, clients, disturb, within_s=40.0)
+    digest, facts = await disturbed(house, clients, disturb)
     assert digest == expected
     moved = [fact for fact in facts if isinstance(fact, records.ClientsMoved)]
     assert moved and set(moved[0].moves.values()) == {"combiner-2"}

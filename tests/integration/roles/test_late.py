@@ -54,7 +54,7 @@ async def test_what_misses_its_round_counts_in_the_next_at_half_its_weight(
     config = fedbus.SessionConfig(
         rounds=2, clients_min=3, quorum=2, round_deadline_s=DEADLINE_S, evaluate_every=0, late_updates=late_updates
     )
-    async with fedbus.connect(house.url) as federation, asyncio.timeout(30):
+    async with fedbus.connect(house.url) as federation, asyncio.timeout(60):
         session = await federation.start_session(config, model=zeros)
         async for event in session.events():
             if late_updates == "stale" and isinstance(event.data, records.RoundClosed):

@@ -62,7 +62,7 @@ class S3Server:
                 stderr=log,
                 preexec_fn=die_with(os.getpid()),
             )
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while True:
                 try:
                     _, writer = await asyncio.open_connection("127.0.0.1", self.port)

@@ -162,6 +162,6 @@ def test_a_gateway_says_what_it_needs():
 def test_the_bare_install_says_what_to_install(missing):
     """Without the extra, `fedbus` is one line that tells how to get it, and exit code 2."""
     code = f"import sys; sys.modules[{missing!r}] = None; from fedbus.__main__ import main; sys.exit(main())"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2
     assert done.stderr == "fedbus: the command line is not installed: pip install 'fedbus[cli]'\n"
