@@ -63,6 +63,7 @@ class Mailbox:
         self._bytes_max = bytes_max
         self._on_close = on_close
         self._messages: deque[Message] = deque()
+        self._sieve: Callable[[str], bool] | None = None
         self._arrivals = Arrivals()
         self._burst = 0
         self._closed = False
@@ -72,6 +73,14 @@ class Mailbox:
     def closed(self) -> bool:
         """Whether nothing will come any more."""
         return self._closed or self._error is not None
+
+    def sift(self, sieve: Callable[[str], bool]) -> None:
+        """Ask ``sieve`` from now on whether a message with a subject is to be taken; see `wants`."""
+        self._sieve = sieve
+
+    def wants(self, subject: str) -> bool:
+        """Whether a message with this subject is to be put here; asked once for each, before it is made."""
+        return self._sieve is None or self._sieve(subject)
 
     def put(self, message: Message) -> bool:
         """Hand a message over; False when it had to be dropped."""

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from fedbus.bus.base import Message, Subscription
-from fedbus.bus.mailbox import MESSAGE_OVERHEAD_BYTES
+from fedbus.bus.mailbox import MESSAGE_OVERHEAD_BYTES, Mailbox
 
 LOG = logging.getLogger("fedbus.bus")
 
@@ -72,7 +72,7 @@ class Turns:
     """Reads ``source``, which it owns, in turns; a `Subscription` itself.
 
     ``what``: is said, in a line of the log. ``room_of``: how much room the sender with a subject has. ``bytes_max``:
-    of all together; beyond it who has nothing waiting yet is dropped, too.
+    of all together; beyond it the oldest of whoever has most goes.
     """
 
     def __init__(
@@ -86,10 +86,14 @@ class Turns:
         self._bytes_max = bytes_max
         self._queues: OrderedDict[str, _Queue] = OrderedDict()
         self._filled = asyncio.Event()
-        self._second, self._heard = -1, Counter[str]()
+        self._second, self._heard = -1, dict[str, int]()
         self._minute, self._lost = -1, Counter[str]()
         self._since = 0.0
         self._closed = False
+        self._now = asyncio.get_running_loop().time
+        self._is_sifted = isinstance(source, Mailbox)
+        if isinstance(source, Mailbox):  # what is too much is passed over as it is read, before a message is made of it
+            source.sift(self._wants)
         self._reading = asyncio.create_task(self._read())
 
     def __len__(self) -> int:
@@ -108,43 +112,45 @@ class Turns:
         """Add a message behind its sender's, where there is room; else its oldest goes."""
         sender, size = message.subject, _size(message)
         room, queue = self._room_of(sender), self._queues.get(sender)
-        if size > room.bytes_max or not self._is_in_time(sender, room):
+        if not self._is_sifted and not self._wants(sender):
+            return
+        if size > room.bytes_max:
             self._drop(sender)
             return
-        while queue is not None and queue.messages and self._is_full(queue, size, room):
-            self.waiting_bytes -= _size(queue.pop())
-            self._drop(sender)
-        if self.waiting_bytes + size > self._bytes_max:
-            self._queues.pop(sender, None)  # nothing of it is left there
-            self._drop(sender)
-            return
-        if queue is None:
-            queue = self._queues[sender] = _Queue()
+        while queue is not None and queue.messages and _is_full(queue, size, room):
+            self._lose(sender, queue)
+        while self._queues and self.waiting_bytes + size > self._bytes_max:
+            self._lose(*max(self._queues.items(), key=lambda item: item[1].nbytes))
+        queue = self._queues.setdefault(sender, queue or _Queue())
         queue.push(message)
         self.waiting_bytes += size
         self._filled.set()
 
-    def _is_full(self, queue: _Queue, size: int, room: Room) -> bool:
-        return (
-            len(queue.messages) >= room.waiting_max
-            or queue.nbytes + size > room.bytes_max
-            or self.waiting_bytes + size > self._bytes_max
-        )
+    def _lose(self, sender: str, queue: _Queue) -> None:
+        """Drop the oldest of a sender."""
+        self.waiting_bytes -= _size(queue.pop())
+        if not queue.messages:
+            del self._queues[sender]
+        self._drop(sender)
 
-    def _is_in_time(self, sender: str, room: Room) -> bool:
-        """Whether a sender has not been heard too often in this second."""
-        second = int(asyncio.get_running_loop().time())
+    def _wants(self, sender: str) -> bool:
+        """Whether a sender has not been heard too often in this second; else it is counted."""
+        second = int(self._now())
         if second != self._second:
             self._second = second
             self._heard.clear()
-        if len(self._heard) >= WATCHED_MAX and sender not in self._heard:
+        count = self._heard.get(sender, 0) + 1
+        if count == 1 and len(self._heard) >= WATCHED_MAX:
             return True
-        self._heard[sender] += 1
-        return self._heard[sender] <= room.per_s_max
+        self._heard[sender] = count
+        if count <= self._room_of(sender).per_s_max:
+            return True
+        self._drop(sender)
+        return False
 
     def _drop(self, sender: str) -> None:
         self.dropped += 1
-        minute = int(asyncio.get_running_loop().time() // MINUTE_S)
+        minute = int(self._now() // MINUTE_S)
         if minute != self._minute:
             self._minute = minute
             self._lost.clear()
@@ -223,6 +229,10 @@ class Turns:
         self._reading.cancel()
         await asyncio.gather(self._reading, return_exceptions=True)
         await self._source.close()
+
+
+def _is_full(queue: _Queue, size: int, room: Room) -> bool:
+    return len(queue.messages) >= room.waiting_max or queue.nbytes + size > room.bytes_max
 
 
 def _size(message: Message) -> int:

@@ -83,7 +83,10 @@ async def coordinate(
     workers = Threads(2, name)
     async with _traced("coordinator", name, place) as tracing:
         try:
-            async with _connected(place, name) as bus:
+            async with (
+                _connected(place, name) as bus,
+                await connect(place.url, name=f"{name}-ears", credentials=place.credentials) as ears,
+            ):
                 log.info("coordinating workspace %s", place.workspace)
                 signing = await asyncio.to_thread(signing_of, place.credentials, SystemClock())
                 await Coordinator(
@@ -99,6 +102,7 @@ async def coordinate(
                     signing=signing,
                     traces=tracing.telemetry,
                     crash=crashing(environ().get("FEDBUS_CRASH", "")),
+                    ears=ears,
                 ).run()
         finally:
             workers.close()

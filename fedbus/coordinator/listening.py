@@ -10,8 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from fedbus import telemetry
+from fedbus.bus.base import Bus
+from fedbus.bus.patience import patiently
 from fedbus.bus.turns import Room, Turns
 from fedbus.exchange.station import PENDING_BYTES_MAX, Station
+from fedbus.messages.envelope import ENVELOPE_BYTES_MAX
 from fedbus.telemetry import Meters, metrics
 from fedbus.telemetry.meters import Readings
 
@@ -21,18 +24,19 @@ PRESENCE = Room(waiting_max=4, bytes_max=256 * 1024, per_s_max=50)
 BOARD = Room(waiting_max=2, bytes_max=64 * 1024, per_s_max=100)
 """A client asks when it comes, now and then, and for page after page of a long answer."""
 
-REPORTS = Room(waiting_max=64, bytes_max=2 * 2**20, per_s_max=1000)
-"""Of a client: one for a round of each of its sessions, and what it repeats."""
+REPORTS = Room(waiting_max=64, bytes_max=2 * ENVELOPE_BYTES_MAX, per_s_max=1000)
+"""Of a client: one for a round of each of its sessions, and what it repeats; sums may be as large as a message."""
 
 COMBINER_REPORTS = Room(waiting_max=4096, bytes_max=32 * 2**20, per_s_max=10_000)
 """Of a combiner: verdicts of all its clients, up to 3 MB each."""
 
 
 class Listening:
-    """Listens for a coordinator; ``meters`` are told how much was dropped."""
+    """Listens for a coordinator, by ``bus``; ``meters`` are told how much was dropped."""
 
-    def __init__(self, station: Station, meters: Meters) -> None:
+    def __init__(self, station: Station, meters: Meters, bus: Bus) -> None:
         self._station = station
+        self._bus = bus
         self._turns: dict[str, Turns] = {}
         self._dropped: dict[str, int] = {}
         meters.watch(metrics.MESSAGES_DROPPED, self._read)
@@ -50,7 +54,10 @@ class Listening:
         return await self._listen("board", self._station.subjects.board(), lambda _: BOARD)
 
     async def _listen(self, what: str, pattern: str, room_of: Callable[[str], Room]) -> Turns:
-        turns = Turns(await self._station.listen(pattern), what, room_of, bytes_max=PENDING_BYTES_MAX)
+        subscription = await patiently(
+            self._bus, lambda: self._bus.subscribe(pattern, pending_bytes_max=PENDING_BYTES_MAX), tries_max=None
+        )
+        turns = Turns(subscription, what, room_of, bytes_max=PENDING_BYTES_MAX)
         before = self._turns.get(what)
         if before is not None:  # of an earlier reign
             self._dropped[what] = self._dropped.get(what, 0) + before.dropped

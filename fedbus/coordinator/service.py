@@ -96,12 +96,15 @@ class Coordinator:
         crash: Crash = never,
         sampling: Sampling | None = None,
         signing: Signing = OPEN,
+        ears: Bus | None = None,
     ) -> None:
         """``replicas`` and ``placement`` are of the workspace's streams; 0 and None leave existing ones as they are.
 
         ``sampling``: how much is traced, where traces go anywhere. ``signing``: with which it signs models, tasks and
-        orders, opens what is sealed, and knows whose reports and commands count.
+        orders, opens what is sealed, and knows whose reports and commands count. ``ears``: another connection, by which
+        it hears what clients say: however much that is, what it asks of the broker does not wait behind it.
         """
+        self._ears = bus if ears is None else ears
         me = Peer("coordinator", name)
         self._replicas, self._placement = replicas, placement
         self._bus = bus
@@ -118,7 +121,7 @@ class Coordinator:
         self._traces = traces or Telemetry.off()
         self._rounds = RoundTraces(self._traces, workspace, sampling)
         self._numbers = Numbers(self._traces.meters)
-        self._listening = Listening(self._station, self._traces.meters)
+        self._listening = Listening(self._station, self._traces.meters, self._ears)
         self._sessions = Sessions(self._subjects, self._rounds)
         self._roster = Roster()
         self._inbox = Inbox()
@@ -268,16 +271,16 @@ class Coordinator:
         await self._station.say(self._subjects.whois(), WhoIsThere())
 
     async def _tick(self) -> None:
-        seen = self._bus.reconnects
+        seen = self._times_away
         while True:
             await asyncio.sleep(TICK_S)
             if self._numbers.wanted:
                 waits = self._deciding.waits if self._reigns else list
                 self._numbers.look(self._roster, waits, self._station.clock.now())
-            if not self._bus.connected:
+            if not (self._bus.connected and self._ears.connected):
                 continue
-            if self._bus.reconnects != seen:
-                seen = self._bus.reconnects
+            if self._times_away != seen:
+                seen = self._times_away
                 await self._came_back()
             settled = asyncio.get_running_loop().time() >= self._deciding.settled_at
             if settled and self._roster.expire(self._station.clock.now()):
@@ -285,6 +288,11 @@ class Coordinator:
             if self._reigns:
                 self._chores.tick()
                 self._deciding.tick()
+
+    @property
+    def _times_away(self) -> int:
+        """How often the bus, or what was said to us, was away."""
+        return self._bus.reconnects + (0 if self._ears is self._bus else self._ears.reconnects)
 
     async def _came_back(self) -> None:
         """The bus was away: whoever was not heard could not be, and boards may be gone.

@@ -154,7 +154,7 @@ class MemoryBus:
         self._check_open()
         text = patterns_text(patterns)
         mailbox = Mailbox(f"bus {self.name!r}, subscription {text}", pending_bytes_max, self._unsubscribe)
-        receiver = _Plain(self, mailbox.put)
+        receiver = _Plain(self, lambda message: mailbox.wants(message.subject) and mailbox.put(message))
         self._mailboxes[mailbox] = (patterns, receiver)
 
         def listen() -> None:

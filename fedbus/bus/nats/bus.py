@@ -167,7 +167,7 @@ class NatsBus:
             self.bytes_in += len(message.data)
             mailbox.put(Message(message.subject, message.data, headers_of(message), reply=message.reply))
 
-        self._mailboxes[mailbox] = (patterns, await self._connection.receive(patterns, take))
+        self._mailboxes[mailbox] = (patterns, await self._connection.receive(patterns, take, mailbox.wants))
         try:
             await self._connection.flush(CALL_DEADLINE_S)
             mailbox.raise_failure()  # a refusal comes before the answer to the flush

@@ -31,6 +31,9 @@ LOG = logging.getLogger("fedbus.bus")
 
 Take = Callable[[Msg], None]
 
+Wants = Callable[[str], bool]
+"""Whether a message with a subject is to be taken."""
+
 STALE_BYTES = 16 * 1024
 """A command of more than this that waits to go out when the connection breaks is dropped: it is bulk, whoever sent it
 sends it again, and on a slow line it would stand before what is asked for now."""
@@ -50,7 +53,7 @@ class Interest:
     Its own `Subscription` is a queue, an iterator with a future, and 2 KB; a process with 2,500 clients has 7,500.
     """
 
-    __slots__ = ("_subject", "take")
+    __slots__ = ("_subject", "take", "wants")
 
     _queue = ""
     _max_msgs = 0
@@ -59,9 +62,10 @@ class Interest:
     _message_iterator = None
     _pending_next_msgs_calls = None
 
-    def __init__(self, pattern: str, take: Take) -> None:
+    def __init__(self, pattern: str, take: Take, wants: Wants | None = None) -> None:
         self._subject = pattern
         self.take = take
+        self.wants = wants
 
 
 class WireClient(Client):
@@ -81,14 +85,18 @@ class WireClient(Client):
     def _interests(self) -> dict[int, Interest]:
         return cast("dict[int, Interest]", self._subs)  # nats-py's list of what it has to make anew
 
-    async def listen(self, patterns: Sequence[str], take: Take) -> range:
-        """Hand each message of some patterns to ``take``, which must not wait, as it is read. Returns their numbers."""
+    async def listen(self, patterns: Sequence[str], take: Take, wants: Wants | None = None) -> range:
+        """Hand each message of some patterns to ``take``, which must not wait, as it is read. Returns their numbers.
+
+        ``wants``: is asked of each subject before anything is made of its message; what it does not want is passed
+        over, which costs little.
+        """
         if self.is_closed:
             raise ConnectionClosedError
         numbers = range(self._sid + 1, self._sid + 1 + len(patterns))
         self._sid += len(patterns)
         for number, pattern in zip(numbers, patterns, strict=True):
-            self._interests[number] = Interest(pattern, take)
+            self._interests[number] = Interest(pattern, take, wants)
         await self._command("".join(f"SUB {p}  {n}\r\n" for n, p in zip(numbers, patterns, strict=True)))
         return numbers
 
@@ -218,6 +226,8 @@ class WireClient(Client):
         interest = self._interests.get(sid)
         if interest is None:
             return  # it was on its way while we unsubscribed
+        if interest.wants is not None and not interest.wants(subject):
+            return
         try:
             # nats-py says bytes; it does not look, and who looks is ours
             interest.take(Msg(self, subject, reply, cast("bytes", data), headers_from(headers)))

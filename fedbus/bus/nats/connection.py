@@ -400,12 +400,17 @@ class Connection:
             self._bulk_bytes_max = min(OUTGOING_BYTES_MAX, max(BULK_BYTES_MIN, rate * BULK_S))
             self._seen_bytes, self._seen_s = 0, 0.0
 
-    async def receive(self, patterns: Sequence[str], handler: Callable[[Msg], None]) -> range:
-        """Hand every message of some patterns to a handler, from the broker's next word on (see `flush`)."""
+    async def receive(
+        self, patterns: Sequence[str], handler: Callable[[Msg], None], wants: Callable[[str], bool] | None = None
+    ) -> range:
+        """Hand every message of some patterns to a handler, from the broker's next word on (see `flush`).
+
+        ``wants``: whether a message with a subject is to be taken at all.
+        """
         self.check_open()
         try:
             # the handler takes at once, and it is the mailbox behind it that is bounded
-            return await self._client.listen(patterns, handler)
+            return await self._client.listen(patterns, handler, wants)
         except nats.errors.ConnectionClosedError as error:
             raise self.closed_error() from error
         except nats.errors.Error as error:

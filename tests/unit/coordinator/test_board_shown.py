@@ -61,7 +61,7 @@ async def found_by(broker, name):
 async def showing(bus):
     """A coordinator that shows boards: the task, and its questions."""
     coordinator = station(bus, "coordinator", "co")
-    asked = await Listening(coordinator, Telemetry.off().meters).boards()
+    asked = await Listening(coordinator, Telemetry.off().meters, bus).boards()
     return coordinator, asyncio.create_task(show_board(coordinator, asked)), asked
 
 
