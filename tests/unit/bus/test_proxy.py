@@ -9,6 +9,7 @@ from urllib.parse import urlparse
 import pytest
 from nats.aio.client import Srv
 
+from fedbus.bus import tunnel
 from fedbus.bus.nats.client import WireClient
 from fedbus.bus.proxy import Proxy, proxies_of, through, with_proxy
 from fedbus.bus.tls import TlsFiles, split_url, with_files
@@ -89,6 +90,15 @@ async def test_other_nodes_of_a_cluster_are_behind_the_same_proxy():
         await client._process_info({"connect_urls": ["10.0.0.3:443", "three:99999999"]})
         assert client._proxies.get(("10.0.0.3", 443)) == expected
         assert ("two", 443) not in client._proxies
+
+
+@pytest.mark.parametrize(
+    ("host", "told"),
+    [("my_broker", "my_broker:443"), ("bücher.example", "xn--bcher-kva.example:443"), ("fd00::1", "[fd00::1]:443")],
+)
+def test_a_proxy_is_told_where_to_in_the_letters_of_http(host, told):
+    """Names of containers, names with umlauts, addresses with colons."""
+    assert tunnel._target(host, 443) == told
 
 
 def test_what_is_connected_already_has_no_proxy():
