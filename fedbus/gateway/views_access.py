@@ -248,7 +248,11 @@ class ActionView(View):
 
 
 class RolesView(View):
-    """Who may do what: the one table that REST, the page and the command line go by."""
+    """Who may do what: the one table that REST, the page and the command line go by.
+
+    ``members``: the roles that there are at the broker, which machines join as.
+    """
 
     roles: tuple[RoleView, ...]
+    members: tuple[BusRole, ...]
     actions: tuple[ActionView, ...]

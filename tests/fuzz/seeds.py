@@ -177,7 +177,7 @@ def _access() -> Iterator[tuple[str, str, bytes]]:
     claims = {"iss": "https://issuer.example", "aud": "client", "sub": "a", "nonce": "nonce", "iat": 990, "exp": 2000}
     yield "id_token", "claims", json.dumps(claims).encode()
     yield "id_token", "keys", json.dumps({"keys": [PROVIDER.as_dict(private=False)]}).encode()
-    yield "cookie", "proof", json.dumps(["id", "p", "", ["viewer"], 0, 9e9]).encode()
+    yield "cookie", "proof", json.dumps(["id", "p", "", ["viewer"], 0, 9e9, 0, 0, True]).encode()
     entry = envelope.encode(envelope.Envelope("1", "ws", "gateway/g1", SAMPLES["AuditEntry"]))
     found = recorded(Subjects("ws"), "fb.ws.audit.gateway.g1", 1, entry)
     yield "audit_lines", "line", line_of(found).encode()

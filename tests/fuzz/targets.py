@@ -445,7 +445,7 @@ def cookie(data: bytes) -> None:
     """A cookie of who has signed in: what no gateway has made lets nobody in; and one whose middle is the input."""
     text = data.decode("utf-8", "replace")
     assert COOKIES.read(text, 0.0) is None, "a cookie that nobody has made was taken"
-    body = f"1.{_base64(data)}"
+    body = f"2.{_base64(data)}"
     COOKIES.read(f"{body}.{_base64(hmac.digest(COOKIES._key, body.encode(), 'sha256'))}", 0.0)
 
 

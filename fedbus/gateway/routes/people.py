@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field
 
@@ -13,7 +13,7 @@ from fedbus.gateway.paging import Paged, page_of
 from fedbus.gateway.secured import author_of, has_text, members_of
 from fedbus.gateway.views import Page
 from fedbus.gateway.views_access import ActionView, PersonChange, PersonView, PersonWanted, RolesView, RoleView
-from fedbus.messages.access import Person, PersonRole
+from fedbus.messages.access import BusRole, Person, PersonRole
 
 
 class PeopleAsked(Paged):
@@ -95,6 +95,7 @@ async def get_roles(call: Call) -> Reply:
             needed[operation.needs].append(operation.id)
     return RolesView(
         roles=tuple(RoleView(role=role, about=ABOUT_ROLES[role], actions=actions_of((role,))) for role in ROLES),
+        members=get_args(BusRole),
         actions=tuple(ActionView(action=a, about=ABOUT[a], operations=tuple(needed[a])) for a in Action),
     )
 

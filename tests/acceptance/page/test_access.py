@@ -7,6 +7,7 @@ import json
 import re
 import time
 import urllib.request
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,6 +15,8 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
 from fedbus.access.actions import PERMITTED, Action
+from fedbus.access.credentials import read_credentials
+from fedbus.gateway.cookies import Cookies
 
 pytestmark = pytest.mark.slow
 
@@ -214,10 +217,21 @@ def test_a_machine_joins_is_approved_watched_and_suspended(open_page, secured, r
 
 
 def test_a_person_is_added_let_in_changed_and_removed(open_page, secured):
-    """From the form to a link that works, to another role, to gone."""
-    page = open_page("#/people", base=secured.http_url, token=secured.tokens["admin"])
+    """From the form, with the roles that the gateway tells of, to a link that works, to another role, to gone."""
+    page = open_page("#/people", base=secured.http_url, token=secured.tokens["admin"], expected=("422",))
+    told = rest(secured, "GET", "roles")
+    told["roles"].append({"role": "pilot", "about": "of a later release", "actions": []})
+    page.route("**/api/v1/roles", lambda route: route.fulfill(content_type="application/json", body=json.dumps(told)))
+    page.reload()
     page.get_by_role("button", name="Add a person").click()
     dialog = page.get_by_role("dialog", name="Add a person")
+    expect(dialog.get_by_role("checkbox")).to_have_count(len(PERMITTED) + 1)
+    dialog.get_by_label("Name").fill("ana@hospital.example")
+    dialog.get_by_label("pilot").check()
+    dialog.get_by_role("button", name="Add").press("Enter")
+    expect(dialog.get_by_role("alert")).to_contain_text("roles")
+    expect(dialog.get_by_role("button", name="Add")).to_be_focused()
+    dialog.get_by_label("pilot").uncheck()
     dialog.get_by_label("Name").fill("ana@hospital.example")
     dialog.get_by_label("viewer").check()
     dialog.get_by_role("button", name="Add").click()
@@ -235,9 +249,95 @@ def test_a_person_is_added_let_in_changed_and_removed(open_page, secured):
     dialog.get_by_label("auditor").check()
     dialog.get_by_role("button", name="Save").click()
     expect(row).to_contain_text("auditor")
-    row.get_by_role("button", name="Remove ana@hospital.example").click()
-    page.get_by_role("dialog").get_by_role("button", name="Remove").click()
+    row.get_by_role("button", name="Remove ana@hospital.example").press("Enter")
+    page.get_by_role("dialog").get_by_role("button", name="Remove").press("Enter")
     expect(row).to_have_count(0)
+    expect(page.get_by_role("row").nth(1).get_by_role("button", name=re.compile("^Remove"))).to_be_focused()
+
+
+def aged(page: Page, place) -> None:
+    """Make a sign-in one whose owner has shown long ago who she is: its cookie says so, signed as a gateway does."""
+    credentials = read_credentials(place.directory / "data" / "credentials" / "default" / "gateway.gateway.creds")
+    cookies = Cookies(bytes.fromhex(credentials.secrets["login"]), "default")
+    (known,) = page.context.cookies()
+    proof = cookies.read(known["value"], time.time())
+    page.context.add_cookies([{**known, "value": cookies.make(replace(proof, shown=1.0))}])
+
+
+def test_who_has_logged_in_a_while_ago_is_asked_again_and_goes_on(open_page, secured):
+    """What she began is refused where she does not say it, done where she does; sign-ins elsewhere end at a click."""
+    token = secured.tokens["admin"]
+    page = open_page("#/me", base=secured.http_url, token=token, expected=(*ASKED, *REFUSED))
+    rows = page.get_by_role("region", name="Sign-ins, newest first").get_by_role("row")
+    expect(rows.filter(has_text="this one")).to_contain_text("127.0.0.1")
+    other = open_page("#/me", base=secured.http_url, token=token, expected=(*ASKED, "ERR_INCOMPLETE"))
+    expect(other.locator("#live")).to_have_attribute("data-status", "live")
+    aged(page, secured)
+    page.reload()
+    page.get_by_role("button", name="End all others").press("Enter")
+    page.get_by_role("dialog", name="End all others").get_by_role("button", name="End all others").press("Enter")
+    dialog = page.get_by_role("dialog", name="Who are you?")
+    expect(dialog).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog").get_by_role("alert")).to_contain_text("show again who you are")
+    page.get_by_role("dialog", name="End all others").get_by_role("button", name="End all others").press("Enter")
+    for given in (secured.tokens["viewer"], f"{token[:-4]}AAAA"):
+        dialog.get_by_label("Token").fill(given)
+        dialog.get_by_role("button", name="Go on").press("Enter")
+        expect(dialog.get_by_role("alert")).to_contain_text("not")
+        expect(dialog.get_by_role("button", name="Go on")).to_be_enabled()
+    dialog.get_by_label("Token").fill(f"{secured.http_url}/#/login/{token}")
+    dialog.get_by_role("button", name="Go on").press("Enter")
+    expect(rows).to_have_count(2)  # its head, and this one
+    expect(page.get_by_role("heading", level=1, name="You")).to_be_focused()  # the button has gone
+    expect(other.get_by_role("heading", level=1, name="Log in")).to_be_visible(timeout=15_000)
+    expect(page.locator("#live")).to_have_attribute("data-status", "live")
+
+
+def test_a_provider_is_asked_again_in_another_window(open_page, secured):
+    """Where there is one it is offered; what was begun goes on as soon as the gateway knows, in the first window."""
+    page = open_page("#/people", base=secured.http_url, token=secured.tokens["admin"], expected=REFUSED)
+    told = json.dumps({"open": False, "oidc": "Example ID"})
+    page.route("**/api/v1/login", lambda route: route.fulfill(content_type="application/json", body=told))
+    page.context.route(
+        "**/api/v1/login/oidc?again=true",
+        lambda route: route.fulfill(status=302, headers={"Location": f"{secured.http_url}/#/shown"}),
+    )
+    aged(page, secured)
+    page.reload()
+    page.get_by_role("button", name="Change ms-viewer").click()
+    page.get_by_role("dialog").get_by_role("button", name="Save").click()
+    with page.expect_popup() as opened:
+        page.get_by_role("dialog", name="Who are you?").get_by_role("button", name="Show it with Example ID").click()
+    expect(opened.value.get_by_role("heading", level=1)).to_have_text("You have shown who you are")
+    assert page.context.request.post(f"{secured.http_url}/api/v1/login", data={"token": secured.tokens["admin"]}).ok
+    expect(page.get_by_role("dialog")).to_have_count(0, timeout=15_000)
+    opened.value.goto(f"{secured.http_url}/#/shown?refused=another")
+    expect(opened.value.get_by_role("alert")).to_contain_text("somebody else")
+
+
+def test_who_uses_the_page_stays_and_who_only_looks_does_not(open_page, secured):
+    """A key says it, at most once a minute; what the page asks by itself does not. Closing a message loses no focus."""
+    page = open_page("#/me", base=secured.http_url, token=secured.tokens["viewer"])
+    expect(page.locator("#live")).to_have_attribute("data-status", "live")
+    said: list[str] = []
+    page.on("request", lambda request: said.append(request.url) if request.url.endswith("/me/active") else None)
+    page.keyboard.press("Shift")
+    page.evaluate("const now = Date.now; Date.now = () => now() + 61_000")
+    with page.expect_response("**/me/sign-ins", timeout=20_000):
+        pass  # it asks all ten seconds
+    assert not said
+    with page.expect_response("**/me/active") as answer:
+        page.keyboard.press("Shift")
+    page.keyboard.press("Shift")
+    assert answer.value.ok and "set-cookie" in answer.value.all_headers() and len(said) == 1
+    page.evaluate("import('./page/js/ui.js').then(({ toast }) => ['one', 'two'].map((text) => toast(text, 'bad')))")
+    messages = page.get_by_role("button", name="Close message")
+    messages.first.press("Enter")
+    expect(messages).to_have_count(1)
+    expect(messages).to_be_focused()
+    messages.press("Enter")
+    expect(page.get_by_role("heading", level=1)).to_be_focused()
 
 
 def test_the_audit_is_verified_and_exported(open_page, secured):
@@ -377,6 +477,8 @@ VIEWS = (
     "#/audit",
     "#/workspace",
     "#/roles",
+    "#/me",
+    "#/shown",
 )
 
 
@@ -409,6 +511,11 @@ def test_axe_finds_nothing_on_views_of_access(open_page, secured, theme):
         page.locator("main").get_by_role("button", name=button, exact=True).click()
         found += axe_finds(page, theme, button)
         page.keyboard.press("Escape")
+    aged(page, secured)
+    page.get_by_role("button", name="Change", exact=True).click()
+    page.get_by_role("button", name="Save").click()
+    expect(page.get_by_role("dialog", name="Who are you?")).to_be_visible()
+    found += axe_finds(page, theme, "asked again")
     other = open_page("#/people", base=secured.http_url, theme=theme, token=secured.tokens["auditor"])
     found += axe_finds(other, theme, "an auditor's")
     assert not found, "\n".join(found)

@@ -115,12 +115,15 @@ def test_a_chart_is_read_by_keys_and_as_a_table(open_page, walked):
 
 
 def test_one_session_that_is_gone_leaves_the_choice(open_page):
-    """A link to a session that nobody knows says so, and the boxes are there to change it."""
+    """A link to a session that nobody knows says so; the boxes are there to change it, and who does so stays there."""
     page = open_page("#/compare?session=seed&session=nobody", expected=("404",))
     expect(page.get_by_role("alert")).to_contain_text("nobody")
-    # a click, not `uncheck`, which looks at the box again afterwards: this one goes once nothing is chosen by it
-    page.get_by_role("checkbox", name="nobody").click()
+    # a key, not `uncheck`, which looks at the box again afterwards: this one goes once nothing is chosen by it
+    box = page.get_by_role("checkbox", name="nobody")
+    box.focus()
+    box.press("Space")
     expect(page.get_by_text("One more, and they are compared.")).to_be_visible()
+    expect(page.locator(".boxes").get_by_role("checkbox").first).to_be_focused()  # the one in its place
 
 
 def test_clients_are_found_by_name_attribute_and_presence(open_page):

@@ -33,7 +33,11 @@ MAP = {"lab": "engineer"}
 @pytest.fixture
 def provider():
     """A provider on a port of its own; returns its issuer."""
-    users = [oidc_provider_mock.User(sub="u-1", claims={"email": "ana@x.example", "groups": ["lab"]})]
+    strong = {"groups": ["lab"], "acr": "gold", "amr": ["pwd", "otp"]}
+    users = [
+        oidc_provider_mock.User(sub="u-1", claims={"email": "ana@x.example", "groups": ["lab"]}),
+        oidc_provider_mock.User(sub="u-2", claims=strong),
+    ]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with oidc_provider_mock.run_server_in_thread(user_claims=users) as server:
@@ -58,9 +62,10 @@ def submit(address, **form):
     raise AssertionError("the provider sends nobody back")
 
 
-async def begin(gateway):
-    """Begin to sign in; returns where the browser goes, and its cookie."""
-    answer = await ask(gateway, "GET", f"{API}/login/oidc")
+async def begin(gateway, session=""):
+    """Begin to sign in, or, with a session, to show anew who one is; returns where the browser goes, and its cookie."""
+    target, headers = (f"{API}/login/oidc?again=true", {"Cookie": session}) if session else (f"{API}/login/oidc", {})
+    answer = await ask(gateway, "GET", target, headers=headers)
     assert answer.status == 303, answer.body
     return answer.headers["Location"], answer.headers["Set-Cookie"].partition(";")[0]
 
@@ -123,6 +128,30 @@ async def test_answers_to_others_are_refused(provider):
 
     words = await in_house(scene, issuer=provider, roles_claim="groups", role_map=MAP)
     assert words == ["failed", "failed", "failed", "failed", "unknown"]
+
+
+async def test_a_second_factor_is_demanded_and_shown_anew(provider):
+    """Who has none is refused; who has is in, and shows anew who she is: nobody else does it for her."""
+
+    async def scene(house):
+        where, session = [], ""
+        for sub, again in (("u-1", False), ("u-2", False), ("u-1", True), ("u-2", True)):
+            address, cookie = await begin(house.gateway, session if again else "")
+            told = await asyncio.to_thread(submit, address, sub=sub)
+            place, found = await come_back(house.gateway, told, cookie)
+            where.append((place, bool(found)))
+            before, session = session, found or session
+        old, new = [await ask(house.gateway, "GET", f"{API}/me", headers={"Cookie": one}) for one in (before, session)]
+        return where, old.status, new.json
+
+    where, old, me = await in_house(
+        scene, issuer=provider, roles_claim="groups", role_map=MAP, acr=("gold",), amr=("otp", "hwk")
+    )
+    assert where == [
+        ("/#/login?refused=factor", False), ("/", True), ("/#/shown?refused=factor", False), ("/#/shown", True)
+    ]  # fmt: skip
+    assert old == 401 and me["roles"] == ["engineer"]
+    assert 890 < me["fresh_until"] - me["idle_until"] + 7200 <= 900
 
 
 async def test_a_provider_that_is_not_there_is_no_error_of_ours(provider):

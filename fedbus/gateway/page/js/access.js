@@ -9,8 +9,11 @@ import { entry, form } from "./registry.js";
 import { href } from "./router.js";
 import { confirm, copyable, dialog, facts, field, toast } from "./ui.js";
 
-export const BUS_ROLES = ["client", "crowd", "combiner", "coordinator", "gateway", "admin", "engineer", "viewer", "auditor"];
-export const PERSON_ROLES = ["admin", "engineer", "data-owner", "viewer", "auditor"];
+/** The roles that there are, as the gateway says: {people: [...], members: [...]}; asked once. */
+export const rolesThere = async () => known ??= await api.get("roles").then((told) => ({ people: told.roles.map(({ role }) => role), members: told.members }));
+let known = null;
+const every = (names) => names.map((one) => [one, one]);
+export const allOr = (names) => [["", "all"], ...every(names)];
 
 /** A public key in groups that people can compare. */
 export const keyText = (key) => h("span.key", copyable(key, key.match(/.{1,4}/g).join(" ")));
@@ -47,8 +50,9 @@ const once = (title, rows, text) => dialog(title, (close) => h("div", h("p.notic
 
 /** Hand out a token by which a machine joins. */
 export async function handOut() {
+  const { members } = await rolesThere();
   const made = await form("Let a machine join", "Create", [
-    choose("role", "Role", BUS_ROLES.map((one) => [one, one])),
+    choose("role", "Role", every(members)),
     entry("name", "Name", { placeholder: "whoever joins chooses", pattern: "[A-Za-z0-9_\\-]{1,64}" }, "Whom it is for; then it has one use."),
     entry("owner", "Owner", { placeholder: "nobody" }, "The person whose clients come in by it."),
     choose("expires_s", "Good for", SPANS, { value: "3600" }), entry("uses_max", "Uses", { type: "number", min: 0, max: 10000, value: 1, required: true }, "0: without a limit."),
@@ -67,7 +71,7 @@ const linkOf = (text) => `${new URL("./", document.baseURI).href}#/login/${text}
 export async function letIn(person) {
   const made = await form(`Let ${person.person} log in`, "Create", [
     choose("uses", "With", [["1", "a link that works once"], ["0", "a token for programs, or to type in"]]),
-    choose("role", "Role", person.roles.map((one) => [one, one]), {}, "Of the person's: what it lets do."), choose("expires_s", "Good for", SPANS, { value: "900" })],
+    choose("role", "Role", every(person.roles), {}, "Of the person's: what it lets do."), choose("expires_s", "Good for", SPANS, { value: "900" })],
   ({ uses, role, expires_s }) => api.post("tokens", { what: "api", name: person.person, role, expires_s: Number(expires_s), uses_max: Number(uses) }));
   if (made) {
     await once(`For ${person.person}`, [[made.uses_max === 1 ? "link" : "token", copyable(made.uses_max === 1 ? linkOf(made.text) : made.text)], ["role", made.role], ["good until", made.expires_at ? moment(made.expires_at) : "it is revoked"]],
@@ -80,16 +84,16 @@ export async function letIn(person) {
 export const revoke = (row) => confirm(`Revoke ${row.token}`, { text: row.what === "join" ? "Nobody joins by it any more; who has joined stays." : "Whoever uses it is refused at once.",
   action: "Revoke", danger: true, field: { label: "Reason", max: 2000 }, act: (reason) => api.delete(["tokens", row.token], { query: { reason } }) });
 
-const roles = (now) => h("fieldset", h("legend", "Roles"), PERSON_ROLES.map((one) => h("label.check", { key: one }, h("input", { type: "checkbox", name: "roles", value: one, checked: now.includes(one) }), one)));
+const roles = (people, now) => h("fieldset", h("legend", "Roles"), people.map((one) => h("label.check", { key: one }, h("input", { type: "checkbox", name: "roles", value: one, checked: now.includes(one) }), one)));
 const subjects = (now) => field("Logs in by OIDC as", h("textarea", { name: "subjects", id: "f-subjects", spellcheck: "false", value: now.join("\n") }), { help: "Each in a line: the provider's issuer, # and the subject. Empty: by token only." });
 const lines = (text) => text.split("\n").map((one) => one.trim()).filter(Boolean);
 const ticked = () => [...document.querySelectorAll("dialog input[name=roles]:checked")].map((one) => one.value);
 
 /** Let somebody use the gateways. */
-export const addPerson = () => form("Add a person", "Add", [
-  entry("person", "Name", { required: true, autofocus: true, placeholder: "ana@hospital.example", pattern: "[A-Za-z0-9_@.:+\\-]{1,200}" }), roles([]), subjects([])],
+export const addPerson = async () => form("Add a person", "Add", [
+  entry("person", "Name", { required: true, autofocus: true, placeholder: "ana@hospital.example", pattern: "[A-Za-z0-9_@.:+\\-]{1,200}" }), roles((await rolesThere()).people, []), subjects([])],
 ({ person, subjects: text }) => api.post("people", { person: person.trim(), roles: ticked(), subjects: lines(text) }));
 
 /** Change what somebody is. */
-export const changePerson = (row) => form(`Change ${row.person}`, "Save", [roles(row.roles), subjects(row.subjects)],
+export const changePerson = async (row) => form(`Change ${row.person}`, "Save", [roles((await rolesThere()).people, row.roles), subjects(row.subjects)],
   ({ subjects: text }) => api.patch(["people", row.person], { roles: ticked(), subjects: lines(text) }));

@@ -5,8 +5,10 @@ const RETRY_MS = 700;
 /**
  * What holds for all requests: `headers` of those that change something. `denied()` hears that nobody is logged in (any
  * more), `renew()` that a change was refused to whom it is not about permission: somebody else may have logged in in another tab.
+ * `again()` asks anew who one is; whether somebody has said it, and what was refused for it may be asked once more.
  */
-export const guard = { headers: {}, denied: () => {}, renew: () => {} };
+export const guard = { headers: {}, denied: () => {}, renew: () => {}, again: async () => false };
+const ASKING = ["login", "login/again"]; // there a token is wrong, not who one is
 const BASE = new URL("api/v1/", document.baseURI);
 
 /** An answer that is no success (RFC 9457): `title`, `detail`, `status`, `errors: [{where, problem, got}]`, `state`. */
@@ -32,7 +34,7 @@ export function url(path, query = {}) {
 
 const pause = (ms) => new Promise((done) => { setTimeout(done, ms); });
 
-async function ask(method, path, { query, body, headers = {}, signal, raw } = {}, again = method === "GET") {
+async function ask(method, path, { query, body, headers = {}, signal, raw } = {}, again = method === "GET", asked = false) {
   let answer;
   try {
     answer = await fetch(url(path, query), {
@@ -49,10 +51,11 @@ async function ask(method, path, { query, body, headers = {}, signal, raw } = {}
     }
     throw new Problem(0, { title: "The gateway does not answer", detail: "It may be restarting; this page tries again." });
   }
-  if (answer.status === 401 && path !== "login") guard.denied();
+  if (answer.status === 401 && !ASKING.includes(path)) guard.denied();
   if (!answer.ok) {
     const told = await answer.json().catch(() => ({ title: answer.statusText }));
-    if (answer.status === 403 && method !== "GET" && !told.permission) guard.renew();
+    if (answer.status === 403 && told.again && !asked && await guard.again()) return ask(method, path, { query, body, headers, signal, raw }, false, true);
+    if (answer.status === 403 && method !== "GET" && !told.permission && !told.again) guard.renew();
     throw new Problem(answer.status, told);
   }
   if (answer.status === 204) return null;

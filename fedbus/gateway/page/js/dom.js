@@ -80,11 +80,41 @@ export function give(node, key, value) {
   apply(node, key, value);
 }
 
-/** Change what `root` holds into `children`; elements of the same tag and key stay themselves. */
+/**
+ * Change what `root` holds into `children`; elements of the same tag and key stay themselves. A control that goes while
+ * it has the focus leaves it to what comes into its place.
+ */
 export function paint(root, ...children) {
   const draft = document.createDocumentFragment();
   append(draft, children);
+  const held = trail(root);
   patch(root, [...draft.childNodes]);
+  handOn(root, held);
+}
+
+const CONTROLS = "a[href], button, input, select, textarea, summary, [tabindex]";
+const takes = (node) => node?.matches(CONTROLS) && !node.disabled && node.checkVisibility();
+const inside = (node) => takes(node) ? node : [...node?.querySelectorAll(CONTROLS) ?? []].find(takes);
+
+// From what has the focus up to `root`: each with its parent, and its place there.
+function trail(root) {
+  const steps = [];
+  let node = document.activeElement;
+  if (root.contains(node)) for (; node !== root; node = node.parentElement) steps.push([node, node.parentElement, [...node.parentElement.children].indexOf(node)]);
+  return steps;
+}
+
+function handOn(root, steps) {
+  const [node] = steps[0] ?? [];
+  if (!node || (root.contains(node) && !node.disabled)) return;
+  let next;
+  steps.forEach(([, parent, index], at) => {
+    if (next || parent === root || !root.contains(parent)) return;
+    const place = parent.children[index] ?? parent.children[index - 1];
+    const same = steps.slice(0, at).reduceRight((found, [, , nth]) => found?.children[nth], place); // the same control, in the next row
+    next = takes(same) ? same : inside(place) ?? inside(parent);
+  });
+  (next ?? root.querySelector("h1") ?? inside(root))?.focus({ preventScroll: true });
 }
 
 function patch(root, wanted) {

@@ -1,6 +1,6 @@
 // The page begins: its menu, its addresses, its keys, and one stream of events.
 
-import { api } from "./api.js";
+import { api, guard } from "./api.js";
 import { h, paint } from "./dom.js";
 import * as keys from "./keys.js";
 import { live } from "./live.js";
@@ -8,6 +8,8 @@ import { load, me, who } from "./me.js";
 import * as router from "./router.js";
 import { theme } from "./theme.js";
 import login, { back } from "./views/login.js";
+
+guard.again = () => import("./again.js").then((it) => it.default()); // few are asked, and not at first
 
 const { register } = router;
 register("", () => import("./views/overview.js"), { title: "Overview", section: "overview" });
@@ -28,6 +30,8 @@ register("tokens", () => import("./views/tokens.js"), { title: "Tokens", section
 register("people", () => import("./views/people.js"), { title: "People", section: "people" });
 register("audit", () => import("./views/audit.js"), { title: "Audit", section: "audit" });
 register("workspace", () => import("./views/workspace.js"), { title: "Workspace", section: "workspace" });
+register("me", () => import("./views/me.js"), { title: "You" });
+register("shown", () => import("./views/shown.js"), { title: "Shown" });
 register("roles", () => import("./views/roles.js"), { title: "Roles", section: "roles" });
 
 // Each with what one needs to see it.

@@ -11,7 +11,7 @@ const listeners = new Set();
 
 export const me = {
   status: "unknown", // unknown (the gateway did not say) | in | out
-  name: "", roles: [], actions: null, open: true, until: null, oidc: "",
+  name: "", roles: [], actions: null, open: true, until: null, idleUntil: null, freshUntil: null,
   /** Whether one may do something: may("session.start"); as long as nobody has said, yes. */
   may: (action) => !action || !me.actions || me.actions.has(action),
   /** Call at each change. */
@@ -20,7 +20,7 @@ export const me = {
 
 function become(status, told = {}) {
   Object.assign(me, { status, name: told.name ?? "", roles: told.roles ?? [], actions: told.actions ? new Set(told.actions) : null,
-    open: status !== "out" && (told.open ?? true), until: told.until ?? null });
+    open: status !== "out" && (told.open ?? true), until: told.until ?? null, idleUntil: told.idle_until ?? null, freshUntil: told.fresh_until ?? null });
   guard.headers = told.csrf ? { "X-Fedbus-CSRF": told.csrf } : {};
   for (const call of listeners) call();
 }
@@ -43,12 +43,26 @@ export async function load() {
 
 guard.renew = load;
 
-/** Log in with a token: a new session, in a cookie that no script reads. */
-export async function login(token) {
-  become("in", await api.post("login", { token }));
+// Somebody uses the page: said once a minute, so that it does not end as if nobody were there. Looking is not using.
+const ACTIVE_MS = 60_000;
+let active = Date.now();
+let said = Promise.resolve(); // what sets a cookie is asked one after the other: the last one counts
+
+function use() {
+  if (me.status !== "in" || !me.idleUntil || Date.now() - active < ACTIVE_MS) return;
+  active = Date.now();
+  said = api.post("me/active").then((told) => become("in", told), () => {});
+}
+for (const kind of ["pointerdown", "keydown", "wheel", "touchmove"]) window.addEventListener(kind, use, { passive: true, capture: true });
+
+/** Log in with a token, or (`path`) show anew who one is: a new session, in a cookie that no script reads. */
+export async function login(token, path = "login") {
+  await said;
+  become("in", await api.post(path, { token }));
 }
 
 export async function logout() {
+  await said;
   try {
     await api.post("logout");
   } catch (problem) {
@@ -75,4 +89,4 @@ export const who = () => me.status === "in" && h("button.who", { type: "button",
 const show = () => dialog(me.open ? "An open workspace" : "You", (close) => me.open
   ? h("p", "Whoever reaches this gateway may do everything, and its broker asks nobody who they are. ", h("code", "fedbus up"), " without ", h("code", "--open"), " makes a workspace with identities, roles and an audit.")
   : [facts([["name", h("bdi", me.name)], ["roles", me.roles.join(", ")], ["logged in", me.until && h("span", { title: moment(me.until) }, left(me.until))]]), h("p.note", "You may"), h("span.chips", [...me.actions].map((one) => h("span.chip", { key: one }, one))),
-    h("div.actions", h("a.button", { href: "#/roles", onclick: () => close() }, "All roles"), press("Log out", () => { close(); logout(); }))]);
+    h("div.actions", h("a.button", { href: "#/roles", onclick: () => close() }, "All roles"), h("a.button", { href: "#/me", onclick: () => close() }, "Where you are signed in"), press("Log out", () => { close(); logout(); }))]);

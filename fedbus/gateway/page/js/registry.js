@@ -24,6 +24,7 @@ export const form = (title, action, fields, act) => dialog(title, (close) => {
     } catch (error) {
       paint(place, failure(error));
       submit.disabled = false;
+      submit.focus();
     }
   } }, fields, place, h("div.actions", press("Cancel", () => close()), submit));
 });

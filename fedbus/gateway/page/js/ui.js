@@ -99,7 +99,11 @@ export function failure(error) {
 /** A short message at the edge; toast("saved"), toast(problem). Errors stay until they are closed. */
 export function toast(what, as = what instanceof Error ? "bad" : "ok") {
   const text = what instanceof Error ? [h("strong", what.title || "Error"), " ", what.detail || (what.title ? "" : what.message)] : what;
-  const close = () => node.remove();
+  const close = () => {
+    const held = node.contains(document.activeElement);
+    node.remove();
+    if (held) ["#toasts button", "dialog[open] button", "main h1"].map((one) => document.querySelector(one)).find(Boolean)?.focus();
+  };
   const node = h(`div.toast.${as}`, h("span.sign", { "aria-hidden": true }, SIGNS[as]), h("p", text),
     h("button.icon", { type: "button", "aria-label": "Close message", onclick: close }, "\u00d7"));
   const place = document.getElementById("toasts");
@@ -108,6 +112,8 @@ export function toast(what, as = what instanceof Error ? "bad" : "ok") {
   if (as !== "bad") setTimeout(close, 6000);
 }
 
+let dialogs = 0; // one may stand above another
+
 /**
  * A modal dialog; resolves to what `close(value)` was given, or null (Escape, cancel). `body(close)` returns the children;
  * a form in it gets method=dialog behaviour by calling close itself. The focus goes back to where it was.
@@ -115,10 +121,15 @@ export function toast(what, as = what instanceof Error ? "bad" : "ok") {
 export function dialog(title, body, { wide = false } = {}) {
   return new Promise((resolve) => {
     let result = null;
+    const from = document.activeElement;
     const close = (value = null) => { result = value; node.close(); };
-    const name = "dialog-title";
+    const name = `dialog-title-${dialogs += 1}`;
     const node = h("dialog", { class: wide ? "wide" : null, "aria-labelledby": name,
-      onclose: () => { node.remove(); resolve(result); },
+      onclose: () => {
+        node.remove();
+        if (from !== document.body && !from?.isConnected) document.querySelector("main h1")?.focus({ preventScroll: true });
+        resolve(result);
+      },
       onclick: (event) => { if (event.target === node) close(); } },
     h("div.dialog", h("div.dialog-head", h("h2", { id: name }, title),
       h("button.icon", { type: "button", "aria-label": "Close", onclick: () => close() }, "\u00d7")), h("div.dialog-body")));
@@ -147,6 +158,7 @@ export function confirm(title, { text, action = "OK", field, danger = false, act
         close(value);
       } catch (error) {
         submit.disabled = false;
+        submit.focus();
         paint(place, failure(error));
       }
     } }, text && h("p", text), field && h("div.field", h("label", { for: "confirm-field" }, field.label), input), place,

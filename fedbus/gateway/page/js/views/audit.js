@@ -34,6 +34,7 @@ export default async function audit(view) {
         target.disabled = true;
         try { verified = await api.get("audit/verification", { signal }); draw(); } catch (problem) { toast(problem); }
         target.disabled = false;
+        if (document.activeElement === document.body) target.focus();
       }, { class: "primary" })), h("a.button", { href: api.url("audit", { ...asked, format: "jsonl" }), download: "" }, "Export")),
     verified && verdict(verified),
     filters(find(view, "by", "Who", "a person, or role/name"), find(view, "action", "What", "member.suspend", "text"), find(view, "target", "Of what", "client/site-1", "text"), pick(view, "result", "Result", [["", "all"], ...["done", "refused", "failed"].map((one) => [one, one])]), when(view, "since", "From"), when(view, "until", "Until")),

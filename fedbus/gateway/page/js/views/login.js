@@ -7,7 +7,8 @@ import { again, here } from "../router.js";
 import { failure, field, heading, loading } from "../ui.js";
 
 const BACK = "fedbus.back";
-const REFUSED = { cancelled: "You have not let the provider tell who you are.", unknown: "The provider knows you, this workspace does not: who runs it can add you.", suspended: "You are suspended here.",
+export const REFUSED = { cancelled: "You have not let the provider tell who you are.", unknown: "The provider knows you, this workspace does not: who runs it can add you.", suspended: "You are suspended here.",
+  factor: "You have shown one factor, and this workspace wants a second: log in at the provider with one.", another: "That was somebody else, or you were not logged in here any more.",
   expired: "That took too long: try it again.", failed: "The provider could not be asked; the gateway's log says why." };
 
 /** Where one was before a provider was asked; "" where nowhere. */

@@ -1,6 +1,6 @@
 // Who takes part: who waits to be let in first, then everybody, with what can be decided about them.
 
-import { BUS_ROLES, deeds, handOut, keyText, memberLink } from "../access.js";
+import { allOr, deeds, handOut, keyText, memberLink, rolesThere } from "../access.js";
 import { h } from "../dom.js";
 import { ago, moment } from "../format.js";
 import { below, filters, find, pick, press, upto } from "../lists.js";
@@ -27,13 +27,14 @@ const ALL = (again) => [
 export default async function members(view) {
   const { query, signal, api } = view;
   const asked = Object.fromEntries(["text", "role", "state"].map((name) => [name, query.get(name)]));
+  const { members: roles } = await rolesThere();
   let size = 100;
   const more = await view.fresh(async () => {
     const [waiting, found] = await Promise.all([api.all("members", { query: { state: "waiting" }, most: 500, signal }), upto("members", asked, size, signal)]);
     view.paint(
       heading("Members", { note: "Who has an identity at the broker. Machines join with a token, outbound only." }, only("token.create", press("Let a machine join", async () => { if (await handOut().catch(toast)) more(); }, { class: "primary" }))),
       waiting.length > 0 && card("Waiting to be let in", { key: "waiting" }, table({ caption: "Members that wait", columns: WAITING(() => more()), rows: waiting, id: (row) => `${row.role}/${row.member}` })),
-      filters(find(view, "text", "Search", "name or owner"), pick(view, "role", "Role", [["", "all"], ...BUS_ROLES.map((one) => [one, one])]),
+      filters(find(view, "text", "Search", "name or owner"), pick(view, "role", "Role", allOr(roles)),
         pick(view, "state", "State", [["", "all"], ...["waiting", "active", "suspended", "expelled"].map((one) => [one, one])])),
       found.items.length ? h("div.card", { key: "all" }, table({ caption: "Members", columns: ALL(() => more()), rows: found.items, id: (row) => `${row.role}/${row.member}`, mark: (row) => row.state === "expelled" && "faded" }))
         : Object.values(asked).some(Boolean) ? empty("No member fits", "", h("a.button", { href: "#/members" }, "Show all")) : empty("No member yet", "Hand out a token; a machine that joins with it appears here."),

@@ -1,6 +1,6 @@
 // People who may use the gateways, and as what.
 
-import { addPerson, changePerson, letIn, PERSON_ROLES } from "../access.js";
+import { addPerson, allOr, changePerson, letIn, rolesThere } from "../access.js";
 import { h } from "../dom.js";
 import { ago } from "../format.js";
 import { below, filters, find, pick, press, upto } from "../lists.js";
@@ -23,13 +23,14 @@ const COLUMNS = (act, api) => {
 
 export default async function people(view) {
   const asked = Object.fromEntries(["text", "role", "state"].map((name) => [name, view.query.get(name)]));
+  const { people: roles } = await rolesThere();
   let size = 100;
   const act = (what) => async () => { if (await what().catch(toast)) more(); };
   const more = await view.fresh(async () => {
     const found = await upto("people", asked, size, view.signal);
     view.paint(
       heading("People", { note: "Who may use this page, REST and the command line over it. What each role may do stands under Roles." }, only("person.add", press("Add a person", act(addPerson), { class: "primary" }))),
-      filters(find(view, "text", "Search", "name"), pick(view, "role", "Role", [["", "all"], ...PERSON_ROLES.map((one) => [one, one])]), pick(view, "state", "State", [["", "all"], ["active", "active"], ["suspended", "suspended"]])),
+      filters(find(view, "text", "Search", "name"), pick(view, "role", "Role", allOr(roles)), pick(view, "state", "State", [["", "all"], ["active", "active"], ["suspended", "suspended"]])),
       found.items.length ? h("div.card", table({ caption: "People", columns: COLUMNS(act, view.api), rows: found.items, id: (row) => row.person, mark: (row) => row.state !== "active" && "faded" }))
         : Object.values(asked).some(Boolean) ? empty("Nobody fits", "", h("a.button", { href: "#/people" }, "Show all")) : empty("Nobody yet", "Add a person, and hand out a link with which she logs in."),
       below(found, () => { size += 200; more(); }));
