@@ -34,6 +34,8 @@ NOTICED = ("error", "warning")
 NOT_OURS = "net::ERR_NETWORK_CHANGED"
 """What Chromium says when an interface of the machine comes or goes, as with every container that is started."""
 
+expect.set_options(timeout=30_000)  # of Playwright's own five seconds a busy machine needs them all to draw a page
+
 READY_S_MAX = 60.0
 UP = ("-m", "fedbus", "up", "--in-process", "--nats-port", "0", "--http-port", "0", "--data-dir", "data",
       "--ready-file", "ready.json")  # fmt: skip
