@@ -8,15 +8,20 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from fedbus.access import known
+from fedbus.access.audit import Audit
+from fedbus.access.credentials import Credentials
 from fedbus.access.seals import seal_of
 from fedbus.access.signing import credentials_at
 from fedbus.bus.nats import NatsBus, connect
 from fedbus.cli.output import line_of, names_text, print_json, size
 from fedbus.cli.roles import Place
+from fedbus.clock import SystemClock
 from fedbus.errors import BusError, ConfigError, NotFound
+from fedbus.messages.ids import Peer
 from fedbus.messages.subjects import Subjects
 from fedbus.store.archive import Archive
 from fedbus.store.backup import Backup, Taken
@@ -25,6 +30,9 @@ from fedbus.store.sealing import Seal
 from fedbus.workers import Threads
 
 log = logging.getLogger("fedbus.cli")
+
+RESTORE = "workspace.restore"
+"""The deed, as the audit calls it."""
 
 UNITS_S = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 
@@ -41,15 +49,39 @@ def seconds(text: str) -> float:
     return span_s
 
 
+@dataclass(frozen=True, slots=True)
+class _Reached:
+    """A workspace, and as whom it was reached; ``credentials`` None where nobody is asked."""
+
+    bus: NatsBus
+    subjects: Subjects
+    workers: Threads
+    credentials: Credentials | None
+
+    @property
+    def seal(self) -> Seal | None:
+        return seal_of(self.credentials)
+
+    async def note_restored(self, done: Restored) -> None:
+        """Write down what was brought in, and by whom, behind the audit that may have come with it."""
+        if self.credentials is None:
+            return
+        me = Peer(self.credentials.role, self.credentials.name)
+        audit = Audit(self.bus, self.subjects, me, SystemClock())
+        told = {"sessions": len(done.sessions), "models": len(done.blobs), "sealed": len(done.blobs_sealed)}
+        await audit.write(RESTORE, by=me.author, target=self.subjects.workspace, origin="local", details=told)
+        await audit.finish()
+
+
 @asynccontextmanager
-async def _connected(place: Place) -> AsyncIterator[tuple[NatsBus, Subjects, Threads, Seal | None]]:
+async def _connected(place: Place) -> AsyncIterator[_Reached]:
     workers = Threads(2, "fedbus-backup")
     try:
         path: str | Path | None = place.credentials
         path = path or await asyncio.to_thread(known.find, place.url, place.workspace)
         async with await connect(place.url, name="fedbus-backup", credentials=path) as bus:
-            seal = seal_of(await asyncio.to_thread(credentials_at, path))
-            yield bus, Subjects(place.workspace), workers, seal
+            credentials = await asyncio.to_thread(credentials_at, path)
+            yield _Reached(bus, Subjects(place.workspace), workers, credentials)
     finally:
         workers.close()
 
@@ -58,8 +90,8 @@ async def back_up(place: Place, directory: Path, every_s: float | None, *, json:
     """Take a backup; with ``every_s`` another so often, until cancelled."""
     archive = Archive(directory)
     with archive.locked():
-        async with _connected(place) as (bus, subjects, workers, seal):
-            backup = Backup(bus, subjects, workers, archive, seal)
+        async with _connected(place) as there:
+            backup = Backup(there.bus, there.subjects, there.workers, archive, there.seal)
             while True:
                 began = time.monotonic()
                 try:
@@ -101,8 +133,10 @@ async def restore(place: Place, directory: Path, *, from_open: bool = False, jso
     archive = Archive(directory)
     archive.load()  # where there is none, that is to be said, and no directory made
     with archive.locked():
-        async with _connected(place) as (bus, subjects, workers, seal):
-            done = await Restore(bus, subjects, workers, archive, seal, from_open=from_open).restore()
+        async with _connected(place) as there:
+            bringing = Restore(there.bus, there.subjects, there.workers, archive, there.seal, from_open=from_open)
+            done = await bringing.restore()
+            await there.note_restored(done)
     _tell_restored(done, json=json)
 
 

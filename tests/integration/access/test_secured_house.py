@@ -13,6 +13,7 @@ import pytest
 
 import fedbus
 from fedbus.access import known
+from fedbus.access.audit import Audit
 from fedbus.access.authority import Authority
 from fedbus.access.credentials import write_credentials
 from fedbus.access.signing import signing_of
@@ -27,7 +28,9 @@ from fedbus.cli.roles import Place
 from fedbus.clock import SystemClock
 from fedbus.errors import ConfigError
 from fedbus.federation.analytics import Mean
+from fedbus.messages.ids import Peer
 from fedbus.messages.plans import fold_weight
+from fedbus.messages.subjects import Subjects
 from fedbus.planning import plan_of
 from fedbus.tensors import model_digest
 from fedbus.workers import Threads
@@ -211,6 +214,20 @@ async def test_what_was_open_goes_on_secured(secured, make_house, tmp_path):
             while (found := await federation.models.verify(version)).why.endswith("signs what it publishes"):  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
             assert found.is_genuine
+    done, ended = await deeds_of(place, "workspace.restore", "session.end")
+    assert (done.by, done.details["sealed"]) == ("admin/ann", "2") and int(done.details["sessions"]) == 1
+    assert ended.details["digest"] == expected.digest
+
+
+async def deeds_of(place, *actions):
+    """Return the newest deed of each action, the last about "moved", when all are written down: a moment behind it."""
+    async with await connect(place.url, name="reader", credentials=place.credentials) as bus, asyncio.timeout(60):
+        audit = Audit(bus, Subjects("default"), Peer("admin", "ann"), SystemClock())
+        while True:
+            found = {one.entry.action: one.entry async for one in audit.read(newest_first=False)}
+            if found.keys() >= {*actions} and found[actions[-1]].target == "moved":
+                return [found[action] for action in actions]
+            await asyncio.sleep(0.1)
 
 
 async def test_what_is_backed_up_sealed_is_brought_back_sealed(secured, tmp_path):
