@@ -123,8 +123,8 @@ def encryption(
             raise ConfigError("--tls-cert needs --public-host NAME, a name in it under which this machine is reached")
         text = "" if ca is None else read_pem(ca)
         here, files = hosts[0], (certificate.absolute(), key.absolute())
-        mutual = _by_others(certificate, ca) if client_certs else None
-        return Encryption(*files, text, here, tuple(hosts), listen, wss_port, mutual, mutual and files)
+        mutual, own = (_by_others(certificate, ca), files) if client_certs else (None, None)
+        return Encryption(*files, text, here, tuple(hosts), listen, wss_port, mutual, own)
     here = LOOPBACK if listen in EVERYWHERE else listen  # who listens at one address is not at the other
     names = hosts if here == LOOPBACK else (*hosts, here)
     certs = _authority(data_dir.resolve() / "certs")
