@@ -83,6 +83,8 @@ class Registrar:
     """One registrar of a workspace; `run` it beside `Members.follow` of the members that it is given.
 
     ``push``: tells the broker what the workspace's account is now (`Authority.push`). ``life_s``: of members' JWTs.
+    ``ears``: another connection, by which it hears requests: what its process asks of the broker does not wait behind
+    them, however many they are.
     """
 
     def __init__(
@@ -97,8 +99,10 @@ class Registrar:
         push: Callable[[], Awaitable[None]],
         writer: Peer,
         life_s: float = LIFE_S,
+        ears: Bus | None = None,
     ) -> None:
         self._bus = bus
+        self._ears = bus if ears is None else ears
         self._subjects = subjects
         self._workspace = subjects.workspace
         self._members = members
@@ -158,7 +162,7 @@ class Registrar:
         return {what: turns.dropped for what, turns in self._turns.items()}
 
     async def _listen(self, what: str, pattern: str, room: Room) -> Turns:
-        subscription = await patiently(self._bus, lambda: self._bus.subscribe(pattern), tries_max=None)
+        subscription = await patiently(self._ears, lambda: self._ears.subscribe(pattern), tries_max=None)
         self._turns[what] = Turns(subscription, what, lambda _: room, bytes_max=PENDING_BYTES_MAX)
         return self._turns[what]
 

@@ -8,7 +8,7 @@ import os
 import secrets
 import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -192,7 +192,12 @@ async def serve(
             push = None
             if authority is not None and credentials is not None:
                 push = partial(authority.push, place.workspace, place.url, ca=credentials.trust.ca)
-            async with _connected(place, name) as bus:
+            async with _connected(place, name) as bus, AsyncExitStack() as also:
+                ears = None
+                if push is not None:
+                    ears = await also.enter_async_context(
+                        await connect(place.url, name=f"{name}-ears", credentials=place.credentials)
+                    )
                 await Gateway(
                     bus,
                     name=name,
@@ -210,6 +215,7 @@ async def serve(
                     push=push,
                     signer=(await asyncio.to_thread(signing_of, place.credentials, SystemClock())).signer,
                     oidc=provider,
+                    ears=ears,
                 ).run()
 
 

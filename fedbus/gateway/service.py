@@ -73,7 +73,7 @@ class Gateway:
     ``credentials``: its own, where the workspace is secured; then whoever asks has to say who she is. ``signer``: with
     which it signs the commands that it hands on.
     ``oidc``: a provider that may say it. ``authority``: the workspace's keys, where this gateway has them: then it lets
-    in and shuts out, and tells the broker so by ``push``.
+    in and shuts out, and tells the broker so by ``push``; ``ears``: a connection by which it hears who asks for that.
 
     ``federation``: what it knows of the bus, entered while it runs. ``trust``, ``members``: whose signatures count, and
     who is known; None where the gateway is open. ``auth``: who asks, ``sign_ins``: of people. ``deeds``: what comes of
@@ -101,6 +101,7 @@ class Gateway:
         authority: Authority | None = None,
         push: Callable[[], Awaitable[None]] | None = None,
         signer: Signer | None = None,
+        ears: Bus | None = None,
     ) -> None:
         self.name = name
         self.clock = clock
@@ -131,7 +132,7 @@ class Gateway:
         if authority is not None and push is not None and self.members is not None:
             writer = Peer("gateway", name)
             self.registrar = Registrar(
-                bus, subjects, self.members, authority, self.audit, clock, push=push, writer=writer
+                bus, subjects, self.members, authority, self.audit, clock, push=push, writer=writer, ears=ears
             )
         self.deeds = Deeds(self.audit, clock, Peer("gateway", name).author)
         self.archivist: Archivist | None = None

@@ -68,7 +68,7 @@ async def test_a_member_that_floods_does_not_keep_others_waiting(wards, caplog):
     ward, subjects = wards["ward"], wards["ward"].subjects
     evil, me = Peer("client", "evil"), Peer("client", "c-1")
     files = {who.name: ward.write(await join(ward.request(await ward.token(), who.name))) for who in (evil, me)}
-    registrar, _ = await ward.register("flooded")
+    registrar, _ = await ward.register("flooded", ears=await ward.bus("gateway", "flooded-ears"))
     bus, workers = await ward.bus("coordinator", "flooded"), Threads(1, "flooded")
     common = {"incarnation": secrets.token_hex(8), "workspace": ward.workspace, "clock": SystemClock()}
     ears = await ward.bus("coordinator", "flooded-ears")
