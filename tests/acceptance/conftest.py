@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -15,6 +16,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+
+import fedbus
 
 CLIENT = """
 import time
@@ -100,6 +103,11 @@ class Shell:
         """What all started commands have said."""
         return "\n".join(f"--- {log.name}\n{log.read_text()}" for log in sorted(self.place.glob("*.log")))
 
+    def has_said(self, process: subprocess.Popen[bytes], words: str) -> bool:
+        """Whether one started command has said something by now."""
+        (log,) = self.place.glob(f"{self.started.index(process)}-*.log")
+        return words in log.read_text()
+
     def up(self, *arguments: str) -> subprocess.Popen[bytes]:
         """Start the operator's side on a free port and wait until it is ready; commands find it from then on."""
         process = self.start("up", "--nats-port", "0", "--http-port", "0", "--ready-file", "ready.json", *arguments)
@@ -115,8 +123,18 @@ class Shell:
     def clients(self, count: int) -> list[subprocess.Popen[bytes]]:
         """Start clients and wait until they are there."""
         started = [self.start("client", "run", "client:app", "--name", f"site-{i}") for i in range(count)]
-        wait_until("clients", lambda: len(self.json("client", "list")) == count)
+        asyncio.run(self._present(count))
         return started
+
+    async def _present(self, count: int, within_s: float = 90.0) -> None:
+        """Wait until so many clients are there; by a connection, as each command would take a second from them."""
+        told = self.ready()
+        async with (
+            fedbus.connect(told["nats_url"], credentials=told["credentials"]) as federation,
+            asyncio.timeout(within_s),
+        ):
+            while len(await federation.clients()) != count:  # noqa: ASYNC110 - the state of others
+                await asyncio.sleep(0.05)
 
     until = staticmethod(wait_until)
     alive = staticmethod(alive)
