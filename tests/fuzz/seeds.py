@@ -48,6 +48,9 @@ def _messages() -> Iterator[tuple[str, str, bytes]]:
         yield "body", kind, bytes([number]) + msgpack.packb(sample.model_dump(mode="python"))
         if kind in {"Task", "UploadBegin", "Hello", "Member", "AuditEntry"}:
             yield "envelope", kind, envelope.encode(envelope.Envelope("id", "ws", "client/a", sample))
+    said = SAMPLES["Evaluated"]
+    signed = envelope.Signed(envelope.pack_body(said), bytes(range(64)), "a.b.c", b"\1" * 33)
+    yield "envelope", "signed", envelope.encode(envelope.Envelope("id", "ws", "client/a", said, signed))
     for number, text in enumerate(
         (
             "fb.ws.chunk.c1.client.a.s.1.0.7.0123456789abcdef",
