@@ -12,8 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from fedbus.access import accounts
-from fedbus.access import known
+from fedbus.access import accounts, known
 from fedbus.access.authority import Authority
 from fedbus.access.certs import Certs
 from fedbus.access.credentials import write_credentials
