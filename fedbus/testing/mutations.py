@@ -16,6 +16,7 @@ from unittest.mock import patch
 
 from fedbus import planning
 from fedbus.bus.memory import Faults
+from fedbus.client import events
 from fedbus.client import machine as client
 from fedbus.combiner import folder
 from fedbus.combiner import machine as combiner
@@ -127,17 +128,17 @@ def _table(table: dict[Any, Any], event: type, mutant: Callable[..., Any]) -> Ab
 
 @contextmanager
 def _acknowledge_when_folded() -> Iterator[None]:
-    real = client._TABLE[client.Settled]  # noqa: SLF001 - what is mutated is inside
+    real = client._TABLE[events.Settled]  # noqa: SLF001 - what is mutated is inside
 
-    def settled(machine: client.Machine, event: client.Settled) -> list[client.Effect]:
+    def settled(machine: client.Machine, event: events.Settled) -> list[events.Effect]:
         effects = real(machine, event)
         if machine.phase is client.Phase.HOLDING and machine.held is not None:
             machine.phase = client.Phase.IDLE
-            effects += [client.Release(machine.held, counted=True, reason="a combiner has it")]
+            effects += [events.Release(machine.held, counted=True, reason="a combiner has it")]
             machine.held = None
         return effects
 
-    with _table(client._TABLE, client.Settled, settled):  # noqa: SLF001 - as above
+    with _table(client._TABLE, events.Settled, settled):  # noqa: SLF001 - as above
         yield
 
 
@@ -230,7 +231,7 @@ def _stale_twice() -> Iterator[None]:
     def refusal(*_: object) -> str:
         return ""
 
-    def receive(machine: client.Machine, task: Task) -> list[client.Effect]:
+    def receive(machine: client.Machine, task: Task) -> list[events.Effect]:
         receipt = task.receipt
         if receipt is not None and receipt.counted:
             task = task.model_copy(update={"receipt": receipt.model_copy(update={"late": True, "settled": 0})})
