@@ -31,18 +31,19 @@ def test_no_update_is_lost_none_counts_twice_and_every_round_ends(first):
 
 def test_worlds_are_as_harsh_as_they_claim():
     """Many of the worlds above see crashes, deaths at named points, restarts of the broker, cut links, and refusals."""
-    reports = [simulate(seed) for seed in range(100)]
-    assert sum(report.crashes for report in reports) > 150
-    assert sum(bool(report.plan.deaths) for report in reports) > 20
+    plans = [Plan.draw(seed) for seed in range(100)]
+    assert sum(bool(plan.deaths) for plan in plans) > 20
     for kind, least in {"kill": 50, "restart": 20, "cut": 30, "freeze": 30, "slow-disk": 10}.items():
-        assert sum(any(one.kind == kind for one in report.plan.misfortunes) for report in reports) > least, kind
-    assert sum(any(one.for_s == FOR_EVER for one in report.plan.misfortunes) for report in reports) >= 5
-    assert sum(report.plan.skew_s > 60 for report in reports) > 10
-    assert sum(bool(report.plan.faults.corruption) for report in reports) > 20
-    assert sum(bool(report.plan.bad_clients) for report in reports) > 10
-    assert sum(report.plan.combiners > 1 for report in reports) > 50
-    assert sum(report.counted for report in reports) > 300
-    assert sum(report.stale for report in reports) > 10
+        assert sum(any(one.kind == kind for one in plan.misfortunes) for plan in plans) > least, kind
+    assert sum(any(one.for_s == FOR_EVER for one in plan.misfortunes) for plan in plans) >= 5
+    assert sum(plan.skew_s > 60 for plan in plans) > 10
+    assert sum(bool(plan.faults.corruption) for plan in plans) > 20
+    assert sum(bool(plan.bad_clients) for plan in plans) > 10
+    assert sum(plan.combiners > 1 for plan in plans) > 50
+    reports = [simulate(seed, plans[seed]) for seed in range(40)]
+    assert sum(report.crashes for report in reports) > 60
+    assert sum(report.counted for report in reports) > 120
+    assert sum(report.stale for report in reports) > 4
 
 
 def test_worlds_are_full_of_people_who_break_the_protocol():
