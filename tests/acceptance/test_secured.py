@@ -85,7 +85,7 @@ def test_up_is_secured_for_whoever_runs_it(shell):
 
 
 def test_open_and_secured_runs_do_not_lose_each_others_streams(shell):
-    """What an open run has kept is neither touched nor hidden: a secured one is refused with the way to take models
+    """What an open run has kept is neither touched nor hidden: a secured one is refused with the way to take it
     along, which goes; a secured run's is not hidden by an open one.
     """
     up = shell.up("--open", "--no-http", "--in-process")
@@ -93,17 +93,16 @@ def test_open_and_secured_runs_do_not_lose_each_others_streams(shell):
     assert "nobody is asked" in shell.said()
     np.savez(shell.place / "small.npz", w=np.ones(3, np.float32))
     shell.run("model", "import", "small.npz", "kept")
-    shell.run("model", "download", "kept", "--output", "kept.safetensors")
+    shell.run("backup", "before")
     assert shell.end(up) == 0
 
     refused = shell.run("up", "--nats-port", "0", "--no-http", code=2)
-    for word in ("open run", "--open", "fedbus model download", "fedbus model import"):
+    for word in ("open run", "--open", "fedbus backup DIR", "fedbus restore DIR --from-open"):
         assert word in refused.stderr
     up = shell.up("--no-http", "--in-process", "--data-dir", "secured")
-    shell.run("model", "import", "kept.safetensors", "kept")
+    shell.run("restore", "before", "--from-open")
     shell.run("model", "download", "kept", "--output", "again.safetensors")
-    first, again = (files.read(shell.place / name)["w"] for name in ("kept.safetensors", "again.safetensors"))
-    assert np.array_equal(first, again)
+    assert np.array_equal(files.read(shell.place / "again.safetensors")["w"], np.ones(3, np.float32))
     assert shell.end(up) == 0
     assert "secured run" in shell.run("up", "--open", "--data-dir", "secured", "--no-http", code=2).stderr
 
