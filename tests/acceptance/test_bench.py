@@ -46,11 +46,11 @@ def test_the_echo_is_correct_and_measured(shell):
 
 
 def test_several_runs_are_one_table(shell):
-    """An option given twice makes two runs: a line of a Markdown table and an object each, of one model."""
-    done = shell.run(*ECHO, "--combiners", "1", "--combiners", "2", "--markdown", "--json")
+    """An option given twice makes two runs, here one of members: a line of a table and an object each, of one model."""
+    done = shell.run(*ECHO, "--combiners", "2", "--access", "open", "--access", "secured", "--markdown", "--json")
     *table, last = done.stdout.splitlines()
     runs = json.loads(last)["runs"]
-    assert [run["combiners"] for run in runs] == [1, 2]
+    assert [run["access"] for run in runs] == ["open", "secured"]
     assert all(run["correct"] for run in runs)
     assert len({run["model_digest"] for run in runs}) == 1
     assert "combiner-2" in runs[1]["server_cpu_s_by_role"]

@@ -21,7 +21,7 @@ class Case:
     """One run: how many clients, how large a model, spread over what.
 
     ``crowd`` None: above `REAL_CLIENTS_MAX`. ``first``: the number of the first client; a federation of client 0 alone
-    never changes its model, and what does not change is not fetched.
+    never changes its model, and what does not change is not fetched. ``access``: who is let in, as in `Cast.secured`.
     """
 
     clients: int = 10
@@ -34,12 +34,14 @@ class Case:
     crowd: bool | None = None
     workload: str = ""
     first: int = 0
+    access: Literal["open", "secured"] = "open"
 
     @property
     def cast(self) -> Cast:
         """Who takes part."""
         crowd = self.clients > REAL_CLIENTS_MAX if self.crowd is None else self.crowd
-        return Cast(self.clients, min(self.processes or 2, self.clients), self.combiners, crowd, first=self.first)
+        processes = min(self.processes or 2, self.clients)
+        return Cast(self.clients, processes, self.combiners, crowd, first=self.first, secured=self.access == "secured")
 
     def config(self, model: expectation.Arrays) -> SessionConfig:
         """The session: every round waits for every client, nothing is evaluated, and no honest number is too large."""

@@ -30,9 +30,9 @@ async def run(case: Case, *, quiet: bool) -> dict[str, Any]:
     nbytes = raw.run_bytes(2 * case.clients * model_bytes)
     async with rig(case.cast) as running:
         await running.start_clients()
-        before = await raw.measure(running.url, nbytes, chunk_bytes)
+        before = await raw.measure(running.plain_url, nbytes, chunk_bytes)
         figures = await running.guard(_session(running, case, model, quiet=quiet))
-        after = await raw.measure(running.url, nbytes, chunk_bytes)
+        after = await raw.measure(running.plain_url, nbytes, chunk_bytes)
     raw_bytes_s = statistics.median([*before, *after])
     return figures | {
         "raw_mb_s_before": [rate / MB for rate in before],
@@ -113,7 +113,8 @@ def spread_text(run: Figures) -> str:
     """Say over what it was spread."""
     by = f" by {run['sharding']}" if run["combiners"] > 1 else ""
     clients = "crowds" if run["crowd"] else "connections of their own"
-    return f"{run['combiners']}{by}, {clients}"
+    secured = ", secured" if run["access"] == "secured" else ""
+    return f"{run['combiners']}{by}, {clients}{secured}"
 
 
 def memory_text(run: Figures) -> str:

@@ -18,7 +18,7 @@ import fedbus
 from fedbus.bus.nats import connect
 from fedbus.cli.benches.expectation import SHIFT
 from fedbus.cli.benches.gates import Gates
-from fedbus.cli.environment import environ, setup_log
+from fedbus.cli.environment import choose_home, environ, setup_log
 from fedbus.cli.roles import Place, take_part
 from fedbus.cli.running import run
 from fedbus.together import together
@@ -71,6 +71,7 @@ def main() -> None:
     """Run the clients that argv names."""
     first, count = (int(text) for text in sys.argv[1:3])
     setup_log("error", f"echo-{first}")
+    choose_home()
     try:
         place, words = Place(environ()["FEDBUS_URL"]), sys.argv[3:]
         run(take_parts(place, first, count, crowd="crowd" in words, held="held" in words), terminated=0)

@@ -1,6 +1,7 @@
 """What is measured, started and ended: the operator's side over an embedded broker, and clients in processes of theirs.
 
-Nothing of a run stays: the data lies in a temporary place.
+Nothing of a run stays: the data lies in a temporary place, and so do the keys and credentials of a secured one. Beside
+a secured broker an open one stands idle, for the plain messages that a run is compared with: it lets none pass.
 """
 
 from __future__ import annotations
@@ -8,12 +9,14 @@ from __future__ import annotations
 import asyncio
 import tempfile
 import time
-from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from fedbus.access import known
+from fedbus.bus.embedded import EmbeddedBroker
 from fedbus.cli.benches.meter import Meter
 from fedbus.cli.processes import Process
 from fedbus.cli.roles import Place
@@ -34,7 +37,10 @@ REAL_CLIENTS_MAX = 100
 
 @dataclass(frozen=True, slots=True)
 class Cast:
-    """Who takes part. ``held``: they wait at gates, see `fedbus.cli.benches.gates`; ``first``: number of the first."""
+    """Who takes part. ``held``: they wait at gates, see `fedbus.cli.benches.gates`; ``first``: number of the first.
+
+    ``secured``: everybody has an identity, and what is asked for is signed and sealed, as `fedbus up` does it.
+    """
 
     clients: int
     processes: int = 2
@@ -42,13 +48,16 @@ class Cast:
     crowd: bool = False
     held: bool = False
     first: int = 0
+    secured: bool = False
 
 
 class Rig:
     """A federation that runs."""
 
-    def __init__(self, up: Up, federation: Federation, cast: Cast) -> None:
+    def __init__(self, up: Up, federation: Federation, cast: Cast, plain_url: str) -> None:
         self.federation = federation
+        self.plain_url = plain_url
+        """Where plain messages may be sent: the same broker, or where that is secured an open one beside it."""
         self._up = up
         self._cast = cast
         self._children: list[Process] = []
@@ -77,10 +86,9 @@ class Rig:
         words = [word for word, wanted in (("crowd", cast.crowd), ("held", cast.held)) if wanted]
         for index in range(cast.processes):
             count = (end - first) // (cast.processes - index)
+            env = {"FEDBUS_URL": self.url, "FEDBUS_HOME": str(known.home_dir())}
             self._children.append(
-                await Process.start(
-                    [str(first), str(count), *words], env={"FEDBUS_URL": self.url}, module="fedbus.cli.benches.echoes"
-                )
+                await Process.start([str(first), str(count), *words], env=env, module="fedbus.cli.benches.echoes")
             )
             first += count
         await self.guard(self._everybody())
@@ -124,11 +132,27 @@ class Rig:
 @asynccontextmanager
 async def rig(cast: Cast) -> AsyncIterator[Rig]:
     """Have a federation inside the block; its clients come with `Rig.start_clients`."""
-    with tempfile.TemporaryDirectory(prefix="fedbus-bench-") as place:
-        up = Up(Place(""), Path(place), combiners=cast.combiners, log_level="error", quiet=True)
-        async with up.running(), connect(up.place.url) as federation:
-            running = Rig(up, federation, cast)
-            try:
-                yield running
-            finally:
-                await running.close()
+    async with AsyncExitStack() as stack:
+        place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fedbus-bench-")))
+        stack.enter_context(_home(place / "home"))
+        keys = place / "keys" if cast.secured else None
+        up = Up(Place(""), place, keys=keys, combiners=cast.combiners, log_level="error", quiet=True)
+        await stack.enter_async_context(up.running())
+        federation = await stack.enter_async_context(connect(up.place.url, credentials=up.place.credentials))
+        plain_url = up.place.url
+        if cast.secured:
+            plain_url = (await stack.enter_async_context(EmbeddedBroker(place / "plain"))).url
+        running = Rig(up, federation, cast, plain_url)
+        stack.push_async_callback(running.close)
+        yield running
+
+
+@contextmanager
+def _home(directory: Path) -> Iterator[None]:
+    """Remember inside the block who we are where it goes with the run, and look nowhere else."""
+    before = known.home_dir()
+    known.use_home(directory)
+    try:
+        yield
+    finally:
+        known.use_home(before)

@@ -42,6 +42,13 @@ class Sharding(Enum):
     CHUNKS = "chunks"
 
 
+class Access(Enum):
+    """Who is let in."""
+
+    OPEN = "open"
+    SECURED = "secured"
+
+
 Json = Annotated[bool, typer.Option("--json", help="The last line is one JSON object.")]
 Markdown = Annotated[bool, typer.Option("--markdown", help="Print a Markdown table.")]
 Processes = Annotated[
@@ -84,6 +91,10 @@ def echo(
         bool | None,
         typer.Option("--crowd/--no-crowd", help="Clients share connections (above 100).", show_default=False),
     ] = None,
+    access: Annotated[
+        list[Access] | None,
+        typer.Option("--access", help="Everybody, or members with signatures and seals (open); repeatable."),
+    ] = None,
     markdown: Markdown = False,
     json: Json = False,
 ) -> None:
@@ -98,9 +109,18 @@ def echo(
     works = [replace(known.WORKLOADS[w.name], workload=w.name) for w in workload or ()]
     works = works or [replace(own, clients=count) for count in clients or [own.clients]]
     cases: list[Case] = [
-        replace(work, rounds=rounds, processes=processes, combiners=count, sharding=shards.value, crowd=crowd)
+        replace(
+            work,
+            rounds=rounds,
+            processes=processes,
+            combiners=count,
+            sharding=shards.value,
+            crowd=crowd,
+            access=who.value,
+        )
         for work, count in product(works, combiners or [1])
         for shards in (sharding or [Sharding.CLIENTS])[: None if count > 1 else 1]  # one combiner shares nothing out
+        for who in access or [Access.OPEN]
     ]
     quiet = markdown or json
     _bench(cases, lambda case: echo.run(case, quiet=quiet), echo.COLUMNS, markdown=markdown, json=json)

@@ -54,7 +54,9 @@ def test_workloads_say_what_they_are():
     assert sizes == {"W1": (10, 45, 62), "W2": (4, 400, 100), "W3": (100, 1, 20), "W4": (1000, 0.1, 10)}
     run = {"workload": "W4", "clients": 1000, "model_mb": 0.1, "arrays": 10}
     assert work_text(run) == "W4 1,000 x 0.1 MB / 10"
-    assert spread_text({"combiners": 2, "sharding": "chunks", "crowd": True}) == "2 by chunks, crowds"
+    spread = {"combiners": 2, "sharding": "chunks", "crowd": True}
+    assert spread_text({**spread, "access": "open"}) == "2 by chunks, crowds"
+    assert spread_text({**spread, "access": "secured"}) == "2 by chunks, crowds, secured"
 
 
 class Meter:
