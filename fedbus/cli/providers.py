@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast, get_args
 
@@ -142,6 +144,49 @@ AskAgain = Annotated[
         help="After how long it asks anew before what lets others in or shuts them out.",
     ),
 ]
+
+
+@dataclass(frozen=True, slots=True)
+class SigningIn:
+    """How people sign in at gateways, as the environment says; ``oidc`` gives the provider, where there is one."""
+
+    public_url: str
+    sign_in_s: float
+    idle_s: float
+    ask_again_s: float
+    oidc: Callable[[], OidcSettings | None]
+
+
+def in_environment() -> SigningIn:
+    """Return what `fedbus gateway` reads in the environment, for gateways that have no command line of their own.
+
+    Raises what reading a command line raises, with the variable's name.
+    """
+    found: list[SigningIn] = []
+    reader = typer.Typer(add_completion=False)
+
+    @reader.command()
+    def read(
+        *,
+        public_url: PublicUrl = "",
+        issuer: OidcIssuer = "",
+        client_id: OidcClientId = "",
+        secret_file: OidcClientSecretFile = None,
+        roles_claim: OidcRolesClaim = "",
+        title: OidcTitle = "",
+        acr: OidcAcr = None,
+        amr: OidcAmr = None,
+        factor: SecondFactor = None,
+        sign_in_max: SignInMax = "8h",  # type: ignore[assignment]  # typer parses defaults too
+        sign_in_idle: SignInIdle = "2h",  # type: ignore[assignment]
+        ask_again: AskAgain = "15m",  # type: ignore[assignment]
+    ) -> None:
+        factors = (acr or (), amr or (), factor or ())
+        oidc = partial(oidc_of, issuer, client_id, secret_file, roles_claim, (), title, *factors)
+        found.append(SigningIn(public_url, sign_in_max, sign_in_idle, ask_again, oidc))
+
+    reader([], standalone_mode=False)
+    return found[0]
 
 
 def oidc_of(  # noqa: PLR0917 - one for each option, in their order

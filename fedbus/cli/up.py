@@ -13,12 +13,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
@@ -39,6 +39,9 @@ from fedbus.gateway.listening import Listening
 from fedbus.messages.ids import Peer
 from fedbus.together import together
 
+if TYPE_CHECKING:
+    from fedbus.gateway.oidc import OidcSettings
+
 log = logging.getLogger("fedbus.cli")
 
 READY_S_MAX = 60.0
@@ -55,9 +58,10 @@ class Up:
     ``place.url`` empty: with an embedded broker on ``port``, or a cluster of ``brokers`` of them on that and the next
     ports (``port`` 0: on free ones), which then keep every stream each, unless ``replicas`` says otherwise. So many
     ``gateways`` listen on ``http_port`` and the next ones, otherwise as ``listening`` says; they copy versions to the
-    store of ``place``. ``sampling``: which rounds are traced. ``keys``: the directory of the authority that says who
-    may take part, made where there is none; None: everybody who reaches the broker may do everything. ``encryption``:
-    with which certificates it is reached from other machines; None: in the clear, and from this one alone.
+    store of ``place``. ``oidc``: the provider of those in this process; others read the environment themselves.
+    ``sampling``: which rounds are traced. ``keys``: the directory of the authority that says who may take part, made
+    where there is none; None: everybody who reaches the broker may do everything. ``encryption``: with which
+    certificates it is reached from other machines; None: in the clear, and from this one alone.
     """
 
     def __init__(
@@ -76,6 +80,7 @@ class Up:
         gateways: int = 0,
         http_port: int = 0,
         listening: Listening | None = None,
+        oidc: Callable[[], OidcSettings | None] = lambda: None,
         sampling: Sampling | None = None,
         ready_file: Path | None = None,
         log_level: str = "info",
@@ -95,6 +100,7 @@ class Up:
         if encryption is not None:
             listening = encryption.gateway(listening or Listening())
         self._gateways = Gateways(data_dir, count=gateways, port=http_port, like=listening)
+        self._oidc = oidc
         self._embedded = not place.url
         self._port = port
         self._ports: list[int] = []
@@ -273,7 +279,8 @@ class Up:
         for name in self._combiners:
             yield combine(self._place_of(name), name, self._data_dir)
         for name in self._gateways.names:
-            yield serve(self._place_of(name), name, self._gateways.begin(name), self._gateways.file(name))
+            listening, file = self._gateways.begin(name), self._gateways.file(name)
+            yield serve(self._place_of(name), name, listening, file, self._oidc)
 
     async def _until_ready(self) -> None:
         """Wait until the coordinator answers and knows every combiner, and every gateway takes requests."""

@@ -117,6 +117,7 @@ def up(
 ) -> None:
     """Run broker, coordinator, combiners and a gateway with its page until Ctrl-C."""
     from fedbus.cli.encrypting import encryption
+    from fedbus.cli.providers import in_environment
     from fedbus.cli.roles import Place
     from fedbus.cli.up import Up
     from fedbus.coordinator.rounds import Sampling
@@ -136,7 +137,16 @@ def up(
     if not open_ and keys is None and nats is None:
         keys = data_dir / "keys"
     place = Place(nats or "", workspace, credentials, store, observing)
-    listening = Listening(hosts=tuple(allow_host or ()), cors_origins=tuple(cors_origin or ()), jaeger_url=jaeger_url)
+    signing_in = in_environment()
+    listening = Listening(
+        hosts=tuple(allow_host or ()),
+        cors_origins=tuple(cors_origin or ()),
+        jaeger_url=jaeger_url,
+        public_url=signing_in.public_url,
+        sign_in_s=signing_in.sign_in_s,
+        idle_s=signing_in.idle_s,
+        ask_again_s=signing_in.ask_again_s,
+    )
     side = Up(
         place,
         data_dir,
@@ -161,6 +171,7 @@ def up(
         gateways=0 if no_http else gateways,
         http_port=http_port,
         listening=listening,
+        oidc=signing_in.oidc,
         sampling=Sampling(trace_rounds, trace_clients),
         ready_file=ready_file,
         log_level=log_level,

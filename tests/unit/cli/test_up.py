@@ -22,6 +22,18 @@ OPTIONS = [
     *("--trace-rounds", "2.5", "--trace-clients", "7"),
 ]
 
+SAID = {
+    "FEDBUS_SIGN_IN_MAX": "10h",
+    "FEDBUS_SIGN_IN_IDLE": "30m",
+    "FEDBUS_ASK_AGAIN": "5m",
+    "FEDBUS_PUBLIC_URL": "https://fed.example",
+    "FEDBUS_OIDC_ISSUER": "https://login.example",
+    "FEDBUS_OIDC_CLIENT_ID": "fedbus",
+    "FEDBUS_OIDC_AMR": "mfa hwk",
+    "FEDBUS_SECOND_FACTOR": "admin",
+}
+"""In the environment: how people sign in."""
+
 
 @pytest.fixture(name="side")
 def fixture_side(monkeypatch, tmp_path):
@@ -32,6 +44,8 @@ def fixture_side(monkeypatch, tmp_path):
 
     made: list[Up] = []
     monkeypatch.delenv("FEDBUS_STORE", raising=False)
+    for name, value in SAID.items():
+        monkeypatch.setenv(name, value)
     monkeypatch.setattr(Up, "run", nothing)
     given = ["up", "--nats", "nats://h:1", "--data-dir", str(tmp_path), *OPTIONS]
     result = CliRunner().invoke(app, given, catch_exceptions=False)
@@ -45,7 +59,7 @@ def fixture_asked(monkeypatch):
     found = {}
 
     async def serve(place, name, listening, ready_file=None, oidc=None):
-        found[name] = (place, listening)
+        found[name] = (place, listening, oidc())
 
     async def coordinate(place, name, *, sampling, **_):
         found[name] = (place, sampling)
@@ -61,12 +75,15 @@ def check(found):
     """Each role has what it takes."""
     assert found["coordinator"][1] == Sampling(2.5, 7)
     for name in ("gateway", "gateway-2"):
-        place, listening = found[name]
+        place, listening, provider = found[name]
         assert (place.url, place.store) == ("nats://h:1", "file:///srv/models")
         assert listening.hosts == ("lab.example",)
         assert listening.cors_origins == ("https://a.example", "https://b.example")
         assert listening.jaeger_url == "http://127.0.0.1:16686"
-        assert listening.host == "127.0.0.1"
+        assert listening.host == "127.0.0.1" and listening.public_url == "https://fed.example"
+        assert (listening.sign_in_s, listening.idle_s, listening.ask_again_s) == (36000.0, 1800.0, 300.0)
+        assert (provider.issuer, provider.client_id) == ("https://login.example", "fedbus")
+        assert (provider.amr, provider.factor_roles) == (("mfa", "hwk"), ("admin",))
     assert [found[name][1].port for name in ("gateway", "gateway-2")] == [8080, 8081]
 
 
