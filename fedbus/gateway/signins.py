@@ -75,6 +75,7 @@ class SignIns:
     async def again_by_token(self, request: web.Request, caller: Caller, text: str) -> tuple[Caller, str]:
         """Return the cookie of who has shown anew who she is; `Refused` with 403 for a token of another, or of less."""
         if caller.how != "cookie" or caller.proof is None:
+            self._check_often(caller.name)
             raise Conflict("whoever comes with a bearer is not asked again", state=caller.how)
         state = await self._token(request, text)
         given = self._auth.known(proof_of(state), caller.origin, "token")
@@ -122,6 +123,7 @@ class SignIns:
 
     async def end(self, caller: Caller, name: str) -> None:
         """End one of one's own sign-ins; `NotFound` where there is none of that name."""
+        self._check_often(caller.name)
         id_ = next((one for one in self._signed_in(caller) if called(one) == name), None)
         if id_ is None:
             raise NotFound(f"{name}: you have no such sign-in (any more)")
@@ -129,6 +131,7 @@ class SignIns:
 
     async def end_others(self, caller: Caller) -> int:
         """End all sign-ins of whoever asks but this one; returns how many."""
+        self._check_often(caller.name)
         own = caller.proof.id if caller.proof is not None else ""
         return await end_others(self._members, caller.name, own) if self._person(caller) is not None else 0
 

@@ -618,6 +618,22 @@ def test_being_there_is_no_deed_and_showing_and_ending_are():
     assert deeds == [("logout", "me/sign-ins"), ("login", "login/again"), ("login", "login"), ("login", "login")]
 
 
+@pytest.mark.parametrize(
+    ("method", "target"), [("DELETE", SIGN_INS), ("DELETE", f"{SIGN_INS}/{'0' * 16}"), ("POST", AGAIN)]
+)
+def test_whoever_only_looks_does_not_fill_the_audit_with_what_she_does_about_herself(method, target):
+    """Ending sign-ins that are not there, and showing anew who has no cookie, has a rate as signing in and out has."""
+
+    async def scene(house):
+        given = [await house.ask("viewer", method, target, json={"token": "x"}) for _ in range(100)]
+        await asyncio.sleep(3)
+        return [one.status for one in given], len([one async for one in house.gateway.audit.read()])
+
+    statuses, deeds = in_house(scene)
+    assert statuses.count(429) == 70 and statuses[-1] == 429
+    assert deeds == 31  # of what was too often one a minute
+
+
 def test_a_gateway_without_the_workspaces_secret_does_not_start():
     """Credentials of another role, which can unseal models, are no gateway's: engineers would sign admins' cookies."""
     for secret in ("", "00", "no hex"):
