@@ -21,7 +21,7 @@ from nats.aio.client import Client, Srv
 from nats.aio.msg import Msg
 from nats.errors import ConnectionClosedError, Error, ProtocolError, StaleConnectionError, UnexpectedEOF
 
-from fedbus.bus.nats.frames import headers_from
+from fedbus.bus.nats.frames import HEADERS_READ_MAX, headers_from
 from fedbus.bus.nats.link import Link
 from fedbus.bus.nats.wire import WireTransport
 from fedbus.bus.proxy import Proxy, host_and_port
@@ -227,6 +227,9 @@ class WireClient(Client):
         if interest is None:
             return  # it was on its way while we unsubscribed
         if interest.wants is not None and not interest.wants(subject):
+            return
+        if interest.wants is not None and len(headers) > HEADERS_READ_MAX:
+            LOG.debug("a message on %r is dropped: %d bytes of headers", subject, len(headers))
             return
         try:
             # nats-py says bytes; it does not look, and who looks is ours

@@ -46,6 +46,10 @@ SLACK_BYTES = 8 * 1024
 ALIGNED_BYTES = 64
 """Payloads begin at a multiple of this, whatever headers stand before them: numpy is slow on unaligned numbers."""
 
+HEADERS_READ_MAX = 16 * 1024
+"""Of one plain message. Ours have 4 KiB. Whoever may say anything may fill a message with them, and 8 MiB keep their
+reader busy for three seconds and take 100 MB. In streams a nats-server stores no more than 64 KiB."""
+
 HEAP_BYTES = 16 * 2**20
 """See `keep_freed_memory`."""
 

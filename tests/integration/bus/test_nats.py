@@ -36,6 +36,19 @@ async def test_the_nats_bus_keeps_the_contract(broker, fresh):
     await check_bus(make)
 
 
+async def test_a_message_of_headers_keeps_nobody_busy(broker, fresh):
+    """A megabyte of them is passed over before anything is made of it; what is said behind it is heard."""
+    sender, reader = await fresh("sender"), await fresh("reader")
+    heard = await reader.subscribe("s")
+    for count in (100_000, 1000):
+        lines = b"NATS/1.0\r\n" + b"".join(b"a%d:x\r\n" % number for number in range(count)) + b"\r\n"
+        first = b"HPUB s %d %d\r\n" % (len(lines), len(lines) + 4)
+        sender._connection._client.link.send([first, lines, b"much\r\n"])
+    found = await anext(heard)
+    assert (bytes(found.data), len(found.headers), heard.waiting_bytes) == (b"much", 1000, 0)
+    await heard.close()
+
+
 async def test_a_killed_broker_loses_nothing_that_was_acknowledged(broker, fresh):
     """Kill -9 under load, twice: every append ends, all are stored once, a follower sees each once, in order."""
     writer, reader = await fresh("writer"), await fresh("reader")
