@@ -316,9 +316,20 @@ def test_a_provider_is_asked_again_in_another_window(open_page, secured):
     expect(opened.value.get_by_role("alert")).to_contain_text("somebody else")
 
 
+SHORT = """import('./page/js/me.js').then(({ me }) => {
+  const now = Date.now;
+  me.idleUntil = now() / 1000 + 60;
+  Date.now = () => now() + 16_000;
+})"""
+"""The sign-in ends a minute after what was done last, and of it more than a quarter is over."""
+
+
 def test_who_uses_the_page_stays_and_who_only_looks_does_not(open_page, secured):
-    """A key says it, at most once a minute; what the page asks by itself does not. Closing a message loses no focus."""
-    page = open_page("#/me", base=secured.http_url, token=secured.tokens["viewer"])
+    """A key says it, at most once a minute, or four times before the end; what the page asks by itself does not.
+
+    One request that came with the cookie of before logs nobody out. Closing a message loses no focus.
+    """
+    page = open_page("#/me", base=secured.http_url, token=secured.tokens["viewer"], expected=ASKED)
     expect(page.locator("#live")).to_have_attribute("data-status", "live")
     said: list[str] = []
     page.on("request", lambda request: said.append(request.url) if request.url.endswith("/me/active") else None)
@@ -331,6 +342,13 @@ def test_who_uses_the_page_stays_and_who_only_looks_does_not(open_page, secured)
         page.keyboard.press("Shift")
     page.keyboard.press("Shift")
     assert answer.value.ok and "set-cookie" in answer.value.all_headers() and len(said) == 1
+    page.evaluate(SHORT)
+    with page.expect_response("**/me/active"):
+        page.keyboard.press("Shift")
+    page.route("**/me/sign-ins", lambda route: route.fulfill(status=401, body="{}"), times=1)
+    settled(page, "#/sessions")
+    settled(page, "#/me")
+    expect(page.get_by_role("row").filter(has_text="this one")).to_be_visible()
     page.evaluate("import('./page/js/ui.js').then(({ toast }) => ['one', 'two'].map((text) => toast(text, 'bad')))")
     messages = page.get_by_role("button", name="Close message")
     messages.first.press("Enter")

@@ -51,7 +51,13 @@ async function ask(method, path, { query, body, headers = {}, signal, raw } = {}
     }
     throw new Problem(0, { title: "The gateway does not answer", detail: "It may be restarting; this page tries again." });
   }
-  if (answer.status === 401 && !ASKING.includes(path)) guard.denied();
+  if (answer.status === 401 && !ASKING.includes(path)) {
+    if (!asked && guard.headers["X-Fedbus-CSRF"]) { // perhaps the cookie has become another while this was under way
+      await pause(RETRY_MS);
+      return ask(method, path, { query, body, headers, signal, raw }, false, true);
+    }
+    guard.denied();
+  }
   if (!answer.ok) {
     const told = await answer.json().catch(() => ({ title: answer.statusText }));
     if (answer.status === 403 && told.again && !asked && await guard.again()) return ask(method, path, { query, body, headers, signal, raw }, false, true);

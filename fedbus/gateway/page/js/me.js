@@ -43,22 +43,26 @@ export async function load() {
 
 guard.renew = load;
 
-// Somebody uses the page: said once a minute, so that it does not end as if nobody were there. Looking is not using.
-const ACTIVE_MS = 60_000;
+// Somebody uses the page: said once a minute, so that it does not end as if nobody were there; where it would end soon,
+// four times before. Looking is not using.
+const ACTIVE_MS = 60_000, OFTEN_MS = 5_000;
 let active = Date.now();
 let said = Promise.resolve(); // what sets a cookie is asked one after the other: the last one counts
 
 function use() {
-  if (me.status !== "in" || !me.idleUntil || Date.now() - active < ACTIVE_MS) return;
+  if (me.status !== "in" || !me.idleUntil) return;
+  const every = Math.max(OFTEN_MS, Math.min(ACTIVE_MS, (me.idleUntil * 1000 - active) / 4));
+  if (Date.now() - active < every) return;
   active = Date.now();
-  said = api.post("me/active").then((told) => become("in", told), () => {});
+  said = said.then(() => api.post("me/active")).then((told) => become("in", told), () => {});
 }
 for (const kind of ["pointerdown", "keydown", "wheel", "touchmove"]) window.addEventListener(kind, use, { passive: true, capture: true });
 
 /** Log in with a token, or (`path`) show anew who one is: a new session, in a cookie that no script reads. */
 export async function login(token, path = "login") {
-  await said;
-  become("in", await api.post(path, { token }));
+  const told = said.then(() => api.post(path, { token }));
+  said = told.catch(() => {});
+  become("in", await told);
 }
 
 export async function logout() {
