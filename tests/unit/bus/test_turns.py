@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 
 import pytest
 
 from fedbus.bus.base import Message
 from fedbus.bus.mailbox import MESSAGE_OVERHEAD_BYTES, Mailbox
-from fedbus.bus.turns import FLOOD_MIN, Room, Turns
+from fedbus.bus.turns import FLOOD_MIN, STALE_MAX, Room, Turns
 from fedbus.errors import BusClosed
 from fedbus.testing.loop import run_virtual
 
@@ -59,6 +60,35 @@ def test_one_of_each_in_turn_and_the_newest_of_who_says_too_much():
         assert [bytes(one.data) for one in await line.turns.some(2)] == [b"4", b"5"]
         await line.turns.close()
         assert await line.turns.some(2) == [] and line.box.closed
+
+    run_virtual(main())
+
+
+def test_where_all_together_have_too_much_whoever_has_most_loses():
+    """Whoever speaks and however much is read meanwhile; what is remembered for it stays small."""
+
+    async def main():
+        draw, lost, remembered = random.Random(7), 0, 0
+        line = Line(Room(50, 2**20, 1_000_000), bytes_max=60 * MESSAGE_OVERHEAD_BYTES)
+        turns = line.turns
+        lose = turns._lose
+
+        def lose_most(sender, queue):
+            nonlocal lost
+            assert queue.nbytes == max(one.nbytes for one in turns._queues.values())
+            lost += 1
+            lose(sender, queue)
+
+        turns._lose = lose_most
+        for number in range(6000):
+            turns._put(Message(subject(draw.randrange(20)), bytes(draw.randrange(300))))
+            for _ in range(draw.randrange(2) if number < 3000 else draw.randrange(3)):
+                if len(turns):
+                    turns._next()
+            remembered = max(remembered, len(turns._most))
+        assert lost > 100 and 0 < remembered <= 4 * 60 + STALE_MAX + 1
+        assert turns.waiting_bytes == sum(queue.nbytes for queue in turns._queues.values()) <= turns._bytes_max
+        await turns.close()
 
     run_virtual(main())
 
