@@ -143,7 +143,7 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation(
         "approveMember", "POST", f"{_OF}/approve", "Let in who waits", approve, "fedbus member approve NAME",
         "fedbus.access.members.Members.approve", body=Decision, answer=MemberView, problems=(404, 409),
-        needs=Action.MEMBER_APPROVE,
+        needs=Action.MEMBER_APPROVE, asks_again=True,
     ),
     Operation(
         "suspendMember", "POST", f"{_OF}/suspend", "Shut a member out until it is resumed", suspend,
@@ -153,7 +153,7 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation(
         "resumeMember", "POST", f"{_OF}/resume", "Let a suspended member back in", resume,
         "fedbus member resume NAME", "fedbus.access.members.Members.resume", body=Decision, answer=MemberView,
-        problems=(404, 409), needs=Action.MEMBER_RESUME,
+        problems=(404, 409), needs=Action.MEMBER_RESUME, asks_again=True,
     ),
     Operation(
         "expelMember", "POST", f"{_OF}/expel", "Shut a member out for good", expel, "fedbus member expel NAME",

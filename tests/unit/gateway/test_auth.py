@@ -490,8 +490,8 @@ def test_how_long_sign_ins_last_is_set():
 def test_what_lets_others_in_or_shuts_them_out_asks_again():
     """These operations and no others; a page that has shown its person's token a moment ago, and a bearer, go on."""
     assert {operation.id for operation in OPERATIONS if operation.asks_again} == {
-        "createToken", "addPerson", "changePerson", "removePerson", "expelMember", "setWorkspace", "endSignIn",
-        "endOtherSignIns",
+        "createToken", "addPerson", "changePerson", "removePerson", "approveMember", "resumeMember", "expelMember",
+        "setWorkspace", "endSignIn", "endOtherSignIns",
     }  # fmt: skip
 
     async def scene(house):
