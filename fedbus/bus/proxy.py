@@ -123,16 +123,16 @@ def proxies_of(url: str) -> Mapping[tuple[str, int], Proxy]:
 def with_proxy(url: str, proxy: str | None, ca: Path | None = None, *, direct: Direct | None = None) -> str:
     """Return a URL whose addresses name this proxy, where they name none of their own and are not ``direct``.
 
-    Raises `ConfigError` for a proxy that is none; None and '' leave the URL as it is.
+    Raises `ConfigError` for a proxy that is none, where it is needed; None and '' leave the URL as it is.
     """
     if not proxy:
         return url
-    Proxy.of(proxy, ca)
     query = urlencode({"proxy": proxy} | ({"proxy_ca": str(ca)} if ca else {}), safe="/:")
 
     def named(part: str) -> str:
         if "proxy" in dict(parse_qsl(part.partition("?")[2])) or (direct is not None and direct(*host_and_port(part))):
             return part
+        Proxy.of(proxy, ca)  # not before: HTTPS_PROXY may name one of SOCKS, which is for other hosts
         return f"{part}{'&' if '?' in part else '?'}{query}"
 
     return ",".join(named(part) for part in filter(None, (part.strip() for part in url.split(","))))

@@ -78,9 +78,11 @@ _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 def _address(name: str) -> _Address | None:
     try:
-        return ipaddress.ip_address(name)
+        address = ipaddress.ip_address(name)
     except ValueError:
         return None
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return mapped or address
 
 
 def _split(entry: str) -> tuple[str, str]:

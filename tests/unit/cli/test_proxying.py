@@ -37,6 +37,10 @@ def test_who_says_which_proxy():
     assert through(URL, said, {"NO_PROXY": "example,10.0.0.0/8"}) == {}
     assert through(URL, "none", system) == {}
     assert through("wss://localhost?proxy=http://own:1", "none") == {"localhost": "http://own:1"}
+    socks = {"HTTPS_PROXY": "socks5h://127.0.0.1:1080", "NO_PROXY": "one.example"}
+    assert through("wss://[::ffff:127.0.0.1]:1,wss://one.example,tls://other.example", None, socks) == {}
+    with pytest.raises(ConfigError, match="HTTPS_PROXY"):
+        through("wss://other.example", None, socks)
 
 
 @pytest.mark.parametrize(
