@@ -124,7 +124,7 @@ async def _change(members: Members, name: str, what: Decide) -> None:
         if found is None:
             return None
         going_on = {id_: one for id_, one in found.signed_in.items() if one.until > now}
-        counts = sorted((pair for pair in found.ended.items() if pair[1] > now), key=lambda pair: pair[1])
+        counts = [pair for pair in found.ended.items() if pair[1] > now]  # those that ended last stand last
         return found.model_copy(update={"signed_in": going_on, "ended": dict(counts[-ENDED_MAX:])})
 
     await members.boards.change(members.boards.subjects.access_person(id_of(name)), Person, decide)
