@@ -155,7 +155,6 @@ class Deciding:
         self._hearing.roster_changed = False
         self.repost()
         self._loads_changed = True
-        self._hearing.take_kept()
         self._inbox.tick()
 
     def repost(self) -> None:
@@ -196,6 +195,7 @@ class Deciding:
 
     async def run(self) -> None:
         """Decide, as there is something new; runs until cancelled."""
+        await self._hearing.take_kept()
         while True:
             told, ticked = await self._inbox.take()
             await self._leading.until_valid()

@@ -8,15 +8,23 @@ from dataclasses import replace
 
 import numpy as np
 
+from fedbus.access.envelopes import signed_by
+from fedbus.bus.base import Message
 from fedbus.bus.memory import MemoryBroker, MemoryBus
 from fedbus.client.app import ClientApp, Evaluation, Update
 from fedbus.client.client import Client
 from fedbus.combiner.service import Combiner
 from fedbus.config.session import SessionConfig
+from fedbus.coordinator.believing import Believing
+from fedbus.coordinator.hearing import SLICE_BYTES, Hearing
+from fedbus.coordinator.inbox import Inbox
+from fedbus.coordinator.roster import Roster
 from fedbus.coordinator.service import Coordinator
+from fedbus.exchange.station import Station
 from fedbus.federation.service import Federation
 from fedbus.messages import records
-from fedbus.messages.envelope import decode, encode
+from fedbus.messages.envelope import Envelope, decode, encode
+from fedbus.messages.ids import Peer
 from fedbus.messages.presence import Hello
 from fedbus.messages.reports import Evaluated, ModelStored
 from fedbus.messages.subjects import Subjects
@@ -199,3 +207,45 @@ def test_what_a_broker_asks_in_a_coordinators_name_is_not_done():
     said = {hello.doing for name, hello in hellos if name == "b" and isinstance(hello, Hello)}
     assert "passes over tasks that its workspace has not signed" in said
     assert of(records.SessionEnded, found)[0].outcome == "completed"
+
+
+def test_what_a_standby_has_kept_is_taken_once_and_others_go_on_meanwhile():
+    """What was said again is kept once; who takes over verifies it in slices, as the lease has to be renewed."""
+
+    async def all_of(messages):
+        for message in messages:
+            yield message
+
+    async def main():
+        workspace, clock = Workspace("default"), VirtualClock()
+        bus = MemoryBus(MemoryBroker(), "co")
+        station = Station(bus, "default", Peer("coordinator", "co"), "co-1", clock, heartbeat_s=2.0)
+        verifier = workspace.signing("coordinator", "co").verifier
+        leads, inbox, refused, turns = [], Inbox(), [], []
+        hearing = Hearing(
+            station, Roster(), inbox, None, leads=lambda: bool(leads),
+            may_start=bool, may_stop=bool, rival=None, deeds=None,
+            believing=Believing(station, verifier, refused.append),
+        )  # fmt: skip
+        sender = Peer("client", "a")
+        signer, subject = workspace.signing(*sender).signer, OURS.report(sender)
+        bodies = [
+            Evaluated(session="s", round=1 + n, version="v", weight=1.0, metrics={}, fetched=0) for n in range(300)
+        ]
+        envelopes = [Envelope(f"r{body.round}", "default", "a", body) for body in bodies]
+        said = [Message(subject, encode(signed_by(signer, subject, envelope))) for envelope in envelopes]
+        await hearing.reports(all_of(said * 3))
+
+        async def renew():
+            while True:
+                turns.append(len(inbox))
+                await asyncio.sleep(0)
+
+        leads.append(True)
+        renews = asyncio.create_task(renew())
+        await hearing.take_kept()
+        renews.cancel()
+        assert len(inbox) == len(said) and not refused
+        assert len(set(turns)) >= sum(len(message.data) for message in said) // SLICE_BYTES >= 3
+
+    run_virtual(main())
