@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -145,10 +145,9 @@ class Shell:
         return process.wait(STOP_S_MAX)
 
 
-@pytest.fixture
-def shell(tmp_path: Path) -> Iterator[Shell]:
-    """A command line in a directory of its own."""
-    shell = Shell(tmp_path)
+@contextmanager
+def _opened(place: Path) -> Iterator[Shell]:
+    shell = Shell(place)
     try:
         yield shell
     finally:
@@ -161,3 +160,17 @@ def shell(tmp_path: Path) -> Iterator[Shell]:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Iterator[Shell]:
+    """A command line in a directory of its own."""
+    with _opened(tmp_path) as shell:
+        yield shell
+
+
+@pytest.fixture(scope="module")
+def shared_shell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
+    """A command line of all tests of a module."""
+    with _opened(tmp_path_factory.mktemp("shared")) as shell:
+        yield shell

@@ -5,20 +5,29 @@ As an admin of a secured workspace everything by all checks; as every other role
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
 import subprocess
 import sys
 import urllib.request
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 
+import fedbus
 from fedbus.access.actions import ROLES
 from fedbus.access.authority import Authority
 from fedbus.access.credentials import write_credentials
+from fedbus.access.members import Members
+from fedbus.bus.nats import connect
+from fedbus.clock import SystemClock
+from fedbus.messages.subjects import Subjects
+
+READY_S_MAX = 90.0
 
 EXAMPLES = int(os.environ.get("FEDBUS_REST_EXAMPLES", "1"))
 """For a long run by hand: FEDBUS_REST_EXAMPLES=100 pytest tests/acceptance/test_rest.py."""
@@ -74,25 +83,37 @@ def get(url: str, token: str = "") -> Any:
         return json.load(answer)
 
 
+async def furnish(url: str, credentials: str) -> dict[str, str]:
+    """Wait for the clients, let two sessions run to their end; returns a token of each role. By a connection: quick."""
+    model = {"w": np.zeros((300, 1000), np.float32), "b": np.zeros(3, np.float32)}
+    config = fedbus.SessionConfig(rounds=2, clients_min=2)
+    async with asyncio.timeout(READY_S_MAX), fedbus.connect(url, credentials=credentials) as federation:
+        while len(await federation.clients()) != 2:  # noqa: ASYNC110 - the state of others
+            await asyncio.sleep(0.05)
+        for name in ("s1", "s2"):
+            session = await federation.start_session(config, model=model, name=name)
+            await session.wait()
+    async with await connect(url, name="tokens", credentials=credentials) as bus:
+        tokens = Members(bus, Subjects("default"), SystemClock()).tokens
+        return {role: (await tokens.create_api(role, by="test")).api_text for role in ROLES}
+
+
 class Rest:
     """A workspace with two sessions, a gateway of it that takes any number of requests, and a token of each role."""
 
-    def __init__(self, shell: Any, place: Path) -> None:
-        self.shell, self.place = shell, place
-        shell.up("--http-port", "0")
+    def __init__(self, shell: Any) -> None:
+        self.shell, self.place = shell, shell.place
+        shell.up("--in-process")
         self.url = shell.ready()["http_url"]
         shell.start("client", "run", "client:app", "--name", "site", "--count", "2")
-        shell.until("clients", lambda: len(shell.json("client", "list")) == 2)
-        for name in ("s1", "s2"):
-            shell.run("session", "start", "model.npz", "--name", name, "--rounds", "2", "--clients-min", "2")
-        self.tokens = {role: shell.json("token", "create", "--api", "--role", role)["text"] for role in ROLES}
-        issued = Authority.open(place / "fedbus-data" / "keys").issue("default", "gateway", "free")
-        write_credentials(place / "free.creds", issued)
+        issued = Authority.open(self.place / "fedbus-data" / "keys").issue("default", "gateway", "free")
+        write_credentials(self.place / "free.creds", issued)
         more = ("--rate", "0", "--ready-file", "free.json", "--credentials", "free.creds")
         self.gateway = shell.start("gateway", "--name", "free", "--port", "0", *more)
-        shell.until("gateway", lambda: (place / "free.json").exists() or self.gateway.poll() is not None)
-        self.free = json.loads((place / "free.json").read_text())["http_url"]
-        (place / "schemathesis.toml").write_text(CONFIG)
+        self.tokens = asyncio.run(furnish(shell.ready()["nats_url"], shell.ready()["credentials"]))
+        shell.until("gateway", lambda: (self.place / "free.json").exists() or self.gateway.poll() is not None)
+        self.free = json.loads((self.place / "free.json").read_text())["http_url"]
+        (self.place / "schemathesis.toml").write_text(CONFIG)
 
     def try_all(self, *more: str, token: str = "", without: tuple[str, ...] = ()) -> str:
         """Let schemathesis ask everything; returns what it says, and fails where it has found something."""
@@ -121,17 +142,33 @@ class Rest:
         assert "Traceback" not in said
         assert not [role for role, token in self.tokens.items() if token.split("_", 2)[2] in said]
         assert get(f"{self.url}/readyz")["status"] == "ok"
-        assert self.shell.end(self.gateway) == 0
+
+
+@pytest.fixture(scope="module")
+def rest(shared_shell: Any) -> Iterator[Rest]:
+    """What is asked; in the end its gateway has to end as it should."""
+    rest = Rest(shared_shell)
+    yield rest
+    assert rest.shell.end(rest.gateway) == 0
 
 
 @pytest.mark.slow
-def test_every_operation_is_as_its_document_says(shell: Any, tmp_path: Path) -> None:
+def test_nobody_gets_an_answer_that_is_not_declared(rest: Rest) -> None:
+    """Every other role, and nobody: what each may and may not is answered as the document says, and nothing breaks."""
+    checks = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
+    once = ("--phases", "fuzzing", "--mode", "positive", "--max-examples", "1", "--checks", checks)
+    for role in (*(role for role in ROLES if role != "admin"), ""):
+        rest.try_all(*once, token=rest.tokens.get(role, ""))
+    rest.check()
+
+
+@pytest.mark.slow
+def test_every_operation_is_as_its_document_says(rest: Rest) -> None:
     """All checks, examples by schema and against it, and sequences by links: no 5xx, no answer that is not declared.
 
     And the gateway still lives, and knows the sessions as they were. That nobody is let in without a token is tried of
     each operation elsewhere: here whoever brings many wrong ones is soon told to wait (429).
     """
-    rest = Rest(shell, tmp_path)
     admin = rest.tokens["admin"]
     before = get(f"{rest.free}/api/v1/sessions/s1", admin)
     said = rest.try_all(
@@ -149,15 +186,4 @@ def test_every_operation_is_as_its_document_says(shell: Any, tmp_path: Path) -> 
     left_out = len(CUTS_OFF) + len(LEFT_OUT)
     assert tested is not None and int(tested[1]) >= count - left_out - 1, said  # the document was read before
     assert get(f"{rest.free}/api/v1/sessions/s1", admin) == before
-    rest.check()
-
-
-@pytest.mark.slow
-def test_nobody_gets_an_answer_that_is_not_declared(shell: Any, tmp_path: Path) -> None:
-    """Every other role, and nobody: what each may and may not is answered as the document says, and nothing breaks."""
-    rest = Rest(shell, tmp_path)
-    checks = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
-    once = ("--phases", "fuzzing", "--mode", "positive", "--max-examples", "1", "--checks", checks)
-    for role in (*(role for role in ROLES if role != "admin"), ""):
-        rest.try_all(*once, token=rest.tokens.get(role, ""))
     rest.check()
