@@ -4,10 +4,12 @@ const RETRY_MS = 700;
 
 /**
  * What holds for all requests: `headers` of those that change something. `denied()` hears that nobody is logged in (any
- * more), `renew()` that a change was refused to whom it is not about permission: somebody else may have logged in in another tab.
+ * more), `renew()` that a change was refused to whom it is not about permission: somebody else may have logged in in another tab;
+ * whether it is she as before, who was asked again there.
  * `again()` asks anew who one is; whether somebody has said it, and what was refused for it may be asked once more.
  */
-export const guard = { headers: {}, denied: () => {}, renew: () => {}, again: async () => false };
+export const guard = { headers: {}, denied: () => {}, renew: async () => false, again: async () => false };
+export const CSRF = "X-Fedbus-CSRF";
 const ASKING = ["login", "login/again"]; // there a token is wrong, not who one is
 const BASE = new URL("api/v1/", document.baseURI);
 
@@ -36,6 +38,7 @@ const pause = (ms) => new Promise((done) => { setTimeout(done, ms); });
 
 async function ask(method, path, { query, body, headers = {}, signal, raw } = {}, again = method === "GET", asked = false) {
   let answer;
+  const mark = guard.headers[CSRF];
   try {
     answer = await fetch(url(path, query), {
       method, signal, cache: "no-cache", credentials: "same-origin",
@@ -52,7 +55,7 @@ async function ask(method, path, { query, body, headers = {}, signal, raw } = {}
     throw new Problem(0, { title: "The gateway does not answer", detail: "It may be restarting; this page tries again." });
   }
   if (answer.status === 401 && !ASKING.includes(path)) {
-    if (!asked && guard.headers["X-Fedbus-CSRF"]) { // perhaps the cookie has become another while this was under way
+    if (!asked && mark) { // perhaps the cookie has become another while this was under way
       await pause(RETRY_MS);
       return ask(method, path, { query, body, headers, signal, raw }, false, true);
     }
@@ -60,8 +63,9 @@ async function ask(method, path, { query, body, headers = {}, signal, raw } = {}
   }
   if (!answer.ok) {
     const told = await answer.json().catch(() => ({ title: answer.statusText }));
-    if (answer.status === 403 && told.again && !asked && await guard.again()) return ask(method, path, { query, body, headers, signal, raw }, false, true);
-    if (answer.status === 403 && method !== "GET" && !told.permission && !told.again) guard.renew();
+    const repeat = () => ask(method, path, { query, body, headers, signal, raw }, false, true);
+    if (answer.status === 403 && told.again && !asked && await guard.again()) return repeat();
+    if (answer.status === 403 && method !== "GET" && !told.permission && !told.again && await guard.renew() && !asked && guard.headers[CSRF] !== mark) return repeat();
     throw new Problem(answer.status, told);
   }
   if (answer.status === 204) return null;

@@ -1,7 +1,7 @@
 // Who looks at this page and what one may: from GET /me. What one may not do is shown disabled, with the permission that
 // is missing; whether it is permitted decides the gateway, here it is only told.
 
-import { api, guard } from "./api.js";
+import { api, CSRF, guard } from "./api.js";
 import { h } from "./dom.js";
 import { left, moment } from "./format.js";
 import { press } from "./lists.js";
@@ -21,7 +21,7 @@ export const me = {
 function become(status, told = {}) {
   Object.assign(me, { status, name: told.name ?? "", roles: told.roles ?? [], actions: told.actions ? new Set(told.actions) : null,
     open: status !== "out" && (told.open ?? true), until: told.until ?? null, idleUntil: told.idle_until ?? null, freshUntil: told.fresh_until ?? null });
-  guard.headers = told.csrf ? { "X-Fedbus-CSRF": told.csrf } : {};
+  guard.headers = told.csrf ? { [CSRF]: told.csrf } : {};
   for (const call of listeners) call();
 }
 
@@ -41,7 +41,11 @@ export async function load() {
   }
 }
 
-guard.renew = load;
+guard.renew = async () => {
+  const { name } = me;
+  await load();
+  return me.status === "in" && me.name === name;
+};
 
 // Somebody uses the page: said once a minute, so that it does not end as if nobody were there; where it would end soon,
 // four times before. Looking is not using.
