@@ -327,7 +327,8 @@ SHORT = """import('./page/js/me.js').then(({ me }) => {
 def test_who_uses_the_page_stays_and_who_only_looks_does_not(open_page, secured):
     """A key says it, at most once a minute, or four times before the end; what the page asks by itself does not.
 
-    What came with the cookie, or the header, of before another tab was asked again is repeated. Closing a message loses no focus.
+    What came with the cookie, or the header, of before another tab was asked again is repeated. Closing a message loses
+    no focus.
     """
     page = open_page("#/me", base=secured.http_url, token=secured.tokens["viewer"], expected=(*ASKED, *REFUSED))
     expect(page.locator("#live")).to_have_attribute("data-status", "live")
