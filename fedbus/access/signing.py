@@ -45,7 +45,7 @@ LATE_S = 300.0
 """How long after its JWT has ended a signature is still taken: clocks of two companies, and an upload under way. Who is
 shut out is cut off by the broker, at once; this is about who has simply come to the end of its time."""
 
-HOW_TO_JOIN = "let the client join (`fedbus join TOKEN`), and run this release or a newer one there"
+HOW_TO_JOIN = "let whoever sends it join (`fedbus join TOKEN`), and run this release or a newer one there"
 
 _UPLOAD = b"fedbus upload\n"
 _MODEL = b"fedbus model\n"
