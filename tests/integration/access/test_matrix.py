@@ -9,7 +9,7 @@ import pytest_asyncio
 
 from fedbus.access.authority import Authority
 from fedbus.access.credentials import write_credentials
-from fedbus.access.permissions import AT_THE_DOOR, ROLES, STREAMS, contains, inbox_of, permissions
+from fedbus.access.permissions import AT_THE_DOOR, ROLES, STREAMS, WITHOUT_ANSWER, contains, inbox_of, permissions
 from fedbus.bus.embedded import EmbeddedBroker
 from fedbus.bus.nats import connect
 from fedbus.bus.nats.connection import Connection
@@ -18,7 +18,7 @@ from fedbus.bus.patterns import matcher
 from fedbus.errors import BusDenied, BusError
 from fedbus.messages.ids import Peer
 from fedbus.messages.subjects import ChunkAddress, Subjects
-from fedbus.store.streams import ensure_streams
+from fedbus.store.streams import ensure_streams, streams_of
 
 WORKSPACE = "ward"
 OURS = Subjects(WORKSPACE)
@@ -268,6 +268,13 @@ def test_only_who_may_read_all_describes_streams(role):
     if made:
         assert {name for call, name in made if call == "CREATE"} == set(STREAMS)
     assert (("UPDATE", "access") in made) == (role == "admin"), "or it could copy boards of its own into there"
+
+
+def test_no_stream_answers_what_is_only_said():
+    """What passes a door as a stream keeps the reply that it names: a stream that answered would write there."""
+    listening = [spec for spec in streams_of(OURS) if any(p.split(".")[2] in WITHOUT_ANSWER for p in spec.subjects)]
+    assert [spec.name for spec in listening] == [OURS.stream("span")]
+    assert not any(spec.answers for spec in listening)
 
 
 def _asked_of_streams(role: str) -> list[str]:
