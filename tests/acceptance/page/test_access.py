@@ -317,11 +317,11 @@ def test_a_provider_is_asked_again_in_another_window(open_page, secured):
 
 
 SHORT = """import('./page/js/me.js').then(({ me }) => {
-  const now = Date.now;
-  me.idleUntil = now() / 1000 + 60;
+  const now = Date.now, end = now() / 1000 + 60;
+  Object.defineProperty(me, "idleUntil", { get: () => end, set: () => {}, configurable: true });
   Date.now = () => now() + 16_000;
 })"""
-"""The sign-in ends a minute after what was done last, and of it more than a quarter is over."""
+"""The sign-in ends a minute after what was done last, whatever is answered, and more than a quarter of that is over."""
 
 
 def test_who_uses_the_page_stays_and_who_only_looks_does_not(open_page, secured):
