@@ -279,7 +279,7 @@ async def list_people(place: Place, *, json: bool) -> None:
         await office.members.load()
         found = office.members.people.all()
     if json:
-        print_json([person.model_dump(mode="json") for person in found])
+        print_json([_person(one) for one in found])
         return
     rows = [
         (one.name, ", ".join(one.roles), one.state, " ".join(one.subjects) or "-", one.by, moment(one.at))
@@ -325,16 +325,21 @@ async def remove_person(place: Place, name: str, *, json: bool) -> None:
         was = await office.members.people.remove(name, by=office.by)
         await office.note(Action.PERSON_REMOVE, name)
     if json:
-        print_json(was.model_dump(mode="json"))
+        print_json(_person(was))
     else:
         print(f"{name} is let in no more")
 
 
 def _print_person(person: Person, *, json: bool) -> None:
     if json:
-        print_json(person.model_dump(mode="json"))
+        print_json(_person(person))
     else:
         print(f"{person.name}: {', '.join(person.roles)}, {person.state}")
+
+
+def _person(person: Person) -> dict[str, Any]:
+    """Return a person without where she is signed in: from which address is her business, and the ids are cookies'."""
+    return person.model_dump(mode="json", exclude={"signed_in", "ended"})
 
 
 # --- bounds ---

@@ -126,7 +126,7 @@ async def test_a_member_is_decided_about_and_every_deed_is_written_down(place, w
 
 
 async def test_people_get_roles_and_bearers(place, capsys):
-    """A bearer for a person needs the person; it is printed once and kept as a digest."""
+    """A bearer for a person needs the person; it is printed once and kept as a digest. Where she is signed in is not."""
     with pytest.raises(NotFound, match="nobody of this name"):
         await admitting.create_api_token(place, "viewer", "bob", 0.0, json=True)
     await admitting.add_person(place, "bob", ["viewer"], [], json=False)
@@ -135,6 +135,7 @@ async def test_people_get_roles_and_bearers(place, capsys):
     assert read_api_token(capsys.readouterr().out.strip())
     changed = await said(capsys, admitting.set_person(place, "bob", ["auditor"], None, "suspended", json=True))
     assert (changed["roles"], changed["state"]) == (["auditor"], "suspended")
+    assert set(changed) == {"name", "roles", "state", "subjects", "at", "by", "since"}
     await admitting.remove_person(place, "bob", json=False)
     assert "bob" not in [one["name"] for one in await said(capsys, admitting.list_people(place, json=True))]
 
