@@ -126,7 +126,7 @@ async def test_a_member_is_decided_about_and_every_deed_is_written_down(place, w
 
 
 async def test_people_get_roles_and_bearers(place, capsys):
-    """A bearer for a person needs the person; it is printed once and kept as a digest. Where she is signed in is not."""
+    """A bearer for a person needs the person; it is printed once and kept as a digest. Not told: her sign-ins."""
     with pytest.raises(NotFound, match="nobody of this name"):
         await admitting.create_api_token(place, "viewer", "bob", 0.0, json=True)
     await admitting.add_person(place, "bob", ["viewer"], [], json=False)
