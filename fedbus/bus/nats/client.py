@@ -39,8 +39,11 @@ STALE_BYTES = 16 * 1024
 sends it again, and on a slow line it would stand before what is asked for now."""
 
 
-_ENDINGS = ("authentication expired", "authentication revoked")
-"""How a broker ends the connection of somebody whose JWT is good no longer."""
+FULL = "connections exceeded"
+"""So a broker ends what it says to whom it has no place for: of the account, or of its own."""
+
+_ENDINGS = ("authentication expired", "authentication revoked", FULL)
+"""How a broker ends the connection of somebody whose JWT is good no longer, or who is one too many by a new bound."""
 
 
 class NoTls(ConnectionError):
@@ -212,7 +215,7 @@ class WireClient(Client):
         else:
             text = rest.strip().decode("utf-8", "replace").lower()
             if self.is_connected and any(ending in text for ending in _ENDINGS):
-                # nats-py would close for good; but the credentials are read anew, and may have been renewed
+                # nats-py would close for good; but the credentials are read anew, and places become free
                 refused = Error(f"nats: {text}")
                 await self._error_cb(refused)
                 await self._process_op_err(refused)

@@ -28,7 +28,7 @@ from nats.aio.client import Server
 from nats.aio.msg import Msg
 
 from fedbus.bus.nats import standstill
-from fedbus.bus.nats.client import STALE_BYTES, NoTls, WireClient
+from fedbus.bus.nats.client import FULL, STALE_BYTES, NoTls, WireClient
 from fedbus.bus.nats.identity import Identify, Identity
 from fedbus.bus.nats.websocket import WebsocketRefused
 from fedbus.bus.proxy import ProxyProblem, proxies_of
@@ -196,11 +196,13 @@ class Connection:
         why = str(cause or self._last_error or "no answer")
         text = f"{self.where}: not connected after {deadline_s:g} s ({why})"
         hint = "" if self._in_proxy else ": is a broker running there? `fedbus up` starts one"
+        if FULL in why:
+            hint = ": it has no room for more: end some, or have the bound raised: `fedbus workspace set --clients-max`"
         raise BusUnavailable(f"{text}{hint}") from cause
 
     def _next_server(self, servers: list[Server], _info: dict[str, Any]) -> tuple[Server, float]:
         first, longest = BACKOFF_S
-        if self._refusal:
+        if self._refusal or FULL in self._last_error:
             longest = REFUSED_S_MAX
         pause = min(longest, first * 2 ** min(self._attempt, 10)) * random.uniform(0.5, 1.0)  # noqa: S311 - it spreads, it hides nothing
         server = servers[self._attempt % len(servers)]
@@ -252,7 +254,7 @@ class Connection:
         self._attempt = 0
         self._bulk_bytes_max = float(BULK_BYTES_FIRST)  # it may be another line
         self._seen_bytes, self._seen_s = 0, 0.0
-        self._refusal = self._distrust = ""
+        self._refusal = self._distrust = self._last_error = ""
         self._refused.clear()
         LOG.info("%s: %r is connected again", self.where, self.name)
         self._forget_flushes()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import AsyncExitStack
 
 import pytest
 
@@ -131,7 +132,7 @@ async def test_who_fills_a_door_locks_out_nobody_inside(wards):
         return connect(at, name=name, credentials=Identity(issued.jwt, issued.seed))
 
     async with await member("client", "a"), await member("client", "b"):
-        with pytest.raises(BusError, match="maximum account"):
+        with pytest.raises(BusError, match=r"maximum account.*--clients-max"):
             await member("client", "c")
         for role in ("coordinator", "combiner", "viewer"):
             async with await member(role, "in"):
@@ -141,6 +142,26 @@ async def test_who_fills_a_door_locks_out_nobody_inside(wards):
             pass
     async with await member("client", "c"):
         pass
+
+
+async def test_who_is_one_too_many_by_a_new_bound_comes_back_when_there_is_room(wards):
+    """A broker cuts off whom a lower bound leaves no room: that connection waits for it, and is not closed for good."""
+    ward = wards["ward"]
+    authority = ward.authority
+    authority.create_workspace("shrunk")
+    await authority.push("shrunk", ward.url)
+    issued = [authority.issue("shrunk", "client", name) for name in "ab"]
+    async with asyncio.timeout(30), AsyncExitStack() as stack:
+        there = [
+            await stack.enter_async_context(await connect(ward.url, name="c", credentials=Identity(one.jwt, one.seed)))
+            for one in issued
+        ]
+        for most, connected in ((1, 1), (0, 2)):
+            authority.set_bounds("shrunk", connections_max=most)
+            await authority.push("shrunk", ward.url)
+            while sum(bus.connected for bus in there) != connected:  # noqa: ASYNC110 - a connection says so to nobody
+                await asyncio.sleep(0.02)
+        assert sum(bus.reconnects for bus in there) == 1
 
 
 async def test_only_who_has_to_know_is_told(wards):
