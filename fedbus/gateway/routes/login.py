@@ -203,6 +203,7 @@ async def end_oidc(call: Call) -> Reply:
     begun = request.cookies.get(name_of("begun", secure=call.gateway.auth.reached.is_secure(request)), "")
     told = {name: value for name, value in call.asked(Answered).model_dump().items() if value is not None}
     again = again_of(begun)
+    where = "shown" if again else "login"
     try:
         await members.caught_up()
         identity = await oidc.finish(told, begun, _callback(call))
@@ -214,13 +215,13 @@ async def end_oidc(call: Call) -> Reply:
             by, shown, factor = oidc.settings.title, identity.shown, identity.factor
             caller, cookie = await sign_ins.by_provider(request, person, by, shown=shown, factor=factor)
     except SignInRefused as error:
-        return _refused(call, error, "shown" if again else "login")
+        return _refused(call, error, where)
     except Refused as error:
         if error.status != HTTPStatus.UNAUTHORIZED:
             raise
-        return _refused(
-            call, SignInRefused("another" if again else "unknown", str(error)), "shown" if again else "login"
-        )
+        return _refused(call, SignInRefused("another" if again else "unknown", str(error)), where)
+    except Conflict as error:  # it ended meanwhile, or was shown anew in another window
+        return _refused(call, SignInRefused("another" if again else "failed", str(error)), where)
     request[CALLER] = caller
     response = web.Response(status=303, headers={**NO_STORE, "Location": "/#/shown" if again else "/"})
     response.headers.add("Set-Cookie", cookie)

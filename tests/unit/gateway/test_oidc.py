@@ -543,3 +543,24 @@ def test_who_is_signed_in_shows_the_provider_anew_who_she_is(monkeypatch, case):
     assert where == ("/#/shown" if case == "she" else f"/#/shown?refused={refused}")
     assert 890 < fresher <= 900 if case == "she" else fresher == 0
     assert old == (401 if case in ("she", "signed out") else 200)
+
+
+def test_of_two_windows_that_show_the_same_sign_in_anew_one_is_told(monkeypatch):
+    """On the page, in a word, and not as JSON: what it shows has ended in the other window."""
+
+    async def scene(house, provider):
+        await house.members.people.add("ana", ["admin"], by="test", subjects=[f"{ISSUER}#u-1"])
+        first = session_of(await sign_in(house, provider))
+        begun = [await ask(house.gateway, "GET", f"{LOGIN}?again=true", headers=first) for _ in range(2)]
+        now = int(house.gateway.clock.now())
+        back = [
+            come_back(
+                house,
+                provider.authorize(one.headers["Location"], auth_time=now),
+                one.headers["Set-Cookie"].partition(";")[0],
+            )
+            for one in begun
+        ]
+        return sorted([one.headers["Location"] for one in await asyncio.gather(*back)])
+
+    assert at_provider(monkeypatch, scene) == ["/#/shown", "/#/shown?refused=another"]
