@@ -91,9 +91,13 @@ async def list_workspaces(keys: Path | None, url: str, *, json: bool) -> None:
     print_table(("workspace", "account"), rows, empty="no workspaces yet; fedbus workspace create NAME makes one")
 
 
+ANEW = "stop `fedbus up` and start it; elsewhere `fedbus member renew --credentials FILE`, and restart the role"
+"""How the operator's roles get to know keys: by new credentials; to be started again with those they have is no use."""
+
 NEXT = {
-    "begin": "restart the operator's roles, so that they know the new keys; then: switch",
-    "switch": "members get JWTs by the new keys when they renew; restart the operator's roles; when all have: retire",
+    "begin": f"let the operator's roles know the new keys ({ANEW}); then: switch",
+    "switch": f"members get JWTs by the new keys when they renew, and the operator's roles as before ({ANEW}); "
+    "when all have: retire",
     "retire": "what the keys of before have signed lets in nobody any more",
 }
 """What is to be done behind each step."""
