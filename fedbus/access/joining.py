@@ -38,6 +38,9 @@ ASK_S = 5.0
 TRIES = 6
 """Questions without an answer, before it is said that no registrar is there."""
 
+AWAY = "nobody answers any more"
+"""Told where a workspace had answered before."""
+
 PAUSE_S = 2.0
 """Between questions while a person has to approve."""
 
@@ -112,14 +115,23 @@ async def ask(bus: Bus, request: Request, *, tell: Callable[[str], None] = lambd
     """Ask over a connection that there is, as `join`."""
     told = ""
     while True:
-        answer = await _asked(bus, request)
+        try:
+            answer = await _asked(bus, request)
+        except BusUnavailable as error:
+            if not told:
+                raise
+            if told != AWAY:  # who has been heard goes on waiting: a gateway that is restarted comes back
+                told = AWAY
+                tell(f"{AWAY}, asking on: {error}")
+            continue
         if answer.state == "refused":
             raise Refused(f"workspace {request.token.workspace}: {answer.reason}")
         if answer.state == "active":
             return _credentials(request, answer)
-        if told != answer.reason:
-            told = answer.reason
-            tell(f"{request.token.role} {request.name} waits: {told or 'a person has to approve'}")
+        reason = answer.reason or "a person has to approve"
+        if told != reason:
+            told = reason
+            tell(f"{request.token.role} {request.name} waits: {reason}")
         await asyncio.sleep(PAUSE_S)
 
 
