@@ -4,9 +4,8 @@ const RETRY_MS = 700;
 
 /**
  * What holds for all requests: `headers` of those that change something. `denied()` hears that nobody is logged in (any
- * more), `renew()` that a change was refused to whom it is not about permission: somebody else may have logged in in another tab;
- * whether it is she as before, who was asked again there.
- * `again()` asks anew who one is; whether somebody has said it, and what was refused for it may be asked once more.
+ * more); `renew()` that a change was refused: whether it is she as before, and no other in another tab; `again()` asks
+ * anew who one is: whether somebody has said it.
  */
 export const guard = { headers: {}, denied: () => {}, renew: async () => false, again: async () => false };
 export const CSRF = "X-Fedbus-CSRF";
@@ -36,36 +35,37 @@ export function url(path, query = {}) {
 
 const pause = (ms) => new Promise((done) => { setTimeout(done, ms); });
 
-async function ask(method, path, { query, body, headers = {}, signal, raw } = {}, again = method === "GET", asked = false) {
+async function ask(method, path, options = {}, again = method === "GET", asked = false) {
+  const { query, body, headers, signal, raw } = options, mark = guard.headers[CSRF];
+  const repeat = () => ask(method, path, options, false, true);
   let answer;
-  const mark = guard.headers[CSRF];
   try {
     answer = await fetch(url(path, query), {
       method, signal, cache: "no-cache", credentials: "same-origin",
-      headers: { Accept: "application/json, application/problem+json", ...(body === undefined || raw ? {} :
-        { "Content-Type": "application/json" }), ...(method === "GET" ? {} : guard.headers), ...headers },
+      headers: { Accept: "application/json, application/problem+json", ...(body !== undefined && !raw && { "Content-Type": "application/json" }),
+        ...(method !== "GET" && guard.headers), ...headers },
       body: body === undefined ? undefined : raw ? body : JSON.stringify(body),
     });
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    if (again) { // a network that changes, a gateway that is started anew: reading is tried twice
+    if (again) { // a network that changes, a gateway that restarts: reading is tried twice
       await pause(RETRY_MS);
-      return ask(method, path, { query, body, headers, signal, raw }, false);
+      return ask(method, path, options, false);
     }
     throw new Problem(0, { title: "The gateway does not answer", detail: "It may be restarting; this page tries again." });
   }
   if (answer.status === 401 && !ASKING.includes(path)) {
-    if (!asked && mark) { // perhaps the cookie has become another while this was under way
+    if (!asked && mark) { // perhaps another cookie came meanwhile
       await pause(RETRY_MS);
-      return ask(method, path, { query, body, headers, signal, raw }, false, true);
+      return repeat();
     }
     guard.denied();
   }
   if (!answer.ok) {
     const told = await answer.json().catch(() => ({ title: answer.statusText }));
-    const repeat = () => ask(method, path, { query, body, headers, signal, raw }, false, true);
-    if (answer.status === 403 && told.again && !asked && await guard.again()) return repeat();
-    if (answer.status === 403 && method !== "GET" && !told.permission && !told.again && await guard.renew() && !asked && guard.headers[CSRF] !== mark) return repeat();
+    if (answer.status === 403 && !told.permission && !asked) {
+      if (told.again ? await guard.again() : method !== "GET" && await guard.renew() && guard.headers[CSRF] !== mark) return repeat();
+    }
     throw new Problem(answer.status, told);
   }
   if (answer.status === 204) return null;

@@ -31,7 +31,7 @@ guard.denied = () => {
   become("out");
 };
 
-/** Ask who one is. Where the gateway does not say, the page goes on, and what it asks is refused one by one. */
+/** Ask who one is. Where the gateway does not say, the page goes on, and is refused one by one. */
 export async function load() {
   try {
     become("in", await api.get("me"));
@@ -47,22 +47,18 @@ guard.renew = async () => {
   return me.status === "in" && me.name === name;
 };
 
-// Somebody uses the page: said once a minute, so that it does not end as if nobody were there; where it would end soon,
-// four times before. Looking is not using.
-const ACTIVE_MS = 60_000, OFTEN_MS = 5_000;
-let active = Date.now();
-let said = Promise.resolve(); // what sets a cookie is asked one after the other: the last one counts
+// Somebody uses the page: said once a minute, or four times before it would end. Looking is not using.
+let active = Date.now(), said = Promise.resolve(); // what sets a cookie is asked one after the other
 
 function use() {
   if (me.status !== "in" || !me.idleUntil) return;
-  const every = Math.max(OFTEN_MS, Math.min(ACTIVE_MS, (me.idleUntil * 1000 - active) / 4));
-  if (Date.now() - active < every) return;
+  if (Date.now() - active < Math.max(5_000, Math.min(60_000, (me.idleUntil * 1000 - active) / 4))) return;
   active = Date.now();
   said = said.then(() => api.post("me/active")).then((told) => become("in", told), () => {});
 }
 for (const kind of ["pointerdown", "keydown", "wheel", "touchmove"]) window.addEventListener(kind, use, { passive: true, capture: true });
 
-/** Log in with a token, or (`path`) show anew who one is: a new session, in a cookie that no script reads. */
+/** Log in with a token, or (`path`) show anew who one is: a new cookie, that no script reads. */
 export async function login(token, path = "login") {
   const told = said.then(() => api.post(path, { token }));
   said = told.catch(() => {});
