@@ -302,6 +302,8 @@ class Authority:
                 raise ConfigError(f"workspace {workspace}: the new keys do not sign yet: switch first")
             if step == "begin" and any((place / f"{role}.old.nk").exists() for role in ROLES):
                 raise ConfigError(f"workspace {workspace}: keys of before still count: retire them first")
+            if step == "begin" and not all((place / f"{role}.next.nk").exists() for role in ROLES):
+                state["replacing_since"] = time.time()
             for role in ROLES:
                 _replace_signer(place, role, step)
             if step == "begin":
@@ -309,6 +311,10 @@ class Authority:
             elif step == "retire" and state.pop("inside_ends", False):
                 state["inside"] = []
             self._write_state(workspace, state)
+
+    def replacing_since(self, workspace: str) -> float:
+        """Return when the signing keys were begun to be replaced the last time, seconds of Unix time; 0: never."""
+        return float(self._state(workspace)["replacing_since"])
 
     # ---- the broker
 
@@ -415,7 +421,8 @@ class Authority:
             told = {}
         except (OSError, ValueError) as error:
             raise ConfigError(f"{path} cannot be read ({error}): bring it back from a copy") from error
-        return {"revoked": {}, "bounds": {}, "founders": [], "inside": [], "holders": {}, "at": 0.0, **told}
+        kept: dict[str, Any] = {"revoked": {}, "bounds": {}, "founders": [], "inside": [], "holders": {}}
+        return {**kept, "at": 0.0, "replacing_since": 0.0, **told}
 
     def _write_state(self, workspace: str, state: dict[str, Any]) -> None:
         state["at"] = max(time.time(), float(state["at"]))  # a clock that was set back must not make it older

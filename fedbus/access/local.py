@@ -12,8 +12,10 @@ back like any other membership. A name that somebody has joined under from elsew
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -29,6 +31,8 @@ from fedbus.errors import BusDenied, ConfigError
 from fedbus.messages.access import BusRole, Member
 from fedbus.messages.ids import Peer
 from fedbus.messages.subjects import Subjects
+
+log = logging.getLogger("fedbus.access")
 
 ENDING_S = 3600.0
 """Credentials that end sooner are made anew: a training may take longer than they last."""
@@ -78,6 +82,44 @@ async def enlist(bus: Bus, made: Credentials, *, by: str) -> Member:
     return await enlist_holder(
         Members(bus, Subjects(made.claims.workspace), SystemClock()), made.jwt, time.time(), by=by
     )
+
+
+async def sign_anew(bus: Bus, authority: Authority, workspace: str, *, by: str) -> list[Peer]:
+    """Sign all whose credentials lie beside the keys anew, by the keys that sign now; returns who they are.
+
+    Their files then say, too, whose signatures count; processes that run read them again when they need to. Who was
+    shut out, has joined from elsewhere since, or has another key by now, is left as it is.
+    """
+    members, signed = Members(bus, Subjects(workspace), SystemClock()), []
+    for path in sorted(credentials_dir(authority.directory, workspace).glob("*.creds")):
+        try:
+            made = await asyncio.to_thread(_signed_anew, path, authority, workspace)
+            if made is None:
+                continue
+            await _enlist_again(members, made, by)
+            await asyncio.to_thread(write_credentials, path, made)
+        except (BusDenied, ConfigError) as error:
+            log.warning("%s stays as it is: %s", path, error)
+            continue
+        signed.append(Peer(made.role, made.name))
+    return signed
+
+
+async def _enlist_again(members: Members, made: Credentials, by: str) -> None:
+    there = await members.read(Peer(made.role, made.name))
+    if there is not None and there.key != made.claims.key:
+        raise ConfigError("another key is known of that member")
+    await enlist_holder(members, made.jwt, time.time(), by=by)
+
+
+def _signed_anew(path: Path, authority: Authority, workspace: str) -> Credentials | None:
+    """Return what is to stand in a file; None where it is of other keys."""
+    kept = read_credentials(path)
+    trust = authority.trust(workspace, kept.trust.urls, kept.trust.ca)
+    if kept.trust.account != trust.account:
+        return None
+    jwt = authority.sign(workspace, kept.role, kept.name, kept.key.public, kept.expires_at)
+    return replace(kept, jwt=jwt, trust=trust)
 
 
 async def enlist_holder(members: Members, jwt: str, now: float, *, by: str) -> Member:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -103,7 +103,7 @@ def signing_by(credentials: Credentials, clock: Clock, path: str | Path | None =
     demands = None if credentials.role in ("client", "crowd") else True  # operators upgrade their roles together
     return Signing(
         Own(credentials, path),
-        Members(trust, clock),
+        Members(trust, clock, path),
         ModelKey(trust.workspace, model_key) if model_key else None,
         WorkspaceModels(trust) if trust.model_key else None,
         seal_of(credentials),
@@ -123,32 +123,24 @@ def credentials_at(path: str | Path | None) -> Credentials | None:
     return read_credentials(path) if is_ours else None
 
 
-# --- whoever signs ---
+class Renewed:
+    """A credentials file that somebody else may write anew; of none, there is never anything new."""
 
-
-class Own:
-    """Signs with a member's key; where it stands in a file, that is read again when it was renewed."""
-
-    def __init__(self, credentials: Credentials, path: str | Path | None = None) -> None:
+    def __init__(self, path: str | Path | None) -> None:
         self._path = Path(path) if path else None
-        self._credentials = credentials
         self._read_at = self._changed_at()
 
-    @property
-    def identity(self) -> str:
-        """Its JWT, as it stands in the file now."""
+    def read(self) -> Credentials | None:
+        """Return what stands there if it was written since the last look, else None; also where it cannot be read."""
         changed_at = self._changed_at()
-        if changed_at != self._read_at and self._path is not None:
-            self._read_at = changed_at
-            try:
-                self._credentials = read_credentials(self._path)
-            except ConfigError as error:
-                log.warning("goes on with the credentials as they were: %s", error)
-        return self._credentials.jwt
-
-    def sign(self, statement: bytes) -> bytes:
-        """Sign with the key that ``identity`` was read with."""
-        return self._credentials.key.sign(statement)
+        if changed_at == self._read_at or self._path is None:
+            return None
+        self._read_at = changed_at
+        try:
+            return read_credentials(self._path)
+        except ConfigError as error:
+            log.warning("goes on with the credentials as they were: %s", error)
+            return None
 
     def _changed_at(self) -> int:
         try:
@@ -157,12 +149,37 @@ class Own:
             return 0
 
 
-class Members:
-    """Knows a workspace's members by their JWTs, which its signing keys have signed."""
+# --- whoever signs ---
 
-    def __init__(self, trust: Trust, clock: Clock) -> None:
+
+class Own:
+    """Signs with a member's key; where it stands in a file, that is read again when it was renewed."""
+
+    def __init__(self, credentials: Credentials, path: str | Path | None = None) -> None:
+        self._credentials = credentials
+        self._file = Renewed(path)
+
+    @property
+    def identity(self) -> str:
+        """Its JWT, as it stands in the file now."""
+        self._credentials = self._file.read() or self._credentials
+        return self._credentials.jwt
+
+    def sign(self, statement: bytes) -> bytes:
+        """Sign with the key that ``identity`` was read with."""
+        return self._credentials.key.sign(statement)
+
+
+class Members:
+    """Knows a workspace's members by their JWTs, which its signing keys have signed.
+
+    Those keys may be replaced: where they stand in a file, it is looked at again when somebody comes with another one.
+    """
+
+    def __init__(self, trust: Trust, clock: Clock, path: str | Path | None = None) -> None:
         self._trust = trust
         self._clock = clock
+        self._file = Renewed(path)
         self._known: OrderedDict[str, UserClaims] = OrderedDict()
 
     def check(self, sender: Peer, statement: bytes, identity: str, signature: bytes) -> None:
@@ -187,13 +204,23 @@ class Members:
             self._known.move_to_end(identity)
             return known
         try:
-            claims = read_user(identity, self._trust.signers)
+            claims = self._read(identity)
         except BadMessage as error:
             raise BadUpdate(f"whoever has signed it is no member here: {error}") from error
         self._known[identity] = claims
         if len(self._known) > IDENTITIES_MAX:
             self._known.popitem(last=False)
         return claims
+
+    def _read(self, identity: str) -> UserClaims:
+        try:
+            return read_user(identity, self._trust.signers)
+        except BadMessage:
+            found = self._file.read()
+            if found is None or found.trust.account != self._trust.account:
+                raise
+        self._trust = replace(self._trust, signers=found.trust.signers)
+        return read_user(identity, self._trust.signers)
 
 
 def speaks_for(member: Peer, sender: Peer) -> bool:

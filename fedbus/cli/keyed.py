@@ -10,8 +10,9 @@ from fedbus.access import known
 from fedbus.access.authority import Authority
 from fedbus.access.claims import claims_of
 from fedbus.access.credentials import Credentials, read_credentials, write_credentials
-from fedbus.access.local import credentials_dir, enlist
+from fedbus.access.local import credentials_dir, enlist, sign_anew
 from fedbus.access.members import Members
+from fedbus.bus.base import Bus
 from fedbus.bus.nats import Identity, connect
 from fedbus.bus.tls import told_to_others
 from fedbus.cli.identities import user_name
@@ -91,46 +92,61 @@ async def list_workspaces(keys: Path | None, url: str, *, json: bool) -> None:
     print_table(("workspace", "account"), rows, empty="no workspaces yet; fedbus workspace create NAME makes one")
 
 
-ANEW = "stop `fedbus up` and start it; elsewhere `fedbus member renew --credentials FILE`, and restart the role"
-"""How the operator's roles get to know keys: by new credentials; to be started again with those they have is no use."""
+ANEW = "credentials beside the keys are new already, others by `fedbus member renew`; nothing has to restart"
 
 NEXT = {
-    "begin": f"let the operator's roles know the new keys ({ANEW}); then: switch",
-    "switch": f"members get JWTs by the new keys when they renew, and the operator's roles as before ({ANEW}); "
-    "when all have: retire",
+    "begin": f"coordinators and combiners have to know the new keys: {ANEW}; then: switch",
+    "switch": f"members get JWTs by the new keys when they renew ({ANEW}); when all have: retire",
     "retire": "what the keys of before have signed lets in nobody any more",
 }
 """What is to be done behind each step."""
 
+VERIFYING = ("coordinator", "combiner")
+"""Roles that have to know a key before anybody shows what it has signed: what they do not know they refuse."""
+
 
 async def rotate_keys(keys: Path | None, name: str, url: str, step: str, *, force: bool, json: bool) -> None:
-    """Do one step of replacing a workspace's signing keys, and tell the broker."""
+    """Do one step of replacing a workspace's signing keys, tell the broker, and whoever has credentials here."""
     if step not in ("begin", "switch", "retire"):
         raise ConfigError(f"expected a step, begin, switch or retire, got {step!r}")
     authority = await authority_of(keys, url)
-    left = await _signed_before(authority, name, url) if step == "retire" else []
-    if left and not force:
-        shown = ", ".join(f"{member.role} {member.name}" for member in left[:5])
-        raise ConfigError(
-            f"{len(left)} members have nothing newer yet ({shown}): wait until they have renewed; "
-            "with --force they have to join again"
-        )
-    await asyncio.to_thread(authority.replace_signers, name, step)  # type: ignore[arg-type]  # looked at above
-    await authority.push(name, url, ca=(await asyncio.to_thread(reached, url))[1])
+    made = await asyncio.to_thread(authority.issue, name, "admin", user_name())
+    ca = (await asyncio.to_thread(reached, url))[1]
+    async with await connect(url, name="rotation", credentials=Identity(made.jwt, made.seed, ca)) as bus:
+        left = await _left(bus, authority, name, step)
+        if left and not force:
+            shown = ", ".join(f"{member.role} {member.name}" for member in left[:5])
+            raise ConfigError(f"{len(left)} members have nothing newer yet ({shown}): {_TO_DO[step]}")
+        await asyncio.to_thread(authority.replace_signers, name, step)  # type: ignore[arg-type]  # looked at above
+        await authority.push(name, url, ca=ca)
+        await sign_anew(bus, authority, name, by=f"admin/{made.name}")
     if json:
         print_json({"workspace": name, "step": step, "left": [[member.role, member.name] for member in left]})
     else:
         print(f"workspace {name}: {step} is done; next: {NEXT[step]}")
 
 
-async def _signed_before(authority: Authority, workspace: str, url: str) -> list[Member]:
-    """Return active members whose JWT another key than the present one has signed."""
-    made = await asyncio.to_thread(authority.issue, workspace, "admin", user_name())
-    ca = (await asyncio.to_thread(reached, url))[1]
-    async with await connect(url, name="rotation", credentials=Identity(made.jwt, made.seed, ca)) as bus:
-        members = Members(bus, Subjects(workspace), SystemClock())
-        await members.load()
+_TO_DO = {
+    "switch": "`fedbus member renew --credentials FILE` where they run; with --force what renewed members say is "
+    "refused by them until they have",
+    "retire": "wait until they have renewed; with --force they have to join again",
+}
+
+
+async def _left(bus: Bus, authority: Authority, workspace: str, step: str) -> list[Member]:
+    """Return active members for whom a step comes too soon.
+
+    Before the new keys sign, that is who verifies and was not signed since they are known; before those of before are
+    retired, who has a JWT by them.
+    """
+    if step == "begin":
+        return []
+    members = Members(bus, Subjects(workspace), SystemClock())
+    await members.load()
     found = [member for member in members.all(state="active") if member.jwt]
+    if step == "switch":
+        since = int(authority.replacing_since(workspace))  # JWTs count whole seconds
+        return [one for one in found if one.role in VERIFYING and one.issued_at < since]
     return [one for one in found if claims_of(one.jwt).issuer != authority.signers(workspace, one.role)[0]]
 
 
