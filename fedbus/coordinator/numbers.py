@@ -23,6 +23,9 @@ LOOK_S = 5.0
 
 ROLES = ("client", "combiner", "coordinator", "gateway")
 
+REPORTING = ("client", "combiner")
+"""Who reports to a coordinator."""
+
 STAGES = frozenset({"fetch", "train", "evaluate", "data", "update"})
 
 
@@ -45,6 +48,7 @@ class Numbers:
         self._looked_at = float("-inf")
         self._peers: dict[str, int] = {}
         self._waits: dict[str, tuple[int, float]] = {}
+        self._refused = dict.fromkeys(REPORTING, 0)  # from nothing on, or an alert would miss the first
 
     @property
     def wanted(self) -> bool:
@@ -58,12 +62,17 @@ class Numbers:
         meters.watch(metrics.JOURNAL_LAG, lambda: [(self.lag, {})])
         meters.watch(metrics.QUEUE_LENGTH, lambda: [(inbox(), {telemetry.QUEUE: "inbox"})])
         meters.watch(metrics.PEERS, self._read_peers)
+        meters.watch(metrics.REPORTS_REFUSED, self._read_refused)
         meters.watch(metrics.WAITS, lambda: [(count, {telemetry.WAIT: kind}) for kind, (count, _) in self._seen()])
         meters.watch(metrics.WAIT_AGE, lambda: [(age, {telemetry.WAIT: kind}) for kind, (_, age) in self._seen()])
 
     def refused(self, role: str) -> None:
         """Count a report that is not believed, of a client or a combiner."""
-        self._meters.add(metrics.REPORTS_REFUSED, 1, {telemetry.ROLE: role})
+        who = role if role in REPORTING else "other"
+        self._refused[who] = self._refused.get(who, 0) + 1
+
+    def _read_refused(self) -> Readings:
+        return [(count, {telemetry.ROLE: role}) for role, count in self._refused.items()]
 
     def _read_peers(self) -> Readings:
         return [(count, {telemetry.ROLE: role}) for role, count in self._peers.items()]

@@ -112,6 +112,7 @@ REPORTS_REFUSED: Final = Metric(
     "Reports whose signature does not count, by the role that they are said to be from.",
     _OPERATOR,
     (ROLE,),
+    reads=True,
 )
 PEERS: Final = Metric(
     "fedbus.peers",
