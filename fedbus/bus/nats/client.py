@@ -42,7 +42,10 @@ sends it again, and on a slow line it would stand before what is asked for now."
 FULL = "connections exceeded"
 """So a broker ends what it says to whom it has no place for: of the account, or of its own."""
 
-_ENDINGS = ("authentication expired", "authentication revoked", FULL)
+UNKNOWN = "maximum subscriptions exceeded"
+"""So it ends a connection whose signing key counts no more: with the key goes the bound that stood with it."""
+
+_ENDINGS = ("authentication expired", "authentication revoked", "authorization violation", UNKNOWN, FULL)
 """How a broker ends the connection of somebody whose JWT is good no longer, or who is one too many by a new bound."""
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import time
 
 import pytest
+import pytest_asyncio
 
 from fedbus.access.claims import claims_of
 from fedbus.access.credentials import read_credentials, write_credentials
@@ -56,7 +58,29 @@ def believes(verifier, path):
     return True
 
 
-async def test_signing_keys_are_replaced_step_by_step(wards, capsys):
+@pytest_asyncio.fixture(loop_scope="module")
+async def stack():
+    """Things that end with the test."""
+    async with contextlib.AsyncExitStack() as things:
+        yield things
+
+
+@contextlib.asynccontextmanager
+async def lines_of(ward, path):
+    """Eight connections of one member; a broker that cuts one off says why or just ends it, as it happens."""
+    async with contextlib.AsyncExitStack() as stack:
+        opening = [connect(ward.url, name="line", credentials=path) for _ in range(8)]
+        yield [await stack.enter_async_context(await one) for one in opening]
+
+
+async def back(buses):
+    """All connections were cut off, and are there again."""
+    async with asyncio.timeout(60):
+        while not all(bus.connected and bus.reconnects for bus in buses):  # noqa: ASYNC110 - no event tells of it
+            await asyncio.sleep(0.01)
+
+
+async def test_signing_keys_are_replaced_step_by_step(wards, capsys, stack):
     """Old and new JWTs are good until the last step; each waits for those who are not ready, and nobody restarts."""
     ward = wards["ward"]
     keys = ward.authority.directory
@@ -95,12 +119,13 @@ async def test_signing_keys_are_replaced_step_by_step(wards, capsys):
     late = ward.write(await join(ward.request(token, "late")))
     with pytest.raises(ConfigError, match="4 members have nothing newer yet"):
         await step("retire")
-    async with await connect(ward.url, name="early", credentials=early[0]) as bus:
-        assert claims_of((await renew(bus, early[0])).jwt).issuer == coming
+    lines = await stack.enter_async_context(lines_of(ward, early[0]))
+    assert claims_of((await renew(lines[0], early[0])).jwt).issuer == coming
     for path in (*early, late, here, away):
         assert await lets_in(ward, path)
     for verifier in verifiers:  # made before all this, of files that are others now
         assert believes(verifier, early[0]) and believes(verifier, early[1])
     assert {name for _, name in (await step("retire", force=True))["left"]} == {"away", "lazy", "still"}
+    await back(lines)  # let in before it had the newer JWT
     assert [await lets_in(ward, path) for path in (*early, late)] == [True, False, True]
     assert ward.authority.signers("ward", "client") == [coming]
