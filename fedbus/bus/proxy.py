@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import parse_qsl, unquote_to_bytes, urlencode, urlsplit
 
-from fedbus.bus.tls import TlsFiles, client_context
+from fedbus.bus.tls import TlsFiles, addresses_in, client_context
 from fedbus.errors import ConfigError
 
 PORTS = {"http": 80, "https": 443}
@@ -111,7 +111,7 @@ def proxies_of(url: str) -> Mapping[tuple[str, int], Proxy]:
     Raises `ConfigError` for one that is none.
     """
     found: dict[tuple[str, int], Proxy] = {}
-    for part in filter(None, (part.strip() for part in url.split(","))):
+    for part in addresses_in(url):
         said = dict(parse_qsl(part.partition("?")[2]))
         if "proxy" in said:
             found[host_and_port(part)] = Proxy.of(said["proxy"], said.get("proxy_ca"))
@@ -135,7 +135,7 @@ def with_proxy(url: str, proxy: str | None, ca: Path | None = None, *, direct: D
         Proxy.of(proxy, ca)  # not before: HTTPS_PROXY may name one of SOCKS, which is for other hosts
         return f"{part}{'&' if '?' in part else '?'}{query}"
 
-    return ",".join(named(part) for part in filter(None, (part.strip() for part in url.split(","))))
+    return ",".join(named(part) for part in addresses_in(url))
 
 
 Way = TypeVar("Way")

@@ -43,6 +43,11 @@ class TlsFiles:
         return self != TlsFiles()
 
 
+def addresses_in(url: str) -> list[str]:
+    """Return the addresses in a broker's URL, which has commas between them."""
+    return [part for part in map(str.strip, url.split(",")) if part]
+
+
 def split_url(url: str) -> tuple[list[str], TlsFiles]:
     """Return the addresses of a URL (several with commas) without what they say of files, and that.
 
@@ -51,7 +56,7 @@ def split_url(url: str) -> tuple[list[str], TlsFiles]:
     """
     addresses: list[str] = []
     said: dict[str, str] = {}
-    for part in filter(None, (part.strip() for part in url.split(","))):
+    for part in addresses_in(url):
         pieces = urlsplit(part if "://" in part else f"nats://{part}")
         for option, value in parse_qsl(pieces.query, keep_blank_values=True):
             if option in _OF_THE_WAY and value:

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from fedbus.bus.proxy import with_proxy
-from fedbus.bus.tls import scheme_of
+from fedbus.bus.tls import addresses_in, scheme_of
 from fedbus.errors import ConfigError
 
 NONE = "none"
@@ -37,7 +37,7 @@ def proxied(url: str, asked: str | None, ca: Path | None, environ: Mapping[str, 
                 ca,
                 direct=lambda host, port: is_direct(host, port, bypassed),
             )
-            for part in filter(None, (part.strip() for part in url.split(",")))
+            for part in addresses_in(url)
         ]
     except ConfigError as error:
         where = "--proxy (FEDBUS_PROXY)" if general else "HTTPS_PROXY"
