@@ -84,25 +84,21 @@ async def enlist(bus: Bus, made: Credentials, *, by: str) -> Member:
     )
 
 
-async def sign_anew(bus: Bus, authority: Authority, workspace: str, *, by: str) -> list[Peer]:
-    """Sign all whose credentials lie beside the keys anew, by the keys that sign now; returns who they are.
+async def sign_anew(bus: Bus, authority: Authority, workspace: str, *, by: str) -> None:
+    """Sign all whose credentials lie beside the keys anew, by the keys that sign now.
 
     Their files then say, too, whose signatures count; processes that run read them again when they need to. Who was
     shut out, has joined from elsewhere since, or has another key by now, is left as it is.
     """
-    members, signed = Members(bus, Subjects(workspace), SystemClock()), []
+    members = Members(bus, Subjects(workspace), SystemClock())
     for path in sorted(credentials_dir(authority.directory, workspace).glob("*.creds")):
         try:
             made = await asyncio.to_thread(_signed_anew, path, authority, workspace)
-            if made is None:
-                continue
-            await _enlist_again(members, made, by)
-            await asyncio.to_thread(write_credentials, path, made)
+            if made is not None:
+                await _enlist_again(members, made, by)
+                await asyncio.to_thread(write_credentials, path, made)
         except (BusDenied, ConfigError) as error:
             log.warning("%s stays as it is: %s", path, error)
-            continue
-        signed.append(Peer(made.role, made.name))
-    return signed
 
 
 async def _enlist_again(members: Members, made: Credentials, by: str) -> None:
